@@ -1,0 +1,56 @@
+# Names the commands of this repository. Each target is one call of a program;
+# what it does is documented there (`imager --help`, `cargo run -p qemu-tests -- --help`).
+
+ARCH   ?= x86_64
+RECIPE ?= kubeadm
+NAME   ?=
+KEEP   ?=
+
+CACHE  ?= $(or $(STERNPOST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sternpost)
+export STERNPOST_CACHE  := $(CACHE)
+export CARGO_TARGET_DIR := $(CACHE)/cargo
+
+SETUP     := .ci/setup
+SCENARIOS := cargo run --quiet --release -p qemu-tests --bin scenarios --
+
+.PHONY: help setup build demo check test test-all scenarios scenario bench licences prune
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## Install what is missing on this host (host-packages.txt, rust-toolchain.toml)
+	$(SETUP)
+
+build: setup ## Build the host's programs: imager and the scenario runner
+	cargo build --quiet --release -p imager -p qemu-tests
+
+demo: build ## The whole story in one emulated machine   [RECIPE=minimal] [ARCH=aarch64]
+	cargo run --quiet --release -p qemu-tests --bin demo -- --recipe $(RECIPE) --arch $(ARCH)
+
+check: setup ## Format, lints, every host-side test
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --exclude loader --all-targets -- -D warnings
+	cargo clippy --quiet -p loader --target x86_64-unknown-uefi -- -D warnings
+	cargo test --quiet --workspace --exclude loader
+
+test: check build ## The gate: check, and the scenarios that CI runs
+	$(SCENARIOS) --gate --jobs 2
+
+test-all: check build ## Everything there is, however long
+	cargo test --quiet --workspace --exclude loader -- --include-ignored
+	$(SCENARIOS) --all --jobs 2
+
+scenarios: build ## List the scenarios: what each shows, how long it takes
+	$(SCENARIOS) --list
+
+scenario: build ## Run one: NAME=… [KEEP=1]
+	$(SCENARIOS) $(NAME) $(if $(KEEP),--keep)
+
+bench: build ## Measure speed and size; print docs/performance.md's figures
+	cargo run --quiet --release -p qemu-tests --bin bench
+
+licences: ## Check the licences of all dependencies (needs cargo-deny)
+	cargo deny check licenses
+
+prune: build ## Delete what no current build uses from the cache
+	cargo run --quiet --release -p imager -- cache prune
