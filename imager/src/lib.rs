@@ -1,0 +1,4 @@
+//! Recipe to signed image and bundle.
+
+pub mod initramfs;
+pub mod keys;
