@@ -1,0 +1,257 @@
+//! What the loader asks of the firmware that cannot be asked safely: protocols opened beside their owners, timers read
+//! by instruction, the trust section that is patched after linking, the image authentication hook.
+//!
+//! The only module of this crate with `unsafe` in it. Nothing here decides anything.
+#![allow(unsafe_code)]
+
+use core::ffi::c_void;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use alloc::vec::Vec;
+use loader::trust::SECTION_SIZE;
+use uefi::boot::{
+    self, AllocateType, LoadImageSource, MemoryType, OpenProtocolAttributes, OpenProtocolParams, PAGE_SIZE,
+    ScopedProtocol,
+};
+use uefi::proto::device_path::{DevicePath, DeviceSubType, DeviceType};
+use uefi::proto::loaded_image::LoadedImage;
+use uefi::proto::media::block::BlockIO;
+use uefi::proto::{ProtocolPointer, unsafe_protocol};
+use uefi::{Handle, Status, StatusExt};
+
+/// The trust section as it is linked: the magic, then zeros. `imager` overwrites its raw data in the finished file.
+#[repr(C, align(4096))]
+struct TrustSection([u8; SECTION_SIZE]);
+
+// SAFETY: the section is data of our own name that nothing else is placed in; the attribute is unsafe because a
+// section may be given a meaning (constructors, code), which this one is not.
+#[unsafe(link_section = ".sptrust")]
+#[used]
+static TRUST: TrustSection = TrustSection(loader::trust::unpatched());
+
+/// The bytes of the trust section as they are in memory now.
+///
+/// Read volatile: the compiler knows the initial value of the static and would otherwise fold it into the code.
+pub fn trust_section() -> Vec<u8> {
+    let start = (&raw const TRUST.0).cast::<u8>();
+    (0..SECTION_SIZE)
+        // SAFETY: `i` is below the size of the array that `start` points to, and the array lives as long as the image.
+        .map(|i| unsafe { ptr::read_volatile(start.add(i)) })
+        .collect()
+}
+
+/// The raw value of the counter that runs from reset at a constant rate.
+#[cfg(target_arch = "x86_64")]
+pub fn ticks() -> u64 {
+    // SAFETY: reads the time-stamp counter; every x86_64 processor has it, and firmware does not set CR4.TSD.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// The raw value of the counter that runs from reset at a constant rate.
+#[cfg(target_arch = "aarch64")]
+pub fn ticks() -> u64 {
+    let value: u64;
+    // SAFETY: reads the virtual counter, which exists on every ARMv8 processor and is readable at EL1 and EL2.
+    unsafe { core::arch::asm!("isb", "mrs {}, cntvct_el0", out(reg) value, options(nomem, nostack)) };
+    value
+}
+
+/// Counter ticks in a second, where the processor says it; `None` where it must be measured.
+#[cfg(target_arch = "x86_64")]
+pub fn ticks_per_second() -> Option<u64> {
+    None
+}
+
+/// Counter ticks in a second, where the processor says it; `None` where it must be measured.
+#[cfg(target_arch = "aarch64")]
+pub fn ticks_per_second() -> Option<u64> {
+    let value: u64;
+    // SAFETY: reads the counter's frequency register, readable at EL1 and EL2.
+    unsafe { core::arch::asm!("mrs {}, cntfrq_el0", out(reg) value, options(nomem, nostack)) };
+    Some(value).filter(|hz| *hz > 0)
+}
+
+/// The firmware's monotonic counter, whose upper half firmware raises with every reset; 0 where it fails.
+pub fn monotonic_count() -> u64 {
+    let Some(table) = uefi::table::system_table_raw() else {
+        return 0;
+    };
+    let mut count = 0;
+    // SAFETY: the system table is the one that firmware passed to this image and boot services are still active: the
+    // loader never exits them.
+    let status = unsafe { ((*(*table.as_ptr()).boot_services).get_next_monotonic_count)(&mut count) };
+    if status.is_success() { count } else { 0 }
+}
+
+/// Memory in whole pages, for transfers from a disk. Freed when dropped.
+pub struct Pages {
+    start: NonNull<u8>,
+    pages: usize,
+}
+
+impl Pages {
+    /// Allocates room for at least `bytes` bytes, zeroed.
+    pub fn new(bytes: usize) -> Result<Pages, uefi::Error> {
+        let pages = bytes.div_ceil(PAGE_SIZE).max(1);
+        let start = boot::allocate_pages(AllocateType::AnyPages, MemoryType::LOADER_DATA, pages)?;
+        // SAFETY: the firmware has just given us these pages; nothing else refers to them.
+        unsafe { ptr::write_bytes(start.as_ptr(), 0, pages * PAGE_SIZE) };
+        Ok(Pages { start, pages })
+    }
+}
+
+impl core::ops::Deref for Pages {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the pages are ours until dropped and were initialised in `new`.
+        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.pages * PAGE_SIZE) }
+    }
+}
+
+impl core::ops::DerefMut for Pages {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `&mut self` makes this the only reference.
+        unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.pages * PAGE_SIZE) }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `allocate_pages` with this count, and no reference outlives `self`. A failure leaks.
+        let _ = unsafe { boot::free_pages(self.start, self.pages) };
+    }
+}
+
+/// Opens a protocol without disturbing whoever has it open: an exclusive open would disconnect the partition driver
+/// and the file system of the disk that we were loaded from.
+fn peek<P: ProtocolPointer + ?Sized>(handle: Handle) -> uefi::Result<ScopedProtocol<P>> {
+    let params = OpenProtocolParams { handle, agent: boot::image_handle(), controller: None };
+    // SAFETY: the protocols opened this way belong to drivers of hardware that stays connected while the loader runs:
+    // it runs at TPL_APPLICATION, alone, and never disconnects a controller.
+    unsafe { boot::open_protocol(params, OpenProtocolAttributes::GetProtocol) }
+}
+
+/// The disk that this image was loaded from: its Block I/O, and which of its partitions the image lay on.
+pub struct BootDisk {
+    /// The whole disk.
+    pub block_io: ScopedProtocol<BlockIO>,
+    /// Number of the partition that the loader lay on, counted from 1 as in the partition table.
+    pub partition: u32,
+}
+
+/// Finds the disk that this image was loaded from, by its device path less the partition's node. No other disk is
+/// looked at: labels may be the same on several.
+pub fn boot_disk() -> Result<BootDisk, &'static str> {
+    let image = peek::<LoadedImage>(boot::image_handle()).map_err(|_| "firmware has no record of this program")?;
+    let device = image.device().ok_or("firmware does not say what this program was loaded from")?;
+    let path = peek::<DevicePath>(device).map_err(|_| "what this program was loaded from has no device path")?;
+
+    let mut disk_path = Vec::new();
+    let mut partition = None;
+    for node in path.node_iter() {
+        if node.full_type() == (DeviceType::MEDIA, DeviceSubType::MEDIA_HARD_DRIVE) {
+            let number = node.data().first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+            partition = number;
+            break;
+        }
+        disk_path.extend_from_slice(&[node.device_type().0, node.sub_type().0]);
+        disk_path.extend_from_slice(&node.length().to_le_bytes());
+        disk_path.extend_from_slice(node.data());
+    }
+    let partition = partition.ok_or("this program was not loaded from a partition of a disk")?;
+    disk_path.extend_from_slice(&END_ENTIRE);
+    let disk_path: &DevicePath =
+        disk_path.as_slice().try_into().map_err(|_| "the disk's device path is malformed")?;
+
+    let mut rest = disk_path;
+    let handle = boot::locate_device_path::<BlockIO>(&mut rest).map_err(|_| "the disk has no Block I/O")?;
+    if rest.node_iter().next().is_some() {
+        return Err("the disk itself has no Block I/O, only something above it");
+    }
+    let block_io = peek::<BlockIO>(handle).map_err(|_| "the disk's Block I/O cannot be opened")?;
+    if block_io.media().is_logical_partition() {
+        return Err("the disk's Block I/O is that of a partition");
+    }
+    Ok(BootDisk { block_io, partition })
+}
+
+/// The node that ends a device path.
+const END_ENTIRE: [u8; 4] = [0x7f, 0xff, 4, 0];
+
+/// Fills `buffer` from the firmware's random number generator; `false` if there is none or it fails.
+pub fn random(buffer: &mut [u8]) -> bool {
+    let Ok(handle) = boot::get_handle_for_protocol::<uefi::proto::rng::Rng>() else {
+        return false;
+    };
+    peek::<uefi::proto::rng::Rng>(handle).is_ok_and(|mut rng| rng.get_rng(None, buffer).is_ok())
+}
+
+/// EFI_SECURITY2_ARCH_PROTOCOL (PI 1.8, volume 2, section 12.9.2): what LoadImage asks whether an image may be loaded.
+#[repr(C)]
+#[unsafe_protocol("94ab2f58-1438-4ef1-9152-18941a3a0e68")]
+struct Security2 {
+    file_authentication: FileAuthentication,
+}
+
+type FileAuthentication =
+    unsafe extern "efiapi" fn(*const Security2, *const c_void, *const c_void, usize, bool) -> Status;
+
+static VERIFIED: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+static VERIFIED_LENGTH: AtomicUsize = AtomicUsize::new(0);
+static ORIGINAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+/// Permits the one buffer that was verified against the slot's manifest; everything else is the firmware's decision.
+unsafe extern "efiapi" fn permit_verified(
+    this: *const Security2,
+    path: *const c_void,
+    buffer: *const c_void,
+    size: usize,
+    boot_policy: bool,
+) -> Status {
+    let verified = VERIFIED.load(Ordering::Relaxed);
+    if !verified.is_null() && ptr::eq(buffer, verified) && size == VERIFIED_LENGTH.load(Ordering::Relaxed) {
+        return Status::SUCCESS;
+    }
+    let original = ORIGINAL.load(Ordering::Relaxed);
+    if original.is_null() {
+        return Status::SECURITY_VIOLATION;
+    }
+    // SAFETY: `ORIGINAL` is only ever set to the protocol's own function of this type.
+    let original: FileAuthentication = unsafe { core::mem::transmute(original) };
+    // SAFETY: passes on the arguments that the firmware gave.
+    unsafe { original(this, path, buffer, size, boot_policy) }
+}
+
+/// Loads `image`, which the caller has verified, and gives its handle.
+///
+/// With neither device path nor device, so that the image finds no file beside the ESP to pick up. Under Secure Boot
+/// (`override_authentication`) the image carries no signature that `db` knows: the firmware's check is replaced for
+/// exactly this buffer and put back before this returns.
+pub fn load_image(image: &[u8], override_authentication: bool) -> uefi::Result<Handle> {
+    let source = LoadImageSource::FromBuffer { buffer: image, file_path: None };
+    if !override_authentication {
+        return boot::load_image(boot::image_handle(), source);
+    }
+    let handle = boot::get_handle_for_protocol::<Security2>()?;
+    let mut security = peek::<Security2>(handle)?;
+    let original = security.file_authentication;
+    ORIGINAL.store(original as *mut c_void, Ordering::Relaxed);
+    VERIFIED_LENGTH.store(image.len(), Ordering::Relaxed);
+    VERIFIED.store(image.as_ptr().cast_mut().cast(), Ordering::Relaxed);
+    security.file_authentication = permit_verified;
+    let loaded = boot::load_image(boot::image_handle(), source);
+    security.file_authentication = original;
+    VERIFIED.store(ptr::null_mut(), Ordering::Relaxed);
+    loaded
+}
+
+/// Runs a loaded image. Returns only if it gave up; `Ok` then means that it ended without an error.
+pub fn start_image(handle: Handle) -> uefi::Result {
+    boot::start_image(handle)
+}
+
+/// Unloads an image that will not be started.
+pub fn unload_image(handle: Handle) {
+    let _ = boot::unload_image(handle);
+}

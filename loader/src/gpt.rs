@@ -1,0 +1,225 @@
+//! The partition table of the disk that the loader was loaded from: where each label lies.
+//!
+//! The source is UEFI 2.11, section 5.3. Both copies are read by the same code; the primary is taken when it checks,
+//! else the backup. The loader never writes the table.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crc::{CRC_32_ISO_HDLC, Crc};
+
+const CRC32: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+const SIGNATURE: &[u8; 8] = b"EFI PART";
+/// Room for more entries than any of our layouts has, so that a damaged header cannot ask for gigabytes.
+const MAX_ENTRY_BYTES: u64 = 64 * 1024;
+
+/// What a table's header says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The disk's GUID, as stored.
+    pub disk_guid: [u8; 16],
+    /// First block of the entries.
+    pub entries_lba: u64,
+    /// Bytes that the entries take.
+    pub entries_bytes: usize,
+    entry_size: usize,
+    entries_crc: u32,
+}
+
+/// One partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// Its number, counted from 1.
+    pub number: u32,
+    /// Its label.
+    pub label: String,
+    /// Its own GUID, as stored.
+    pub guid: [u8; 16],
+    /// Its first block.
+    pub first: u64,
+    /// Its last block.
+    pub last: u64,
+}
+
+/// Why a table is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GptError {
+    /// No signature, or a length or size that no table has.
+    Header,
+    /// The header's checksum is wrong.
+    HeaderChecksum,
+    /// The entries' checksum is wrong.
+    EntriesChecksum,
+}
+
+impl fmt::Display for GptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            GptError::Header => "no partition table",
+            GptError::HeaderChecksum => "the checksum of the partition table's header is wrong",
+            GptError::EntriesChecksum => "the checksum of the partition table's entries is wrong",
+        })
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|b| u32::from_le_bytes(*b))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b))
+}
+
+impl Header {
+    /// Reads the header from the block at `lba`.
+    ///
+    /// # Errors
+    /// If the block holds no header that checks, or the header of another block.
+    pub fn parse(block: &[u8], lba: u64) -> Result<Header, GptError> {
+        if !block.starts_with(SIGNATURE) {
+            return Err(GptError::Header);
+        }
+        let field = |at| u32_at(block, at).ok_or(GptError::Header);
+        let size = usize::try_from(field(12)?).map_err(|_| GptError::Header)?;
+        let mut header = block.get(..size).filter(|h| h.len() >= 92).ok_or(GptError::Header)?.to_vec();
+        if let Some(crc) = header.get_mut(16..20) {
+            crc.fill(0);
+        }
+        if CRC32.checksum(&header) != field(16)? {
+            return Err(GptError::HeaderChecksum);
+        }
+        if u64_at(block, 24) != Some(lba) {
+            return Err(GptError::Header);
+        }
+        let (count, entry_size) = (field(80)?, field(84)?);
+        let bytes = u64::from(count) * u64::from(entry_size);
+        if entry_size < 128 || bytes == 0 || bytes > MAX_ENTRY_BYTES {
+            return Err(GptError::Header);
+        }
+        Ok(Header {
+            disk_guid: block.get(56..).and_then(|b| b.first_chunk()).copied().ok_or(GptError::Header)?,
+            entries_lba: u64_at(block, 72).ok_or(GptError::Header)?,
+            entries_bytes: usize::try_from(bytes).map_err(|_| GptError::Header)?,
+            entry_size: usize::try_from(entry_size).map_err(|_| GptError::Header)?,
+            entries_crc: field(88)?,
+        })
+    }
+
+    /// Reads the partitions from the blocks that hold the entries.
+    ///
+    /// # Errors
+    /// If the entries' checksum is wrong.
+    pub fn partitions(&self, entries: &[u8]) -> Result<Vec<Partition>, GptError> {
+        let entries = entries.get(..self.entries_bytes).ok_or(GptError::Header)?;
+        if CRC32.checksum(entries) != self.entries_crc {
+            return Err(GptError::EntriesChecksum);
+        }
+        Ok(entries.chunks_exact(self.entry_size).zip(1..).filter_map(|(entry, number)| partition(entry, number)).collect())
+    }
+}
+
+fn partition(entry: &[u8], number: u32) -> Option<Partition> {
+    let type_guid = entry.get(..16)?;
+    if type_guid.iter().all(|b| *b == 0) {
+        return None;
+    }
+    let (first, last) = (u64_at(entry, 32)?, u64_at(entry, 40)?);
+    if last < first {
+        return None;
+    }
+    let name = entry.get(56..128)?.chunks_exact(2).filter_map(|c| c.first_chunk()).map(|c| u16::from_le_bytes(*c));
+    let label = char::decode_utf16(name.take_while(|unit| *unit != 0)).map(|c| c.unwrap_or('?')).collect();
+    Some(Partition { number, label, guid: *entry.get(16..)?.first_chunk()?, first, last })
+}
+
+/// A GUID as text: the first three fields are stored little endian.
+#[must_use]
+pub fn guid_text(guid: &[u8; 16]) -> String {
+    let [a0, a1, a2, a3, b0, b1, c0, c1, d0, d1, e @ ..] = *guid;
+    alloc::format!(
+        "{:08x}-{:04x}-{:04x}-{:02x}{:02x}-{:012x}",
+        u32::from_le_bytes([a0, a1, a2, a3]),
+        u16::from_le_bytes([b0, b1]),
+        u16::from_le_bytes([c0, c1]),
+        d0,
+        d1,
+        e.iter().fold(0u64, |acc, b| acc << 8 | u64::from(*b)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table at block 1 with two partitions of four entries.
+    fn table() -> (Vec<u8>, Vec<u8>) {
+        let mut entries = alloc::vec![0; 4 * 128];
+        for (at, label, first, last) in [(0usize, "esp-a", 2048u64, 4095u64), (2, "boot-a", 4096, 8191)] {
+            let entry = &mut entries[at * 128..][..128];
+            entry[..32].fill(0x11);
+            entry[32..40].copy_from_slice(&first.to_le_bytes());
+            entry[40..48].copy_from_slice(&last.to_le_bytes());
+            for (unit, to) in label.encode_utf16().zip(entry[56..].chunks_exact_mut(2)) {
+                to.copy_from_slice(&unit.to_le_bytes());
+            }
+        }
+        let mut block = alloc::vec![0; 512];
+        block[..8].copy_from_slice(SIGNATURE);
+        block[12..16].copy_from_slice(&92u32.to_le_bytes());
+        block[24..32].copy_from_slice(&1u64.to_le_bytes());
+        block[56..72].copy_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
+        block[72..80].copy_from_slice(&2u64.to_le_bytes());
+        block[80..84].copy_from_slice(&4u32.to_le_bytes());
+        block[84..88].copy_from_slice(&128u32.to_le_bytes());
+        block[88..92].copy_from_slice(&CRC32.checksum(&entries).to_le_bytes());
+        let crc = CRC32.checksum(&block[..92]);
+        block[16..20].copy_from_slice(&crc.to_le_bytes());
+        (block, entries)
+    }
+
+    #[test]
+    fn labels_and_bounds_are_read() {
+        let (block, entries) = table();
+        let header = Header::parse(&block, 1).unwrap();
+        assert_eq!(header.entries_lba, 2);
+        let found = header.partitions(&entries).unwrap();
+        let labels: Vec<_> = found.iter().map(|p| (p.number, p.label.as_str(), p.first, p.last)).collect();
+        assert_eq!(labels, [(1, "esp-a", 2048, 4095), (3, "boot-a", 4096, 8191)]);
+    }
+
+    #[test]
+    fn every_flipped_bit_of_the_header_is_refused() {
+        let (block, _) = table();
+        for bit in 0..92 * 8 {
+            let mut damaged = block.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Header::parse(&damaged, 1).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_the_entries_is_refused() {
+        let (block, entries) = table();
+        let header = Header::parse(&block, 1).unwrap();
+        for bit in 0..entries.len() * 8 {
+            let mut damaged = entries.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(header.partitions(&damaged), Err(GptError::EntriesChecksum), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_header_of_another_block_or_a_short_one_is_refused() {
+        let (block, _) = table();
+        assert_eq!(Header::parse(&block, 7), Err(GptError::Header));
+        assert_eq!(Header::parse(&block[..60], 1), Err(GptError::Header));
+        assert_eq!(Header::parse(&[], 1), Err(GptError::Header));
+    }
+
+    #[test]
+    fn a_guid_is_written_as_tools_write_it() {
+        let guid = [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
+        assert_eq!(guid_text(&guid), "c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
+    }
+}
