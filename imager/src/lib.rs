@@ -1,4 +1,16 @@
 //! Recipe to signed image and bundle.
+//!
+//! The host side (what turns packages and sources into a root filesystem) is [`cache`],
+//! [`sandbox`], [`tools`], [`step`], [`recipe`], [`lock`], [`packages`], [`sources`] and [`root`].
 
-pub mod initramfs;
+pub mod arch;
+pub mod cache;
 pub mod keys;
+pub mod lock;
+pub mod packages;
+pub mod recipe;
+pub mod root;
+pub mod sandbox;
+pub mod sources;
+pub mod step;
+pub mod tools;

@@ -1,0 +1,3 @@
+module sternpost/pause
+
+go 1.26.0
