@@ -1,1 +1,77 @@
-//! Placeholder.
+//! The profile: what a machine is to be.
+//!
+//! A profile is a YAML file (`/state/sternpost/profile.yaml`, or the image's own). This crate reads
+//! it, says everything that is wrong with it at once, and renders it into files, actions and health
+//! checks. It does no I/O: bytes in, values out.
+//!
+//! # Example
+//!
+//! ```
+//! use profile::{ImageFacts, MachineFacts};
+//!
+//! let text = "version: 1\nhostname: edge-{machine-id:8}\n";
+//! let profile = profile::parse(text, "profile.yaml").expect("a valid profile");
+//!
+//! let image: ImageFacts = serde_json::from_str(
+//!     r#"{"product": "demo", "version": "1.0.0", "architecture": "x86_64", "security_version": 1,
+//!         "state_epoch": 1, "build_time": 0, "kubernetes": null, "vm": ["none"], "kernel": "6.12"}"#,
+//! )?;
+//! let machine = MachineFacts {
+//!     machine_id: "0123456789abcdef0123456789abcdef".into(),
+//!     boot_id: "7f3c0f9e-0000-4000-8000-000000000000".into(),
+//! };
+//! let rendered = profile::render(&profile, &image, &machine).expect("this image suffices");
+//! assert_eq!(rendered.hostname, "edge-01234567");
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+//!
+//! # Reading
+//!
+//! [`parse`] works in three steps: a tree in which every value knows its place in the file, a check
+//! of that tree against the JSON Schema of [`Profile`] that collects everything that is wrong, and
+//! deserialization. [`parse_for`] adds what depends on the image. The same schema is published in
+//! docs/schemas/profile.schema.json, so an editor and the machine refuse the same things.
+//!
+//! # Rendering
+//!
+//! [`render`] is a pure function. A Kubernetes distribution is a folder in `distribution` behind the
+//! trait [`distribution::Distribution`], a VM runtime one in `vm` behind [`vm::VmRuntime`]; nothing
+//! else knows their names.
+//!
+//! # Errors
+//!
+//! [`Diagnostics`] for a profile that is wrong: file, line, column, the line itself, what was meant.
+//! [`RenderError`] for a right profile on the wrong image.
+
+#![forbid(unsafe_code)]
+
+pub mod diagnostics;
+pub mod distribution;
+mod facts;
+mod render;
+mod rendered;
+pub mod schema;
+pub mod vm;
+
+pub use diagnostics::{Diagnostic, Diagnostics};
+pub use facts::{ImageFacts, KubernetesFacts, MachineFacts};
+pub use render::{RenderError, render};
+pub use rendered::{Action, Check, Condition, File, HealthPlan, Rendered, Stamp, Step, When};
+pub use schema::{Profile, json_schema};
+
+/// Reads a profile. `file` is the name used in messages.
+///
+/// # Errors
+/// Everything that is wrong with it, each with line and column.
+pub fn parse(text: &str, file: &str) -> Result<Profile, Diagnostics> {
+    schema::read(text, file, None)
+}
+
+/// Reads a profile for one image: like [`parse`], and refuses what the image cannot be, naming both
+/// what the profile asks for and what the image has.
+///
+/// # Errors
+/// Everything that is wrong with it, each with line and column.
+pub fn parse_for(text: &str, file: &str, image: &ImageFacts) -> Result<Profile, Diagnostics> {
+    schema::read(text, file, Some(image))
+}

@@ -1,0 +1,275 @@
+//! The profile as types. Field names, types, limits and descriptions of the published JSON Schema
+//! come from here, and so does what [`crate::parse`] refuses.
+
+mod scalar;
+mod users;
+
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use scalar::{
+    Cidr, Deadline, HostnameTemplate, InterfaceGlob, MacAddress, PasswordHash, ServerName, SshKey,
+    UnitName, UserName,
+};
+
+use crate::distribution::{Distribution, kubeadm};
+use crate::vm::VmRuntime;
+use crate::{Diagnostics, ImageFacts};
+
+/// Something wrong with a value that has the right shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, from the top of the profile: `["network", "interfaces", "0"]`.
+    pub path: Vec<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub help: Option<String>,
+}
+
+/// What a machine is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Version of the profile format: 1.
+    #[schemars(range(min = 1, max = 1))]
+    pub version: u32,
+    /// Host name. `{machine-id}` or `{machine-id:N}` (1 to 32) stands for the first N digits of the
+    /// machine id.
+    #[serde(default)]
+    pub hostname: HostnameTemplate,
+    /// Network; without it every Ethernet interface uses DHCP.
+    #[serde(default)]
+    pub network: Network,
+    /// Clock.
+    #[serde(default)]
+    pub time: Time,
+    /// People who may log in.
+    #[serde(default)]
+    pub users: Vec<User>,
+    /// Kubernetes; without it the machine runs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Kubernetes>,
+    /// VM runtime.
+    #[serde(default)]
+    pub vm: Vm,
+    /// When this machine counts as well.
+    #[serde(default)]
+    pub health: Health,
+}
+
+/// Network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Interfaces, the first that matches wins. Without any: DHCP on every Ethernet interface.
+    #[serde(default)]
+    pub interfaces: Vec<Interface>,
+    /// DNS servers for the whole machine, used beside those that DHCP names.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+    /// Domains in which short names are looked up.
+    #[serde(default)]
+    pub search: Vec<ServerName>,
+}
+
+/// One interface, or all that match.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Interface {
+    /// Which interfaces this is about. All fields that are given must fit.
+    #[serde(rename = "match")]
+    pub matches: Match,
+    /// Whether addresses come from DHCP (v4 and v6). Default: if `addresses` is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp: Option<bool>,
+    /// Static addresses with prefix length: `192.0.2.10/24`.
+    #[serde(default)]
+    pub addresses: Vec<Cidr>,
+    /// Default routes, at most one for IPv4 and one for IPv6.
+    #[serde(default)]
+    #[schemars(length(max = 2))]
+    pub gateways: Vec<IpAddr>,
+    /// DNS servers reached by this interface.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+    /// Largest packet in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1280, max = 9216))]
+    pub mtu: Option<u16>,
+    /// Whether the machine counts as online only with this interface.
+    #[serde(default)]
+    pub required: bool,
+}
+
+/// Which interfaces.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Match {
+    /// Name, `*` and `?` allowed: `enp1s0`, `en*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<InterfaceGlob>,
+    /// Hardware address: `52:54:00:12:34:56`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
+    /// Kernel driver: `igb`, `virtio_net`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<InterfaceGlob>,
+}
+
+/// Clock.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Time {
+    /// NTP servers, names or addresses. Without any: those that DHCP names, then the image's.
+    #[serde(default)]
+    pub servers: Vec<ServerName>,
+}
+
+/// Somebody who may log in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// Login name.
+    pub name: UserName,
+    /// Public keys for SSH, as in authorized_keys. Passwords are never accepted over the network.
+    #[serde(default)]
+    pub ssh_keys: Vec<SshKey>,
+    /// Password for the console, hashed: what `mkpasswd -m yescrypt` prints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_hash: Option<PasswordHash>,
+    /// Whether sudo lets this user do everything.
+    #[serde(default)]
+    pub admin: bool,
+}
+
+/// Kubernetes: which distribution, and its settings. The one list of distributions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "distribution", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Kubernetes {
+    /// Upstream Kubernetes, set up by kubeadm.
+    Kubeadm(kubeadm::Settings),
+}
+
+impl Kubernetes {
+    /// The distribution that the profile names, with its settings.
+    #[must_use]
+    pub fn distribution(&self) -> &dyn Distribution {
+        match self {
+            Self::Kubeadm(settings) => settings,
+        }
+    }
+}
+
+/// VM runtime. The one list of VM runtimes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Vm {
+    /// None.
+    #[default]
+    None,
+}
+
+impl Vm {
+    /// The runtime that the profile names, with its settings.
+    #[must_use]
+    pub fn runtime(&self) -> &dyn VmRuntime {
+        match self {
+            Self::None => &crate::vm::None,
+        }
+    }
+}
+
+/// When this machine counts as well. A new image is marked good when all of this holds, and given
+/// up when it does not hold before the deadline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// How long the machine may take to be well after each start: `10m`.
+    pub deadline: Deadline,
+    /// How long everything must hold without a break.
+    pub settle: Deadline,
+    /// Units that must be active.
+    pub units: Vec<UnitName>,
+    /// Whether any failed unit makes the machine unhealthy.
+    pub no_failed_units: bool,
+    /// Units that may fail nevertheless.
+    pub ignore_units: Vec<UnitName>,
+    /// Whether the Kubernetes node must be Ready. Default: if the profile has Kubernetes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_ready: Option<bool>,
+    /// Kubernetes workloads that must be up.
+    pub workloads: Vec<Workload>,
+    /// Whether the machine is rebooted when an image that was good before stops being well. Off:
+    /// it stays up and says so.
+    pub reboot_when_good: bool,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            deadline: Deadline::from_secs(600),
+            settle: Deadline::from_secs(5),
+            units: Vec::new(),
+            no_failed_units: true,
+            ignore_units: Vec::new(),
+            node_ready: None,
+            workloads: Vec::new(),
+            reboot_when_good: false,
+        }
+    }
+}
+
+/// A Kubernetes workload that must be up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// What it is.
+    pub kind: WorkloadKind,
+    /// Its name.
+    pub name: ServerName,
+    /// Its namespace.
+    #[serde(default = "default_namespace")]
+    pub namespace: ServerName,
+}
+
+fn default_namespace() -> ServerName {
+    ServerName::literal("default")
+}
+
+/// Kinds of workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkloadKind {
+    /// A Deployment whose replicas are all up to date and available.
+    Deployment,
+    /// A DaemonSet with a ready pod on every node that it wants.
+    DaemonSet,
+    /// A StatefulSet whose replicas are all ready.
+    StatefulSet,
+}
+
+/// The JSON Schema of [`Profile`].
+#[must_use]
+pub fn json_schema() -> serde_json::Value {
+    schemars::schema_for!(Profile).to_value()
+}
+
+pub(crate) fn read(
+    _text: &str,
+    _file: &str,
+    _image: Option<&ImageFacts>,
+) -> Result<Profile, Diagnostics> {
+    Ok(Profile {
+        version: 1,
+        hostname: HostnameTemplate::default(),
+        network: Network::default(),
+        time: Time::default(),
+        users: Vec::new(),
+        kubernetes: None,
+        vm: Vm::None,
+        health: Health::default(),
+    })
+}
