@@ -5,9 +5,14 @@
 
 pub mod arch;
 pub mod cache;
+pub mod gpt;
+pub mod initramfs;
 pub mod keys;
 pub mod lock;
+pub mod modules;
+pub mod oci;
 pub mod packages;
+pub mod qemu;
 pub mod recipe;
 pub mod root;
 pub mod sandbox;
