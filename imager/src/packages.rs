@@ -1,0 +1,1 @@
+//! Packages: downloads them into the cache.

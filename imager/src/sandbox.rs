@@ -1,0 +1,1 @@
+//! Runs a program inside the tools tree.

@@ -1,0 +1,4 @@
+//! Sources of what is not a Debian package.
+pub mod file;
+pub mod go;
+pub mod url;
