@@ -84,14 +84,23 @@ impl Archive {
         Ok(())
     }
 
-    fn header(&mut self, name: &str, inode: u32, links: u32, mode: u32, device: (u32, u32), size: u32) {
+    fn header(
+        &mut self,
+        name: &str,
+        inode: u32,
+        links: u32,
+        mode: u32,
+        device: (u32, u32),
+        size: u32,
+    ) {
         let name_size = name.len() as u32 + 1;
         let fields = [
             inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0,
         ];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
-            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
+            self.bytes
+                .extend_from_slice(format!("{field:08x}").as_bytes());
         }
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.push(0);
@@ -122,9 +131,19 @@ pub struct Contents<'a> {
 /// # Errors
 /// The agent is not a program, or the recovery root cannot be read.
 pub fn archive(contents: &Contents<'_>) -> Result<Vec<u8>> {
-    ensure!(contents.agent.starts_with(b"\x7fELF"), "the initrd agent is not an ELF program");
+    ensure!(
+        contents.agent.starts_with(b"\x7fELF"),
+        "the initrd agent is not an ELF program"
+    );
     let mut archive = Archive::new();
-    for directory in ["dev", "proc", "run", "sternpost", "sternpost/modules", "sys"] {
+    for directory in [
+        "dev",
+        "proc",
+        "run",
+        "sternpost",
+        "sternpost/modules",
+        "sys",
+    ] {
         archive.directory(directory)?;
     }
     archive.character_device("dev/console", 5, 1)?;
@@ -136,7 +155,8 @@ pub fn archive(contents: &Contents<'_>) -> Result<Vec<u8>> {
         archive.file(&format!("sternpost/modules/{name}.ko"), 0o644, module)?;
     }
     if let Some(root) = contents.recovery_root {
-        let bytes = std::fs::read(root).with_context(|| format!("reading the recovery root {}", root.display()))?;
+        let bytes = std::fs::read(root)
+            .with_context(|| format!("reading the recovery root {}", root.display()))?;
         archive.file("sternpost/root.erofs", 0o644, &bytes)?;
     }
     archive.finish()
@@ -146,7 +166,9 @@ pub fn archive(contents: &Contents<'_>) -> Result<Vec<u8>> {
 pub fn compress(archive: &[u8], level: i32) -> Result<Vec<u8>> {
     let mut encoder = zstd::bulk::Compressor::new(level).context("starting zstd")?;
     encoder.include_checksum(true).context("setting up zstd")?;
-    encoder.compress(archive).context("compressing the initramfs")
+    encoder
+        .compress(archive)
+        .context("compressing the initramfs")
 }
 
 #[cfg(test)]
@@ -173,11 +195,13 @@ mod tests {
         loop {
             let field = |n: usize| {
                 let from = at + 6 + n * 8;
-                usize::from_str_radix(std::str::from_utf8(&bytes[from..from + 8]).unwrap(), 16).unwrap()
+                usize::from_str_radix(std::str::from_utf8(&bytes[from..from + 8]).unwrap(), 16)
+                    .unwrap()
             };
             assert_eq!(&bytes[at..at + 6], b"070701");
             let (size, name_size) = (field(6), field(11));
-            let name = String::from_utf8(bytes[at + 110..at + 110 + name_size - 1].to_vec()).unwrap();
+            let name =
+                String::from_utf8(bytes[at + 110..at + 110 + name_size - 1].to_vec()).unwrap();
             at = (at + 110 + name_size).next_multiple_of(4);
             if name == "sternpost/modules/erofs.ko" {
                 assert_eq!(&bytes[at..at + size], [1, 2, 3]);
@@ -190,7 +214,10 @@ mod tests {
         }
         assert_eq!(at, bytes.len());
         assert!(names.contains(&"init".to_owned()), "{names:?}");
-        assert!(names.contains(&"sternpost/modules/erofs.ko".to_owned()), "{names:?}");
+        assert!(
+            names.contains(&"sternpost/modules/erofs.ko".to_owned()),
+            "{names:?}"
+        );
     }
 
     #[test]
@@ -199,7 +226,10 @@ mod tests {
         let one = compress(&archive(&contents(&modules)).unwrap(), 3).unwrap();
         let two = compress(&archive(&contents(&modules)).unwrap(), 3).unwrap();
         assert_eq!(one, two);
-        assert_eq!(zstd::decode_all(&one[..]).unwrap(), archive(&contents(&modules)).unwrap());
+        assert_eq!(
+            zstd::decode_all(&one[..]).unwrap(),
+            archive(&contents(&modules)).unwrap()
+        );
     }
 
     #[test]

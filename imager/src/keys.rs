@@ -162,7 +162,8 @@ pub fn sign_as_one_of(
     let raw = signer.sign(message)?;
     let signature = Signature::from_bytes(&raw);
     let owner = allowed.iter().find(|key| {
-        VerifyingKey::from_bytes(key).is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
+        VerifyingKey::from_bytes(key)
+            .is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
     });
     match owner {
         Some(key) => Ok((*key, raw)),
@@ -178,7 +179,8 @@ pub fn sign_as_one_of(
 /// Makes a key pair: `NAME.key` (mode 0600) and `NAME.pub`. Never overwrites.
 pub fn generate(dir: &Path, name: &str) -> Result<KeyFile> {
     let mut seed = [0u8; 32];
-    getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("getting random bytes for a key: {e}"))?;
+    getrandom::fill(&mut seed)
+        .map_err(|e| anyhow::anyhow!("getting random bytes for a key: {e}"))?;
     let key = SigningKey::from_bytes(&seed);
     seed.fill(0);
     let path = dir.join(format!("{name}.key"));
@@ -204,7 +206,12 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         .create_new(true)
         .mode(mode)
         .open(path)
-        .with_context(|| format!("making {} (an existing key is never overwritten)", path.display()))?;
+        .with_context(|| {
+            format!(
+                "making {} (an existing key is never overwritten)",
+                path.display()
+            )
+        })?;
     file.write_all(bytes)
         .and_then(|()| file.sync_all())
         .with_context(|| format!("writing {}", path.display()))
@@ -212,7 +219,8 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 
 /// Reads a public key: SPKI PEM, 64 hex digits, or 32 raw bytes.
 pub fn read_public(path: &Path) -> Result<[u8; 32]> {
-    let bytes = fs::read(path).with_context(|| format!("reading the public key {}", path.display()))?;
+    let bytes =
+        fs::read(path).with_context(|| format!("reading the public key {}", path.display()))?;
     parse_public(&bytes).with_context(|| {
         format!(
             "{} is not an ed25519 public key (expected SPKI PEM, 64 hex digits, or 32 raw bytes)",
@@ -232,7 +240,9 @@ fn parse_public(bytes: &[u8]) -> Option<[u8; 32]> {
             VerifyingKey::from_public_key_pem(text).ok()?.to_bytes()
         }
     };
-    VerifyingKey::from_bytes(&raw).ok().filter(|key| !key.is_weak())?;
+    VerifyingKey::from_bytes(&raw)
+        .ok()
+        .filter(|key| !key.is_weak())?;
     Some(raw)
 }
 
@@ -258,7 +268,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let made = generate(dir.path(), "signing").unwrap();
         let path = dir.path().join("signing.key");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert!(generate(dir.path(), "signing").is_err(), "never overwrites");
         let read = KeyFile::open(&path).unwrap();
         assert_eq!(read.public(), made.public());
@@ -285,8 +298,14 @@ mod tests {
         use base64ct::{Base64, Encoding as _};
         let signature: [u8; 64] = std::array::from_fn(|i| i as u8);
         assert_eq!(decode_signature(&signature), Some(signature));
-        assert_eq!(decode_signature(format!("{}\n", hex::encode(signature)).as_bytes()), Some(signature));
-        assert_eq!(decode_signature(Base64::encode_string(&signature).as_bytes()), Some(signature));
+        assert_eq!(
+            decode_signature(format!("{}\n", hex::encode(signature)).as_bytes()),
+            Some(signature)
+        );
+        assert_eq!(
+            decode_signature(Base64::encode_string(&signature).as_bytes()),
+            Some(signature)
+        );
         assert_eq!(decode_signature(b"no"), None);
     }
 
@@ -305,7 +324,10 @@ mod tests {
     fn public_keys_are_read_as_pem_hex_or_raw() {
         let dir = tempfile::tempdir().unwrap();
         let key = generate(dir.path(), "a").unwrap().public().to_bytes();
-        assert_eq!(parse_public(&fs::read(dir.path().join("a.pub")).unwrap()), Some(key));
+        assert_eq!(
+            parse_public(&fs::read(dir.path().join("a.pub")).unwrap()),
+            Some(key)
+        );
         assert_eq!(parse_public(hex::encode(key).as_bytes()), Some(key));
         assert_eq!(parse_public(&key), Some(key));
         assert_eq!(parse_public(b"rubbish"), None);
