@@ -135,6 +135,19 @@ pub enum Source {
     },
     /// Built from Go modules.
     Go(GoSource),
+    /// An OCI archive around a program built from Go modules (`crate::oci`).
+    Image(ImageSource),
+}
+
+/// A small OCI image: one program and empty directories, under many names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageSource {
+    /// Its only program, and its entry point: `/` and the name of the modules' directory.
+    pub program: GoSource,
+    /// References that it is imported under.
+    pub names: Vec<String>,
+    /// Empty directories, absolute, parents not included.
+    pub directories: Vec<String>,
 }
 
 /// A program built from Go modules.
