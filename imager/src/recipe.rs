@@ -146,7 +146,7 @@ pub struct ImageSource {
     pub program: GoSource,
     /// References that it is imported under.
     pub names: Vec<String>,
-    /// Empty directories, absolute, parents not included.
+    /// Empty directories, absolute; their parents are made.
     pub directories: Vec<String>,
 }
 

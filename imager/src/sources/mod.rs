@@ -1,4 +1,5 @@
 //! Sources of what is not a Debian package.
 pub mod file;
 pub mod go;
+pub mod image;
 pub mod url;
