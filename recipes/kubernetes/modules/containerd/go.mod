@@ -2,6 +2,8 @@ module sternpost/containerd
 
 go 1.26.6
 
+toolchain go1.26.8
+
 require (
 	cyphar.com/go-pathrs v0.2.5 // indirect
 	dario.cat/mergo v1.0.2 // indirect

@@ -2,6 +2,8 @@ module sternpost/coredns
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	cloud.google.com/go/auth v0.18.2 // indirect
 	cloud.google.com/go/auth/oauth2adapt v0.2.8 // indirect

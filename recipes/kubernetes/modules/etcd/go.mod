@@ -2,6 +2,8 @@ module sternpost/etcd
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cenkalti/backoff/v4 v4.3.0 // indirect
