@@ -6,6 +6,9 @@ use core::ops::Range;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
+/// Most errors that one report holds. Whoever has more has the wrong file.
+const MOST: usize = 100;
+
 /// One thing that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
@@ -21,28 +24,61 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// Bytes of the file that it is about.
     #[serde(skip)]
-    pub(crate) span: Range<usize>,
+    span: Range<usize>,
 }
 
-/// Everything that is wrong with one file, in the order of the file. Never empty.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// Everything that is wrong with one file, in the order of the file. Never empty. Passwords and
+/// private keys in the file are not shown.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnostics {
     /// Name of the file, as given to [`crate::parse`].
     pub file: String,
-    /// What is wrong.
+    /// What is wrong: the first hundred.
     pub errors: Vec<Diagnostic>,
+    /// How many more there are.
+    pub omitted: usize,
+    /// The file, its secrets overwritten.
     #[serde(skip)]
     source: String,
 }
 
+/// Something wrong, as the steps of reading report it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Finding {
+    pub(crate) span: Range<usize>,
+    pub(crate) path: Vec<String>,
+    pub(crate) message: String,
+    pub(crate) help: Option<String>,
+}
+
 impl Diagnostics {
-    pub(crate) fn new(file: &str, source: &str, mut errors: Vec<Diagnostic>) -> Self {
-        errors.sort_by_key(|error| (error.span.start, error.span.end));
-        errors.dedup();
+    pub(crate) fn new(
+        file: &str,
+        text: &str,
+        mut findings: Vec<Finding>,
+        secrets: &[Range<usize>],
+    ) -> Self {
+        if findings.is_empty() {
+            findings.push(Finding {
+                span: 0..0,
+                path: Vec::new(),
+                message: "this is not a profile".into(),
+                help: None,
+            });
+        }
+        findings.sort_by_key(|finding| (finding.span.start, finding.span.end));
+        findings.dedup();
+        let omitted = findings.len().saturating_sub(MOST);
+        findings.truncate(MOST);
+        let errors = findings
+            .into_iter()
+            .map(|finding| place(text, finding))
+            .collect();
         Self {
-            file: file.into(),
+            file: one_line(file),
             errors,
-            source: source.into(),
+            omitted,
+            source: without_secrets(text, secrets),
         }
     }
 
@@ -72,8 +108,11 @@ impl Diagnostics {
             text.push_str(&renderer.render(&report));
             text.push_str("\n\n");
         }
-        let count = match self.errors.len() {
+        let count = match self.errors.len() + self.omitted {
             1 => "one error".to_owned(),
+            n if self.omitted > 0 => {
+                format!("{n} errors, the first {} of them above", self.errors.len())
+            }
             n => format!("{n} errors"),
         };
         text.push_str(&format!(
@@ -90,4 +129,104 @@ impl fmt::Display for Diagnostics {
     }
 }
 
+impl fmt::Debug for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Diagnostics")
+            .field("file", &self.file)
+            .field("errors", &self.errors)
+            .finish()
+    }
+}
+
 impl std::error::Error for Diagnostics {}
+
+/// Control characters would let a file write on the terminal of whoever reads the message.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+fn place(text: &str, finding: Finding) -> Diagnostic {
+    let boundary = |mut at: usize| {
+        at = at.min(text.len());
+        while !text.is_char_boundary(at) {
+            at = at.saturating_sub(1);
+        }
+        at
+    };
+    let start = boundary(finding.span.start);
+    // A message is about one line: of a longer value, its first.
+    let rest = text.get(start..).unwrap_or_default();
+    let line_end = start + rest.find(['\n', '\r']).unwrap_or(rest.len());
+    let end = boundary(finding.span.end).clamp(start, line_end);
+    let before = text.get(..start).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
+    let mut path = String::new();
+    for part in &finding.path {
+        if part.parse::<usize>().is_ok() {
+            path.push_str(&format!("[{part}]"));
+        } else {
+            if !path.is_empty() {
+                path.push('.');
+            }
+            path.push_str(part);
+        }
+    }
+    Diagnostic {
+        line,
+        column,
+        path: one_line(&path),
+        message: one_line(&finding.message),
+        help: finding.help.as_deref().map(one_line),
+        span: start..end,
+    }
+}
+
+/// The text with secrets overwritten, byte for byte, so that every place stays where it is. Beside
+/// the values that are known to be secret this takes whatever follows `password…:` in a line, because
+/// a file that is not valid YAML has no values.
+fn without_secrets(text: &str, secrets: &[Range<usize>]) -> String {
+    let mut hidden = vec![false; text.len()];
+    let mut hide = |range: Range<usize>| {
+        let end = range.end.min(text.len());
+        if let Some(bytes) = hidden.get_mut(range.start.min(end)..end) {
+            bytes.fill(true);
+        }
+    };
+    for range in secrets {
+        hide(range.clone());
+    }
+    let mut offset = 0_usize;
+    let mut private_key = false;
+    for line in text.split_inclusive('\n') {
+        let lower = line.to_ascii_lowercase();
+        if let Some(word) = lower.find("password") {
+            if let Some(colon) = lower.get(word..).and_then(|rest| rest.find(':')) {
+                hide(offset + word + colon + 1..offset + line.len());
+            }
+        }
+        private_key |= line.contains("BEGIN") && line.contains("PRIVATE KEY");
+        if private_key {
+            hide(offset..offset + line.len());
+        }
+        private_key &= !line.contains("END");
+        offset += line.len();
+    }
+    let mut out = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        if !c.is_whitespace() && hidden.get(at) == Some(&true) {
+            out.extend(core::iter::repeat_n('*', c.len_utf8()));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}

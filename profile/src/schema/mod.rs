@@ -1,8 +1,14 @@
 //! The profile as types. Field names, types, limits and descriptions of the published JSON Schema
 //! come from here, and so does what [`crate::parse`] refuses.
 
+mod check;
+mod read;
 mod scalar;
+mod tree;
 mod users;
+pub(crate) mod validate;
+
+pub(crate) use read::read;
 
 use std::net::IpAddr;
 
@@ -16,7 +22,6 @@ pub use scalar::{
 
 use crate::distribution::{Distribution, kubeadm};
 use crate::vm::VmRuntime;
-use crate::{Diagnostics, ImageFacts};
 
 /// Something wrong with a value that has the right shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +32,20 @@ pub struct Problem {
     pub message: String,
     /// What to write instead.
     pub help: Option<String>,
+}
+
+impl Problem {
+    pub(crate) fn new<const N: usize, S: Into<String>>(
+        path: [S; N],
+        message: String,
+        help: Option<String>,
+    ) -> Self {
+        Self {
+            path: path.into_iter().map(Into::into).collect(),
+            message,
+            help,
+        }
+    }
 }
 
 /// What a machine is to be.
@@ -255,21 +274,4 @@ pub enum WorkloadKind {
 #[must_use]
 pub fn json_schema() -> serde_json::Value {
     schemars::schema_for!(Profile).to_value()
-}
-
-pub(crate) fn read(
-    _text: &str,
-    _file: &str,
-    _image: Option<&ImageFacts>,
-) -> Result<Profile, Diagnostics> {
-    Ok(Profile {
-        version: 1,
-        hostname: HostnameTemplate::default(),
-        network: Network::default(),
-        time: Time::default(),
-        users: Vec::new(),
-        kubernetes: None,
-        vm: Vm::None,
-        health: Health::default(),
-    })
 }
