@@ -1,1 +1,69 @@
-//! Placeholder.
+//! What every stage of Sternpost agrees on: the formats on the disk, the boot-state record, the A/B
+//! state machine, the manifest and the keys that sign it.
+//!
+//! Bytes come in, values go out. The crate does no I/O of its own: whatever lies on a disk is reached
+//! through [`Device`], and the loader's whole decision runs over [`boot::Platform`], so that the loader,
+//! the initrd agent, `bootctl` and a simulator on a build host run the same code.
+//!
+//! | concept | module | page in docs/formats |
+//! | --- | --- | --- |
+//! | boot-state record, its two copies | [`record`], [`store`] | boot-state.md |
+//! | event ring, quarantine ring | [`event`], [`quarantine`] | event-ring.md, quarantine-ring.md |
+//! | what may change in a record | [`transition`] | |
+//! | what is started next | [`select`], [`boot`] | |
+//! | slot header, manifest | [`slot_header`], [`manifest`] | slot-header.md, manifest.md |
+//! | signatures | [`dsse`], [`keyring`], [`trust`], [`verify`] | dsse.md, keyring.md, trust.md |
+//! | root filesystem | [`verity`] | verity.md |
+//! | bundle, disk layout, hand-over | [`bundle`], [`layout`], [`handover`] | bundle.md, layout.md, hand-over.md |
+//!
+//! # Errors
+//! Nothing here panics on any input: nothing can fall back after a panic in firmware. Indexing,
+//! unchecked arithmetic, `as`, `unwrap` and `expect` are refused by lints.
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(any(test, feature = "test-support")),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
+#![cfg_attr(any(test, feature = "test-support"), allow(clippy::unwrap_used))]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod boot;
+pub mod bundle;
+mod bytes;
+pub mod device;
+pub mod dsse;
+pub mod event;
+pub mod handover;
+pub mod keyring;
+pub mod layout;
+pub mod manifest;
+pub mod quarantine;
+pub mod record;
+pub mod select;
+pub mod slot;
+pub mod slot_header;
+pub mod store;
+#[cfg(feature = "test-support")]
+pub mod test_support;
+pub mod transition;
+pub mod trust;
+pub mod types;
+pub mod verify;
+pub mod verity;
+
+pub use device::Device;
+pub use slot::{Slot, Target};
+pub use types::{Architecture, Digest, Nonce, PublicKey, RootHash, SecurityVersion, Version};

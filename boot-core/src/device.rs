@@ -1,0 +1,84 @@
+//! The one edge to storage: a block device, or one partition of it.
+
+use alloc::vec;
+use core::fmt::{Debug, Display};
+
+use crate::bytes::{STRUCTURE, put};
+
+/// A partition, addressed in bytes from its start.
+///
+/// # Contract
+/// Offsets and lengths are multiples of [`block_size`](Self::block_size). What `read_at` returns after
+/// a `flush` comes from the device and not from a cache in between: a commit is believed because it
+/// was read back.
+pub trait Device {
+    /// What goes wrong; shown to people, so its text names the device.
+    type Error: Debug + Display;
+
+    /// Bytes in a logical block: 512 or 4096.
+    fn block_size(&self) -> u32;
+
+    /// Bytes in the partition.
+    fn size(&self) -> u64;
+
+    /// Fills `buf` from `offset`.
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error>;
+
+    /// Writes `buf` at `offset`.
+    fn write_at(&mut self, offset: u64, buf: &[u8]) -> Result<(), Self::Error>;
+
+    /// Returns once everything written before is on the medium.
+    fn flush(&mut self) -> Result<(), Self::Error>;
+}
+
+impl<D: Device + ?Sized> Device for &mut D {
+    type Error = D::Error;
+
+    fn block_size(&self) -> u32 {
+        (**self).block_size()
+    }
+
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
+        (**self).read_at(offset, buf)
+    }
+
+    fn write_at(&mut self, offset: u64, buf: &[u8]) -> Result<(), Self::Error> {
+        (**self).write_at(offset, buf)
+    }
+
+    fn flush(&mut self) -> Result<(), Self::Error> {
+        (**self).flush()
+    }
+}
+
+/// The device's block size as a length in memory.
+pub(crate) fn block_len<D: Device>(device: &D) -> usize {
+    usize::try_from(device.block_size())
+        .unwrap_or(STRUCTURE)
+        .max(STRUCTURE)
+}
+
+/// Reads the structure that starts the block at `offset`.
+pub(crate) fn read_structure<D: Device>(
+    device: &mut D,
+    offset: u64,
+) -> Result<[u8; STRUCTURE], D::Error> {
+    let mut block = vec![0; block_len(device)];
+    device.read_at(offset, &mut block)?;
+    Ok(block.first_chunk().copied().unwrap_or([0; STRUCTURE]))
+}
+
+/// Writes `structure` as one whole block, the rest of it zero. Does not flush.
+pub(crate) fn write_structure<D: Device>(
+    device: &mut D,
+    offset: u64,
+    structure: &[u8; STRUCTURE],
+) -> Result<(), D::Error> {
+    let mut block = vec![0; block_len(device)];
+    put(&mut block, 0, structure);
+    device.write_at(offset, &block)
+}

@@ -1,0 +1,315 @@
+//! The event ring: what went wrong or changed, for people. No decision reads it.
+//!
+//! 256 entries, each alone in a block, each with a CRC. Entry number `n` (they are numbered without
+//! end) lies at index `n % 256`. Any stage appends; a torn entry is skipped by readers and overwritten
+//! when its turn comes. Byte by byte: docs/formats/event-ring.md.
+
+use alloc::{string::String, vec, vec::Vec};
+use core::fmt;
+
+use crate::{
+    bytes::{self, STRUCTURE, disk_len, field, put, u8_at, u16_at, u64_at},
+    device::{Device, write_structure},
+    slot::Target,
+    store::{BootState, EVENT_RING, STRIDE},
+    types::{Digest, Nonce},
+};
+
+/// Entries in the ring.
+pub const ENTRIES: u64 = 256;
+
+/// Most bytes of text in an entry.
+pub const TEXT_MAX: usize = STRUCTURE - TEXT_AT;
+
+const MAGIC: [u8; 4] = *b"SPEV";
+const FORMAT: u16 = 1;
+const CRC_AT: usize = 8;
+const TEXT_AT: usize = 88;
+
+/// Numbers above this are damage, not history: a ring written once a nanosecond gets there in 292 years.
+const SEQUENCE_MAX: u64 = u64::MAX >> 1;
+
+/// Which part of the boot wrote an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stage(pub u8);
+
+impl Stage {
+    /// The loader.
+    pub const LOADER: Self = Self(1);
+    /// The initrd agent.
+    pub const INITRD: Self = Self(2);
+    /// The boot controller in the running system.
+    pub const BOOTCTL: Self = Self(3);
+    /// The recovery system.
+    pub const RECOVERY: Self = Self(4);
+
+    /// One word, for people and for JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LOADER => "loader",
+            Self::INITRD => "initrd",
+            Self::BOOTCTL => "bootctl",
+            Self::RECOVERY => "recovery",
+            _ => "unknown",
+        }
+    }
+}
+
+/// What an event is about. A number, because rings outlive the builds that know its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EventKind(pub u16);
+
+macro_rules! event_kinds {
+    ($($(#[$doc:meta])* $constant:ident = $number:literal, $name:literal;)*) => {
+        impl EventKind {
+            $($(#[$doc])* pub const $constant: Self = Self($number);)*
+
+            /// Every kind that this build knows.
+            pub const KNOWN: &'static [Self] = &[$(Self::$constant),*];
+
+            /// Its name, for people and for JSON; "unknown" for what a newer build wrote.
+            pub const fn name(self) -> &'static str {
+                match self.0 {
+                    $($number => $name,)*
+                    _ => "unknown",
+                }
+            }
+        }
+    };
+}
+
+event_kinds! {
+    /// The loader did not start a slot; the text says why.
+    REJECTED = 1, "rejected";
+    /// Verified, but the firmware would not load or start it.
+    START_FAILED = 2, "start-failed";
+    /// Nothing was startable; the loader goes round.
+    LAST_RESORT = 3, "last-resort";
+    /// No valid record was found; a new one was made from what verifies.
+    RECORD_REBUILT = 4, "record-rebuilt";
+    /// The record could not be written.
+    RECORD_NOT_WRITTEN = 5, "record-not-written";
+    /// The floor was above every slot that verifies, and was not believed.
+    FLOOR_IMPLAUSIBLE = 6, "floor-implausible";
+    /// One copy of the record was damaged and has been written again.
+    COPY_REPAIRED = 7, "copy-repaired";
+    /// The initrd agent could not bring up the system.
+    INITRD_FAILED = 16, "initrd-failed";
+    /// The disk's table or the state filesystem was grown.
+    GROWN = 17, "grown";
+    /// The state filesystem was checked and repaired.
+    STATE_REPAIRED = 18, "state-repaired";
+    /// The state filesystem cannot be used as it should.
+    STATE_PROBLEM = 19, "state-problem";
+    /// A block of the root does not match its verity leaf.
+    ROOT_CORRUPT = 20, "root-corrupt";
+    /// An image was written into a slot and staged.
+    STAGED = 32, "staged";
+    /// A slot was made the next one to start.
+    ACTIVATED = 33, "activated";
+    /// A slot was marked good.
+    MARKED_GOOD = 34, "marked-good";
+    /// A slot was given up; the text says why.
+    GIVEN_UP = 35, "given-up";
+    /// An operator or policy went back to the other slot.
+    ROLLED_BACK = 36, "rolled-back";
+    /// A slot's tries ended without a verdict.
+    UNPROVEN = 37, "unproven";
+    /// A manifest digest was quarantined.
+    QUARANTINED = 38, "quarantined";
+    /// A manifest digest was released from quarantine.
+    RELEASED = 39, "released";
+    /// The health gate's deadline passed or a check failed for good.
+    UNHEALTHY = 40, "unhealthy";
+    /// The machine stays up although something is wrong.
+    DEGRADED = 41, "degraded";
+    /// The security floor was raised.
+    FLOOR_RAISED = 42, "floor-raised";
+    /// The last run did not end in a clean shutdown.
+    UNCLEAN_SHUTDOWN = 43, "unclean-shutdown";
+    /// An installation did not finish.
+    INSTALL_FAILED = 44, "install-failed";
+    /// A loader was written to an ESP.
+    LOADER_UPDATED = 45, "loader-updated";
+    /// The recovery system was replaced.
+    RECOVERY_REPLACED = 46, "recovery-replaced";
+    /// A slot was emptied.
+    CLEARED = 47, "cleared";
+    /// The next start was set to something, once.
+    ONE_SHOT = 48, "one-shot";
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            "unknown" => write!(f, "unknown ({})", self.0),
+            name => f.pad(name),
+        }
+    }
+}
+
+/// An event. [`BootState::append_event`] numbers it and cuts the text to [`TEXT_MAX`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its number: rises by one with each.
+    pub sequence: u64,
+    /// Which part of the boot wrote it.
+    pub stage: Stage,
+    /// The slot it is about.
+    pub slot: Option<Target>,
+    /// Seconds since 1970, zero if the clock was not known.
+    pub time: i64,
+    /// What it is about.
+    pub kind: EventKind,
+    /// Nonce of the start it belongs to; zero if there is none.
+    pub nonce: Nonce,
+    /// Manifest digest it is about; zero if there is none.
+    pub digest: Digest,
+    /// One line for a person.
+    pub text: String,
+}
+
+impl Event {
+    /// An event with only these, at an unknown time.
+    pub fn new(stage: Stage, kind: EventKind, text: impl Into<String>) -> Self {
+        Self {
+            sequence: 0,
+            stage,
+            slot: None,
+            time: 0,
+            kind,
+            nonce: Nonce::ZERO,
+            digest: Digest::ZERO,
+            text: text.into(),
+        }
+    }
+
+    /// About this slot.
+    pub fn about(mut self, target: impl Into<Target>) -> Self {
+        self.slot = Some(target.into());
+        self
+    }
+
+    /// The bytes of the entry.
+    pub fn encode(&self) -> [u8; STRUCTURE] {
+        let mut bytes = [0; STRUCTURE];
+        let text = cut(&self.text, TEXT_MAX);
+        put(&mut bytes, 0, &MAGIC);
+        put(&mut bytes, 4, &FORMAT.to_le_bytes());
+        put(
+            &mut bytes,
+            6,
+            &[self.stage.0, Target::code_or_none(self.slot)],
+        );
+        put(&mut bytes, 16, &self.sequence.to_le_bytes());
+        put(&mut bytes, 24, &self.time.to_le_bytes());
+        put(&mut bytes, 32, &self.kind.0.to_le_bytes());
+        put(
+            &mut bytes,
+            34,
+            &u16::try_from(text.len()).unwrap_or(0).to_le_bytes(),
+        );
+        put(&mut bytes, 40, &self.nonce.0);
+        put(&mut bytes, 56, &self.digest.0);
+        put(&mut bytes, TEXT_AT, text.as_bytes());
+        bytes::seal(&mut bytes, CRC_AT);
+        bytes
+    }
+
+    /// Reads an entry; none if there is no valid one.
+    pub fn decode(bytes: &[u8; STRUCTURE]) -> Option<Self> {
+        if field(bytes, 0) != MAGIC
+            || u16_at(bytes, 4) != FORMAT
+            || !bytes::is_sealed(bytes, CRC_AT)
+        {
+            return None;
+        }
+        Some(Self {
+            sequence: u64_at(bytes, 16),
+            stage: Stage(u8_at(bytes, 6)),
+            slot: Target::from_code(u8_at(bytes, 7)),
+            time: i64::from_le_bytes(field(bytes, 24)),
+            kind: EventKind(u16_at(bytes, 32)),
+            nonce: Nonce(field(bytes, 40)),
+            digest: Digest(field(bytes, 56)),
+            text: text_at(bytes, TEXT_AT, u16_at(bytes, 34))?,
+        })
+    }
+}
+
+/// The text of `len` bytes at `at`; none if it does not fit.
+pub(crate) fn text_at(bytes: &[u8], at: usize, len: u16) -> Option<String> {
+    let text = bytes.get(at..)?.get(..usize::from(len))?;
+    Some(String::from_utf8_lossy(text).into_owned())
+}
+
+/// As much of `text` as fits in `max` bytes, in whole characters.
+pub(crate) fn cut(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len()))
+        .rev()
+        .find(|end| text.is_char_boundary(*end));
+    end.and_then(|end| text.get(..end)).unwrap_or_default()
+}
+
+/// Every entry of a ring at `offset`, as read: (index, its 512 bytes). One read for 16 entries.
+pub(crate) fn scan<D: Device>(
+    device: &mut D,
+    offset: u64,
+    entries: u64,
+    mut each: impl FnMut(u64, &[u8; STRUCTURE]),
+) -> Result<(), D::Error> {
+    const AT_ONCE: u64 = 16;
+    let stride = bytes::memory_len(STRIDE);
+    let mut chunk = vec![0; bytes::memory_len(AT_ONCE.saturating_mul(STRIDE))];
+    let mut index = 0;
+    while index < entries {
+        device.read_at(
+            offset.saturating_add(index.saturating_mul(STRIDE)),
+            &mut chunk,
+        )?;
+        for (within, entry) in chunk.chunks_exact(stride).enumerate() {
+            if let Some(structure) = entry.first_chunk() {
+                each(index.saturating_add(disk_len(within)), structure);
+            }
+        }
+        index = index.saturating_add(AT_ONCE);
+    }
+    Ok(())
+}
+
+impl<D: Device> BootState<D> {
+    /// Appends `event` under the next number, and flushes.
+    ///
+    /// # Errors
+    /// What the device said. Events are for people: a caller goes on without.
+    pub fn append_event(&mut self, event: &Event) -> Result<(), D::Error> {
+        let next = self
+            .events()?
+            .last()
+            .map_or(0, |last| last.sequence.saturating_add(1));
+        let event = Event {
+            sequence: next,
+            ..event.clone()
+        };
+        let index = next.checked_rem(ENTRIES).unwrap_or(0);
+        let offset = EVENT_RING.saturating_add(index.saturating_mul(STRIDE));
+        write_structure(&mut self.device, offset, &event.encode())?;
+        self.device.flush()
+    }
+
+    /// The events that can be read, oldest first.
+    ///
+    /// # Errors
+    /// What the device said.
+    pub fn events(&mut self) -> Result<Vec<Event>, D::Error> {
+        let mut events = Vec::new();
+        scan(&mut self.device, EVENT_RING, ENTRIES, |index, bytes| {
+            let event = Event::decode(bytes).filter(|event| {
+                event.sequence.checked_rem(ENTRIES) == Some(index) && event.sequence <= SEQUENCE_MAX
+            });
+            events.extend(event);
+        })?;
+        events.sort_unstable_by_key(|event: &Event| event.sequence);
+        Ok(events)
+    }
+}

@@ -1,0 +1,279 @@
+//! The manifest: what an image is, signed. Details: docs/formats/manifest.md.
+//!
+//! JSON of at most 64 KiB in a DSSE envelope. Fields that are not known are ignored, because loaders
+//! meet manifests newer than themselves; what such a loader must not start says so by a higher
+//! `format`.
+
+use alloc::{
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    dsse::PAYLOAD_MAX,
+    record::SlotContents,
+    types::{Architecture, Digest, RootHash, Salt, SecurityVersion, Version},
+    verity::{BLOCK, Geometry},
+};
+
+/// DSSE payload type of a manifest.
+pub const PAYLOAD_TYPE: &str = "application/vnd.sternpost.manifest.v1+json";
+
+/// The format that this build knows.
+pub const FORMAT: u32 = 1;
+
+/// Bytes in a chunk: the unit of a bundle's frames.
+pub const CHUNK_SIZE: u64 = 4 << 20;
+
+/// Most bytes of a product name.
+pub const PRODUCT_MAX: usize = 64;
+
+/// Largest UKI that is read into memory.
+pub const UKI_MAX: u64 = 1 << 30;
+
+/// What an image is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The product it is for.
+    pub product: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Layout of the disks that it fits.
+    pub layout: String,
+    /// Its version, for people.
+    pub version: Version,
+    /// Its security version.
+    pub security_version: SecurityVersion,
+    /// Epoch of what it keeps on `state` per version.
+    pub state_epoch: u64,
+    /// The machines it runs on.
+    pub architecture: Architecture,
+    /// The UKI; of a loader, the loader.
+    pub uki: Uki,
+    /// The root filesystem; recovery and loaders have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<Root>,
+    /// What is inside.
+    #[serde(default)]
+    pub contents: Contents,
+    /// Where it comes from.
+    #[serde(default)]
+    pub build: Build,
+    /// Seconds since 1970 after which it is not installed any more. Never looked at when booting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<u64>,
+}
+
+/// What a manifest describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A system for slot A or B.
+    System,
+    /// The recovery system.
+    Recovery,
+    /// A loader.
+    Loader,
+}
+
+impl core::fmt::Display for Kind {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::System => "system",
+            Self::Recovery => "recovery",
+            Self::Loader => "loader",
+        })
+    }
+}
+
+/// The UKI of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uki {
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256 of all of it.
+    #[serde(rename = "digest")]
+    pub digest: Digest,
+    /// [`CHUNK_SIZE`].
+    pub chunk_size: u64,
+    /// SHA-256 of each chunk; the last chunk may be short.
+    pub chunks: Vec<Digest>,
+}
+
+/// The root filesystem of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// Root hash of its dm-verity tree.
+    pub hash: RootHash,
+    /// Salt of that tree.
+    pub salt: Salt,
+    /// Bytes of the filesystem, a multiple of 4096.
+    pub data_size: u64,
+    /// Bytes with the tree.
+    pub size: u64,
+    /// [`CHUNK_SIZE`].
+    pub chunk_size: u64,
+}
+
+/// What is inside an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// Kernel release.
+    #[serde(default)]
+    pub kernel: String,
+    /// The Kubernetes distribution, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Kubernetes>,
+    /// The VM runtime, or "none".
+    #[serde(default)]
+    pub vm: String,
+}
+
+/// A Kubernetes distribution in an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kubernetes {
+    /// Its name.
+    pub distribution: String,
+    /// Version of Kubernetes.
+    pub version: String,
+}
+
+/// Where an image comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// Seconds since 1970: SOURCE_DATE_EPOCH of the build.
+    #[serde(default)]
+    pub time: u64,
+    /// Program and version that built it.
+    #[serde(default)]
+    pub tool: String,
+    /// The recipe.
+    #[serde(default)]
+    pub recipe: String,
+}
+
+/// Why a payload is not a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// Larger than what is read.
+    #[error("a manifest of {0} bytes is larger than the {PAYLOAD_MAX} allowed")]
+    TooLarge(usize),
+    /// Not JSON, or a field is missing or of the wrong type.
+    #[error("the manifest cannot be read: {0}")]
+    Json(String),
+    /// A format that this build does not know.
+    #[error("the manifest has format {0}, this program knows {FORMAT}: it needs a newer loader")]
+    Format(u32),
+    /// A field with a value that makes no sense.
+    #[error("the manifest's {0}")]
+    Field(&'static str),
+}
+
+impl Manifest {
+    /// Reads a payload whose signature has been checked.
+    ///
+    /// # Errors
+    /// [`ManifestError`], if it is not a manifest in every respect.
+    pub fn parse(payload: &[u8]) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        if payload.len() > PAYLOAD_MAX {
+            return Err(ManifestError::TooLarge(payload.len()));
+        }
+        let not_json = |error: serde_json::Error| ManifestError::Json(error.to_string());
+        let Format { format } = serde_json::from_slice(payload).map_err(not_json)?;
+        if format != FORMAT {
+            return Err(ManifestError::Format(format));
+        }
+        let manifest: Self = serde_json::from_slice(payload).map_err(not_json)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// The bytes to sign: compact JSON.
+    pub fn to_payload(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// What a slot's entry in the record says of an image with this manifest. `digest` is that of the
+    /// payload.
+    pub fn slot_contents(&self, digest: Digest) -> SlotContents {
+        SlotContents {
+            version: self.version,
+            security_version: self.security_version,
+            digest,
+        }
+    }
+
+    /// Whether the fields make sense together.
+    ///
+    /// # Errors
+    /// [`ManifestError::Field`] for the first that does not.
+    pub fn check(&self) -> Result<(), ManifestError> {
+        let require = |holds: bool, field: &'static str| {
+            if holds {
+                Ok(())
+            } else {
+                Err(ManifestError::Field(field))
+            }
+        };
+        require(self.format == FORMAT, "format is not 1")?;
+        require(
+            is_name(&self.product),
+            "product is not 1 to 64 visible ASCII characters",
+        )?;
+        require(
+            is_name(&self.layout),
+            "layout is not 1 to 64 visible ASCII characters",
+        )?;
+        require(
+            self.uki.size > 0 && self.uki.size <= UKI_MAX,
+            "UKI is empty or larger than 1 GiB",
+        )?;
+        require(
+            self.uki.chunk_size == CHUNK_SIZE,
+            "UKI chunk size is not 4 MiB",
+        )?;
+        let chunks = u64::try_from(self.uki.chunks.len()).unwrap_or(u64::MAX);
+        require(
+            chunks == self.uki.size.div_ceil(CHUNK_SIZE),
+            "number of UKI chunks does not match its size",
+        )?;
+        require(
+            self.root.is_some() == (self.kind == Kind::System),
+            "root is missing from a system, or there in another kind",
+        )?;
+        self.root.as_ref().map_or(Ok(()), |root| {
+            let blocks = root.data_size.checked_div(BLOCK).unwrap_or(0);
+            require(
+                blocks > 0 && blocks.checked_mul(BLOCK) == Some(root.data_size),
+                "root data size is not a multiple of 4096",
+            )?;
+            require(
+                Geometry::new(blocks).and_then(|geometry| geometry.total_size()) == Some(root.size),
+                "root size is not that of its data and verity tree",
+            )?;
+            require(
+                root.chunk_size == CHUNK_SIZE,
+                "root chunk size is not 4 MiB",
+            )
+        })
+    }
+}
+
+impl Root {
+    /// Number of 4096-byte blocks of the filesystem.
+    pub fn data_blocks(&self) -> u64 {
+        self.data_size.checked_div(BLOCK).unwrap_or(0)
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=PRODUCT_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}

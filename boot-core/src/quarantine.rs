@@ -1,0 +1,162 @@
+//! The quarantine ring: manifest digests that failed and are not to come back by themselves.
+//!
+//! 16 entries, each alone in a block, each with a CRC. A free place is used first, then the oldest
+//! entry's. Releasing a digest zeroes its block. Byte by byte: docs/formats/quarantine-ring.md.
+
+use alloc::{string::String, vec::Vec};
+
+use crate::{
+    bytes::{self, STRUCTURE, field, put, u16_at, u64_at},
+    device::{Device, write_structure},
+    event::{cut, scan, text_at},
+    store::{BootState, QUARANTINE_RING, STRIDE},
+    types::Digest,
+};
+
+/// Entries in the ring.
+pub const ENTRIES: u64 = 16;
+
+/// Most bytes of the reason.
+pub const REASON_MAX: usize = STRUCTURE - REASON_AT;
+
+const MAGIC: [u8; 4] = *b"SPQR";
+const FORMAT: u16 = 1;
+const CRC_AT: usize = 8;
+const REASON_AT: usize = 88;
+
+/// A manifest that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuarantineEntry {
+    /// Its number: rises by one with each.
+    pub sequence: u64,
+    /// Seconds since 1970, zero if the clock was not known.
+    pub time: i64,
+    /// Digest of the manifest.
+    pub digest: Digest,
+    /// Why; one line for a person.
+    pub reason: String,
+}
+
+impl QuarantineEntry {
+    /// The bytes of the entry; the reason is cut to [`REASON_MAX`] bytes.
+    pub fn encode(&self) -> [u8; STRUCTURE] {
+        let mut bytes = [0; STRUCTURE];
+        let reason = cut(&self.reason, REASON_MAX);
+        put(&mut bytes, 0, &MAGIC);
+        put(&mut bytes, 4, &FORMAT.to_le_bytes());
+        put(&mut bytes, 16, &self.sequence.to_le_bytes());
+        put(&mut bytes, 24, &self.time.to_le_bytes());
+        put(
+            &mut bytes,
+            34,
+            &u16::try_from(reason.len()).unwrap_or(0).to_le_bytes(),
+        );
+        put(&mut bytes, 56, &self.digest.0);
+        put(&mut bytes, REASON_AT, reason.as_bytes());
+        bytes::seal(&mut bytes, CRC_AT);
+        bytes
+    }
+
+    /// Reads an entry; none if there is no valid one.
+    pub fn decode(bytes: &[u8; STRUCTURE]) -> Option<Self> {
+        if field(bytes, 0) != MAGIC
+            || u16_at(bytes, 4) != FORMAT
+            || !bytes::is_sealed(bytes, CRC_AT)
+        {
+            return None;
+        }
+        Some(Self {
+            sequence: u64_at(bytes, 16),
+            time: i64::from_le_bytes(field(bytes, 24)),
+            digest: Digest(field(bytes, 56)),
+            reason: text_at(bytes, REASON_AT, u16_at(bytes, 34))?,
+        })
+    }
+}
+
+impl<D: Device> BootState<D> {
+    /// What is quarantined, oldest first.
+    ///
+    /// # Errors
+    /// What the device said.
+    pub fn quarantined(&mut self) -> Result<Vec<QuarantineEntry>, D::Error> {
+        Ok(self
+            .quarantine_places()?
+            .into_iter()
+            .map(|(_, entry)| entry)
+            .collect())
+    }
+
+    /// Whether `digest` is quarantined, and why.
+    ///
+    /// # Errors
+    /// What the device said.
+    pub fn quarantine_entry(
+        &mut self,
+        digest: &Digest,
+    ) -> Result<Option<QuarantineEntry>, D::Error> {
+        Ok(self
+            .quarantined()?
+            .into_iter()
+            .find(|entry| entry.digest == *digest))
+    }
+
+    /// Quarantines `digest`, and flushes. Writes nothing if it is there already.
+    ///
+    /// # Errors
+    /// What the device said.
+    pub fn quarantine(&mut self, digest: &Digest, reason: &str, time: i64) -> Result<(), D::Error> {
+        let places = self.quarantine_places()?;
+        if places.iter().any(|(_, entry)| entry.digest == *digest) {
+            return Ok(());
+        }
+        let taken = |index: &u64| places.iter().any(|(place, _)| place == index);
+        let free = (0..ENTRIES).find(|index| !taken(index));
+        let oldest = places.first().map_or(0, |(index, _)| *index);
+        let entry = QuarantineEntry {
+            sequence: places
+                .last()
+                .map_or(0, |(_, last)| last.sequence.saturating_add(1)),
+            time,
+            digest: *digest,
+            reason: reason.into(),
+        };
+        self.write_quarantine(free.unwrap_or(oldest), &entry.encode())
+    }
+
+    /// Releases `digest`, and flushes. Returns whether it was quarantined.
+    ///
+    /// # Errors
+    /// What the device said.
+    pub fn release(&mut self, digest: &Digest) -> Result<bool, D::Error> {
+        let mut found = false;
+        for (index, entry) in self.quarantine_places()? {
+            if entry.digest == *digest {
+                self.write_quarantine(index, &[0; STRUCTURE])?;
+                found = true;
+            }
+        }
+        Ok(found)
+    }
+
+    fn write_quarantine(&mut self, index: u64, bytes: &[u8; STRUCTURE]) -> Result<(), D::Error> {
+        let offset = QUARANTINE_RING.saturating_add(index.saturating_mul(STRIDE));
+        write_structure(&mut self.device, offset, bytes)?;
+        self.device.flush()
+    }
+
+    /// Valid entries with their places, oldest first.
+    fn quarantine_places(&mut self) -> Result<Vec<(u64, QuarantineEntry)>, D::Error> {
+        let mut places = Vec::new();
+        scan(
+            &mut self.device,
+            QUARANTINE_RING,
+            ENTRIES,
+            |index, bytes| {
+                places.extend(QuarantineEntry::decode(bytes).map(|entry| (index, entry)));
+            },
+        )?;
+        places.sort_unstable_by_key(|(index, entry)| (entry.sequence, *index));
+        Ok(places)
+    }
+}

@@ -1,0 +1,146 @@
+//! What a record says should be started, in which order.
+//!
+//! 1. The one-shot target, if it can start.
+//! 2. Slots that are good or on trial with tries left: the higher priority first; then the good one;
+//!    then the shorter failure streak; then A.
+//! 3. But a good slot whose failure streak is long yields to another good one with a shorter streak.
+//!
+//! Recovery is not in the list unless it is the one-shot target: when nothing in the list starts, the
+//! last resort ([`round`]) goes through A, B and recovery.
+
+use core::cmp::Reverse;
+
+use crate::{
+    record::{Record, SlotEntry, SlotStatus},
+    slot::{Slot, Target},
+    transition::LONG_STREAK,
+};
+
+/// Why something was selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// It comes first by priority, tries and failure streak.
+    Priority,
+    /// It was to be started once.
+    OneShot,
+    /// Nothing else could start.
+    LastResort,
+    /// The record was lost and has been rebuilt from what verifies.
+    Rebuilt,
+    /// The record could not be written, so that only a good slot may start.
+    Unrecorded,
+}
+
+impl Why {
+    /// As in the hand-over.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Priority => "priority",
+            Self::OneShot => "one-shot",
+            Self::LastResort => "last-resort",
+            Self::Rebuilt => "rebuilt",
+            Self::Unrecorded => "unrecorded",
+        }
+    }
+}
+
+impl core::fmt::Display for Why {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Something to try to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// What.
+    pub target: Target,
+    /// Why.
+    pub why: Why,
+}
+
+/// The candidates of a record, best first; each comes once.
+#[derive(Clone, Debug)]
+pub struct Selector {
+    one_shot: Option<Target>,
+    first: Option<Slot>,
+    second: Option<Slot>,
+}
+
+impl Selector {
+    /// What `record` says should be started.
+    pub fn new(record: &Record) -> Self {
+        let one_shot = record.one_shot.filter(|target| match target.slot() {
+            Some(slot) => matches!(
+                record.slot(slot).status(),
+                SlotStatus::Good | SlotStatus::Trial | SlotStatus::Staged
+            ),
+            None => true,
+        });
+        let first = if a_goes_first(&record.a, &record.b) {
+            Slot::A
+        } else {
+            Slot::B
+        };
+        let startable = |slot: Slot| {
+            let wanted = record.slot(slot).is_startable() && one_shot != Some(slot.into());
+            wanted.then_some(slot)
+        };
+        Self {
+            one_shot,
+            first: startable(first),
+            second: startable(first.other()),
+        }
+    }
+}
+
+impl Iterator for Selector {
+    type Item = Candidate;
+
+    fn next(&mut self) -> Option<Candidate> {
+        if let Some(target) = self.one_shot.take() {
+            return Some(Candidate {
+                target,
+                why: Why::OneShot,
+            });
+        }
+        let slot = self.first.take().or_else(|| self.second.take())?;
+        Some(Candidate {
+            target: slot.into(),
+            why: Why::Priority,
+        })
+    }
+}
+
+/// The order in which the last resort tries: what comes after `last_tried`, round to it.
+pub fn round(last_tried: Option<Target>) -> [Target; 3] {
+    let first = last_tried.map_or(Target::A, Target::next_in_round);
+    let second = first.next_in_round();
+    [first, second, second.next_in_round()]
+}
+
+fn a_goes_first(a: &SlotEntry, b: &SlotEntry) -> bool {
+    if a.is_good() && b.is_good() {
+        let yields = |slot: &SlotEntry, to: &SlotEntry| {
+            slot.failure_streak >= LONG_STREAK && to.failure_streak < slot.failure_streak
+        };
+        match (yields(a, b), yields(b, a)) {
+            (true, _) => return false,
+            (_, true) => return true,
+            _ => {}
+        }
+    }
+    let rank = |slot: &SlotEntry| {
+        (
+            slot.priority,
+            slot.is_good(),
+            Reverse(if slot.is_good() {
+                slot.failure_streak
+            } else {
+                0
+            }),
+        )
+    };
+    rank(a) >= rank(b)
+}

@@ -1,0 +1,132 @@
+//! The root of trust: what the loader carries in its own `.sptrust` section, and the running system
+//! in `/usr/lib/sternpost/trust.json`. Details: docs/formats/trust.md.
+
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec,
+    vec::Vec,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    bytes::{field, memory_len, put},
+    keyring::KeySet,
+    types::Architecture,
+};
+
+/// Name of the loader's PE section.
+pub const SECTION_NAME: &str = ".sptrust";
+
+/// Size of that section in bytes.
+pub const SECTION_SIZE: usize = 8192;
+
+/// How the section starts; a `u32` length and the JSON follow.
+pub const SECTION_MAGIC: [u8; 8] = *b"SPTRUST1";
+
+const JSON_AT: usize = 12;
+
+/// Whose images may start here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trust {
+    /// 1.
+    pub format: u32,
+    /// Product name that manifests must have.
+    pub product: String,
+    /// Architecture that manifests must have.
+    pub architecture: Architecture,
+    /// Layout id that manifests must have.
+    pub layout: String,
+    /// Signs the first link of a keyring chain.
+    pub root: KeySet,
+}
+
+/// Why bytes are no root of trust.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    /// The section has not been filled in.
+    #[error("the trust section is empty: this loader was not made by imager")]
+    Unfilled,
+    /// The section is not what it should be.
+    #[error("the trust section is damaged")]
+    Section,
+    /// Too much JSON for the section.
+    #[error("trust of {0} bytes does not fit in the section of {SECTION_SIZE}")]
+    TooLarge(usize),
+    /// Not the JSON of a root of trust.
+    #[error("the root of trust cannot be read: {0}")]
+    Json(String),
+    /// A format that this build does not know.
+    #[error("the root of trust has format {0}, this program knows 1")]
+    Format(u32),
+}
+
+impl Trust {
+    /// From JSON.
+    ///
+    /// # Errors
+    /// [`TrustError`], if it is not a root of trust.
+    pub fn from_json(json: &[u8]) -> Result<Self, TrustError> {
+        let trust: Self =
+            serde_json::from_slice(json).map_err(|error| TrustError::Json(error.to_string()))?;
+        if trust.format == 1 {
+            Ok(trust)
+        } else {
+            Err(TrustError::Format(trust.format))
+        }
+    }
+
+    /// To JSON, compact.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// From the loader's section. What follows the JSON is ignored.
+    ///
+    /// # Errors
+    /// [`TrustError`], if there is no root of trust in it.
+    pub fn from_section(section: &[u8]) -> Result<Self, TrustError> {
+        if field(section, 0) != SECTION_MAGIC {
+            return Err(TrustError::Section);
+        }
+        let len = u32::from_le_bytes(field(section, 8));
+        if len == 0 {
+            return Err(TrustError::Unfilled);
+        }
+        let json = section
+            .get(JSON_AT..)
+            .and_then(|rest| rest.get(..memory_len(len.into())))
+            .ok_or(TrustError::Section)?;
+        Self::from_json(json)
+    }
+
+    /// The section that the loader is given.
+    ///
+    /// # Errors
+    /// If it does not fit.
+    pub fn to_section(&self) -> Result<Vec<u8>, TrustError> {
+        let json = self.to_json();
+        let len = u32::try_from(json.len()).map_err(|_| TrustError::TooLarge(json.len()))?;
+        if json.len() > SECTION_SIZE.saturating_sub(JSON_AT) {
+            return Err(TrustError::TooLarge(json.len()));
+        }
+        let mut section = vec![0; SECTION_SIZE];
+        put(&mut section, 0, &SECTION_MAGIC);
+        put(&mut section, 8, &len.to_le_bytes());
+        put(&mut section, JSON_AT, &json);
+        Ok(section)
+    }
+
+    /// One line for a log: product, architecture, layout and keys.
+    pub fn summary(&self) -> String {
+        let keys = self.root.keys().len();
+        format!(
+            "product {}, {}, layout {}, {} of {keys} root key(s)",
+            self.product,
+            self.architecture,
+            self.layout,
+            self.root.threshold()
+        )
+    }
+}
