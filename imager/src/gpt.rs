@@ -8,15 +8,13 @@ use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use gpt_disk_types::{
-    Crc32, GptHeader, GptHeaderRevision, GptHeaderSignature, GptPartitionEntry, GptPartitionType, Guid, LbaLe,
-    MasterBootRecord, U32Le,
+    Crc32, GptHeader, GptHeaderRevision, GptHeaderSignature, GptPartitionEntry, GptPartitionType,
+    Guid, LbaLe, MasterBootRecord, U32Le,
 };
 use sha2::{Digest as _, Sha256};
 
 const ENTRIES: usize = 128;
 const ENTRY: usize = 128;
-const MIB: u64 = 1 << 20;
-
 /// One partition, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Partition {
@@ -46,6 +44,8 @@ pub struct Table {
     pub disk: Guid,
     /// Bytes in a logical sector.
     pub sector_size: u32,
+    /// Bytes of the disk.
+    pub size: u64,
     /// Partitions in the order of their entries.
     pub partitions: Vec<Partition>,
 }
@@ -68,40 +68,6 @@ pub fn derived_guid(words: &[&str]) -> Guid {
 }
 
 impl Table {
-    /// Lays partitions out one after the other from 1 MiB on.
-    ///
-    /// Sizes must be multiples of 1 MiB.
-    #[must_use]
-    pub fn lay_out(disk: Guid, sector_size: u32, parts: &[(&str, Guid, Guid, u64)]) -> Self {
-        let mut start = MIB;
-        let partitions = parts
-            .iter()
-            .map(|(label, kind, guid, size)| {
-                let partition = Partition {
-                    label: (*label).to_owned(),
-                    kind: *kind,
-                    guid: *guid,
-                    start,
-                    size: *size,
-                };
-                start += size;
-                partition
-            })
-            .collect();
-        Self {
-            disk,
-            sector_size,
-            partitions,
-        }
-    }
-
-    /// Bytes of a disk that just holds this table and its partitions.
-    #[must_use]
-    pub fn disk_size(&self) -> u64 {
-        let end = self.partitions.iter().map(|p| p.start + p.size).max().unwrap_or(MIB);
-        end + MIB
-    }
-
     /// The partition with a label.
     ///
     /// # Errors
@@ -113,18 +79,25 @@ impl Table {
             .with_context(|| format!("the disk has no partition `{label}`"))
     }
 
-    /// Writes protective MBR and both copies of the table to a file of `size` bytes.
+    /// Writes protective MBR and both copies of the table to the start and end of a disk.
     ///
     /// # Errors
     /// A partition does not fit, or writing fails.
-    pub fn write(&self, file: &File, size: u64) -> Result<()> {
+    pub fn write(&self, file: &File) -> Result<()> {
+        let size = self.size;
         let sector = u64::from(self.sector_size);
-        ensure!(size.is_multiple_of(sector), "a disk of {size} bytes has no whole number of sectors");
+        ensure!(
+            size.is_multiple_of(sector),
+            "a disk of {size} bytes has no whole number of sectors"
+        );
         let sectors = size / sector;
         let array_sectors = (ENTRIES * ENTRY) as u64 / sector;
         let last = sectors - 1;
         let mut array = vec![0u8; ENTRIES * ENTRY];
-        ensure!(self.partitions.len() <= ENTRIES, "more than {ENTRIES} partitions");
+        ensure!(
+            self.partitions.len() <= ENTRIES,
+            "more than {ENTRIES} partitions"
+        );
         for (n, partition) in self.partitions.iter().enumerate() {
             ensure!(
                 partition.start + partition.size <= (last - array_sectors) * sector,
@@ -184,7 +157,10 @@ impl Table {
     /// No valid copy is there.
     pub fn read(file: &File, size: u64) -> Result<Self> {
         for sector in [512u64, 4096] {
-            for copy in [Some(1), (size / sector).checked_sub(1)].into_iter().flatten() {
+            for copy in [Some(1), (size / sector).checked_sub(1)]
+                .into_iter()
+                .flatten()
+            {
                 if let Some(table) = Self::read_copy(file, size, sector, copy)? {
                     return Ok(table);
                 }
@@ -213,7 +189,10 @@ impl Table {
         let Some(start) = header.partition_entry_lba.to_u64().checked_mul(sector) else {
             return Ok(None);
         };
-        if start.checked_add(array.len() as u64).is_none_or(|end| end > size) {
+        if start
+            .checked_add(array.len() as u64)
+            .is_none_or(|end| end > size)
+        {
             return Ok(None);
         }
         file.read_exact_at(&mut array, start)?;
@@ -230,11 +209,17 @@ impl Table {
             let label: String = name.chars().collect();
             let first = entry.starting_lba.to_u64();
             let end = entry.ending_lba.to_u64();
-            let extent = (first.checked_mul(sector), end.checked_add(1).and_then(|e| e.checked_mul(sector)));
+            let extent = (
+                first.checked_mul(sector),
+                end.checked_add(1).and_then(|e| e.checked_mul(sector)),
+            );
             let (Some(start), Some(end)) = extent else {
                 bail!("partition `{label}` lies outside of any disk");
             };
-            ensure!(start < end && end <= size, "partition `{label}` ends past the end of the file");
+            ensure!(
+                start < end && end <= size,
+                "partition `{label}` ends past the end of the file"
+            );
             partitions.push(Partition {
                 label,
                 kind: entry.partition_type_guid.0,
@@ -246,6 +231,7 @@ impl Table {
         Ok(Some(Self {
             disk: header.disk_guid,
             sector_size: sector as u32,
+            size,
             partitions,
         }))
     }
@@ -259,16 +245,25 @@ fn crc32(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
+    const MIB: u64 = 1 << 20;
+
     fn table(sector_size: u32) -> Table {
-        let kind = derived_guid(&["type"]);
-        Table::lay_out(
-            derived_guid(&["disk"]),
+        let partition = |label: &str, start, size| Partition {
+            label: label.to_owned(),
+            kind: derived_guid(&["type"]),
+            guid: derived_guid(&[label]),
+            start,
+            size,
+        };
+        Table {
+            disk: derived_guid(&["disk"]),
             sector_size,
-            &[
-                ("esp-a", kind, derived_guid(&["esp-a"]), 2 * MIB),
-                ("state", kind, derived_guid(&["state"]), 3 * MIB),
+            size: 7 * MIB,
+            partitions: vec![
+                partition("esp-a", MIB, 2 * MIB),
+                partition("state", 3 * MIB, 3 * MIB),
             ],
-        )
+        }
     }
 
     #[test]
@@ -276,15 +271,20 @@ mod tests {
         for sector in [512, 4096] {
             let table = table(sector);
             let file = tempfile::tempfile().unwrap();
-            let size = table.disk_size();
+            let size = table.size;
             file.set_len(size).unwrap();
-            table.write(&file, size).unwrap();
+            table.write(&file).unwrap();
             assert_eq!(Table::read(&file, size).unwrap(), table);
             assert_eq!(table.find("state").unwrap().start, 3 * MIB);
             assert!(table.find("boot-a").is_err());
             file.write_all_at(&[0xff; 64], u64::from(sector)).unwrap();
-            assert_eq!(Table::read(&file, size).unwrap(), table, "the backup is used");
-            file.write_all_at(&[0xff; 64], size - u64::from(sector)).unwrap();
+            assert_eq!(
+                Table::read(&file, size).unwrap(),
+                table,
+                "the backup is used"
+            );
+            file.write_all_at(&[0xff; 64], size - u64::from(sector))
+                .unwrap();
             assert!(Table::read(&file, size).is_err());
         }
     }
@@ -299,9 +299,10 @@ mod tests {
 
     #[test]
     fn a_partition_past_the_end_is_refused() {
-        let table = table(512);
+        let mut table = table(512);
+        table.size = 4 * MIB;
         let file = tempfile::tempfile().unwrap();
-        assert!(table.write(&file, 4 * MIB).is_err());
+        assert!(table.write(&file).is_err());
     }
 
     #[test]

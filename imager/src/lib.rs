@@ -4,18 +4,29 @@
 //! [`sandbox`], [`tools`], [`step`], [`recipe`], [`lock`], [`packages`], [`sources`] and [`root`].
 
 pub mod arch;
+pub mod bundle;
 pub mod cache;
+pub mod disk;
+pub mod filesystems;
 pub mod gpt;
+pub mod image_files;
 pub mod initramfs;
 pub mod keys;
+pub mod loader;
 pub mod lock;
 pub mod modules;
 pub mod oci;
 pub mod packages;
+pub mod programs;
 pub mod qemu;
 pub mod recipe;
+pub mod region;
 pub mod root;
 pub mod sandbox;
+pub mod signing;
 pub mod sources;
 pub mod step;
+pub mod tool;
 pub mod tools;
+pub mod uki;
+pub mod verity;

@@ -34,8 +34,8 @@ impl ModuleList {
     /// # Errors
     /// The file is not there or is not what the type says.
     pub fn read(path: &Path) -> Result<Self> {
-        let text =
-            fs::read_to_string(path).with_context(|| format!("reading the module list {}", path.display()))?;
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("reading the module list {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("reading the module list {}", path.display()))
     }
 }
@@ -76,12 +76,16 @@ impl Depmod {
     fn read(directory: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = directory.join(name);
-            fs::read_to_string(&path).with_context(|| format!("reading depmod's {}", path.display()))
+            fs::read_to_string(&path)
+                .with_context(|| format!("reading depmod's {}", path.display()))
         };
         let mut modules = BTreeMap::new();
         for line in read("modules.dep")?.lines() {
             let Some((file, needs)) = line.split_once(':') else {
-                bail!("{}/modules.dep: not a dependency: {line}", directory.display());
+                bail!(
+                    "{}/modules.dep: not a dependency: {line}",
+                    directory.display()
+                );
             };
             let needs = needs.split_whitespace().map(module_name).collect();
             modules.insert(module_name(file), (file.to_owned(), needs));
@@ -112,7 +116,12 @@ fn module_name(file: &str) -> String {
 ///
 /// # Errors
 /// depmod's files are not there, or name a module that is not.
-pub fn select(list: &ModuleList, directory: &Path, kernel: &str, recovery: bool) -> Result<Selection> {
+pub fn select(
+    list: &ModuleList,
+    directory: &Path,
+    kernel: &str,
+    recovery: bool,
+) -> Result<Selection> {
     let depmod = Depmod::read(directory)?;
     let here = |names: &[String]| -> Vec<String> {
         names
@@ -131,7 +140,10 @@ pub fn select(list: &ModuleList, directory: &Path, kernel: &str, recovery: bool)
     pending.extend(always.iter().chain(&watchdog).cloned());
     while let Some(name) = pending.pop() {
         let Some((_, needs)) = depmod.modules.get(&name) else {
-            bail!("{}/modules.dep: {name} is needed and not there", directory.display());
+            bail!(
+                "{}/modules.dep: {name} is needed and not there",
+                directory.display()
+            );
         };
         if chosen.insert(name) {
             pending.extend(needs.iter().cloned());
@@ -140,7 +152,9 @@ pub fn select(list: &ModuleList, directory: &Path, kernel: &str, recovery: bool)
     let mut files = Vec::new();
     let mut depends = BTreeMap::new();
     for name in &chosen {
-        let Some((file, needs)) = depmod.modules.get(name) else { continue };
+        let Some((file, needs)) = depmod.modules.get(name) else {
+            continue;
+        };
         files.push((name.clone(), depmod.directory.join(file)));
         if !needs.is_empty() {
             // depmod lists the nearest need first; loading goes the other way.
@@ -227,8 +241,14 @@ mod tests {
     #[test]
     fn a_need_that_is_missing_is_an_error() {
         let dir = kernel();
-        fs::write(dir.path().join("modules.dep"), "a/dm-verity.ko: a/gone.ko\n").unwrap();
-        let error = select(&list(), dir.path(), "6.12", false).unwrap_err().to_string();
+        fs::write(
+            dir.path().join("modules.dep"),
+            "a/dm-verity.ko: a/gone.ko\n",
+        )
+        .unwrap();
+        let error = select(&list(), dir.path(), "6.12", false)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("gone"), "{error}");
     }
 }

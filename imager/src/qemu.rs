@@ -5,8 +5,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
 use crate::arch::Architecture;
+use anyhow::{Result, bail};
 
 /// How QEMU runs the guest's code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -129,11 +129,17 @@ impl Machine {
         let snapshot = if self.ephemeral { ",snapshot=on" } else { "" };
         push(
             "-drive",
-            format!("if=pflash,unit=0,format=raw,readonly=on,file={}", path(&self.firmware)),
+            format!(
+                "if=pflash,unit=0,format=raw,readonly=on,file={}",
+                path(&self.firmware)
+            ),
         );
         push(
             "-drive",
-            format!("if=pflash,unit=1,format=raw{snapshot},file={}", path(&self.variables)),
+            format!(
+                "if=pflash,unit=1,format=raw{snapshot},file={}",
+                path(&self.variables)
+            ),
         );
         self.serial_arguments(&mut push);
         if let Some(socket) = &self.qmp {
@@ -148,7 +154,9 @@ impl Machine {
         push("-device", "virtio-net-pci,netdev=net0,romfile=".to_owned());
         if self.watchdog {
             if self.architecture != Architecture::X86_64 {
-                bail!("QEMU's ARM64 machine has no watchdog that Debian's kernels drive; leave --watchdog out");
+                bail!(
+                    "QEMU's ARM64 machine has no watchdog that Debian's kernels drive; leave --watchdog out"
+                );
             }
             push("-device", "i6300esb".to_owned());
             push("-watchdog-action", "reset".to_owned());
@@ -172,7 +180,10 @@ impl Machine {
                     .as_ref()
                     .map(|log| format!(",logfile={}", path(log)))
                     .unwrap_or_default();
-                format!("socket,id=con0,path={},server=on,wait=off{log}", path(socket))
+                format!(
+                    "socket,id=con0,path={},server=on,wait=off{log}",
+                    path(socket)
+                )
             }
         };
         push("-chardev", chardev);
@@ -190,7 +201,9 @@ impl Machine {
         let sectors = match (self.sector_size, self.bus) {
             (512, _) => String::new(),
             (_, Bus::Ahci) => {
-                bail!("QEMU's AHCI disks have 512-byte sectors only; use --bus nvme, virtio or usb for 4096")
+                bail!(
+                    "QEMU's AHCI disks have 512-byte sectors only; use --bus nvme, virtio or usb for 4096"
+                )
             }
             (size, _) => format!(",logical_block_size={size},physical_block_size={size}"),
         };
@@ -206,10 +219,14 @@ impl Machine {
             let order = n + 1;
             let device = match self.bus {
                 Bus::Virtio => format!("virtio-blk-pci,drive=disk{n},bootindex={order}{sectors}"),
-                Bus::Nvme => format!("nvme,drive=disk{n},serial=sternpost{n},bootindex={order}{sectors}"),
+                Bus::Nvme => {
+                    format!("nvme,drive=disk{n},serial=sternpost{n},bootindex={order}{sectors}")
+                }
                 Bus::Ahci => format!("ide-hd,drive=disk{n},bus=ide.{n},bootindex={order}"),
                 Bus::Usb => {
-                    format!("usb-storage,bus=xhci.0,drive=disk{n},bootindex={order},removable=on{sectors}")
+                    format!(
+                        "usb-storage,bus=xhci.0,drive=disk{n},bootindex={order},removable=on{sectors}"
+                    )
                 }
             };
             push("-device", device);
@@ -231,8 +248,14 @@ pub fn program(architecture: Architecture) -> &'static str {
 #[must_use]
 pub fn firmware(architecture: Architecture) -> (&'static str, &'static str) {
     match architecture {
-        Architecture::X86_64 => ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-        Architecture::Aarch64 => ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),
+        Architecture::X86_64 => (
+            "/usr/share/OVMF/OVMF_CODE_4M.fd",
+            "/usr/share/OVMF/OVMF_VARS_4M.fd",
+        ),
+        Architecture::Aarch64 => (
+            "/usr/share/AAVMF/AAVMF_CODE.fd",
+            "/usr/share/AAVMF/AAVMF_VARS.fd",
+        ),
     }
 }
 

@@ -1,0 +1,236 @@
+//! The disk image: layout `ab-1` at the sector size asked for.
+//!
+//! Slot A holds the image and is on trial, slot B is empty, `boot-r` holds recovery when there is
+//! one, `state` is as mkfs left it. The file is sparse: what is zero is not written.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use boot_core::manifest::Manifest;
+use boot_core::record::SlotContents;
+use boot_core::slot_header::{self, SlotHeader};
+use boot_core::store::BootState;
+use boot_core::{Device as _, Target, layout, transition};
+use gpt_disk_types::Guid;
+
+use crate::filesystems::STATE_SIZE;
+use crate::gpt::{Partition, Table, derived_guid};
+use crate::region::Region;
+use crate::signing::Signed;
+
+const MIB: u64 = 1 << 20;
+
+/// What goes into one boot slot, and the root beside it.
+#[derive(Clone, Debug)]
+pub struct SlotImage {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The manifest, signed.
+    pub signed: Signed,
+    /// The keyring chain.
+    pub chain: Vec<u8>,
+    /// The UKI.
+    pub uki: PathBuf,
+    /// The root filesystem and, in a file of its own, its verity tree; recovery has none.
+    pub root: Option<RootImage>,
+}
+
+/// A root filesystem and its tree.
+#[derive(Clone, Debug)]
+pub struct RootImage {
+    /// The erofs image.
+    pub data: PathBuf,
+    /// The tree, as it follows the data.
+    pub tree: PathBuf,
+}
+
+/// What a disk is made of.
+#[derive(Clone, Debug)]
+pub struct Parts<'a> {
+    /// For slot A.
+    pub system: &'a SlotImage,
+    /// For `boot-r`.
+    pub recovery: Option<&'a SlotImage>,
+    /// The ESP, written twice.
+    pub esp: &'a Path,
+    /// The state filesystem.
+    pub state: &'a Path,
+    /// Slots are this many times what is in them.
+    pub headroom: f64,
+    /// Bytes in a logical sector.
+    pub sector_size: u32,
+}
+
+/// The partition table that fits the parts.
+///
+/// # Errors
+/// There is no such sector size.
+pub fn table(parts: &Parts<'_>) -> Result<Table> {
+    let manifest = &parts.system.manifest;
+    let boot = |image: &SlotImage| {
+        slot_header::UKI_OFFSET + slot_size(image.manifest.uki.size, parts.headroom)
+    };
+    let boot_ab = boot(parts.system);
+    let sizes = layout::Sizes {
+        boot: boot_ab,
+        recovery: parts.recovery.map_or(boot_ab, boot),
+        root: slot_size(
+            manifest.root.as_ref().map_or(0, |root| root.size),
+            parts.headroom,
+        ),
+        state: STATE_SIZE,
+    };
+    let plan = layout::plan(&sizes, parts.sector_size).context("laying out the disk")?;
+    let digest = parts.system.signed.digest.to_string();
+    let guid = |what: &str| derived_guid(&[what, &manifest.product, &manifest.layout, &digest]);
+    let partitions = plan
+        .partitions
+        .iter()
+        .map(|partition| Partition {
+            label: partition.part.label().to_owned(),
+            kind: Guid::from_bytes(partition.part.type_guid().0),
+            guid: guid(partition.part.label()),
+            start: partition.start,
+            size: partition.size,
+        })
+        .collect();
+    Ok(Table {
+        disk: guid("disk"),
+        sector_size: parts.sector_size,
+        size: plan.disk_size,
+        partitions,
+    })
+}
+
+/// Headroom applied, rounded up to a MiB.
+fn slot_size(content: u64, headroom: f64) -> u64 {
+    ((content as f64 * headroom).ceil() as u64)
+        .max(content)
+        .next_multiple_of(MIB)
+}
+
+/// Writes the image to `out`, replacing what is there.
+///
+/// # Errors
+/// Something does not fit, or reading or writing fails.
+pub fn write(parts: &Parts<'_>, out: &Path) -> Result<Table> {
+    let table = table(parts)?;
+    let what = || format!("writing the disk image {}", out.display());
+    // A new file, so that a machine that still runs from the old one keeps it.
+    let temporary = out.with_extension("raw.new");
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&temporary)
+        .with_context(what)?;
+    file.set_len(table.size).with_context(what)?;
+    table.write(&file)?;
+    let file = Arc::new(file);
+    let region = |label: &str| -> Result<Region> {
+        Ok(Region::of(&file, table.find(label)?, parts.sector_size))
+    };
+    for (label, path) in [
+        ("esp-a", parts.esp),
+        ("esp-b", parts.esp),
+        ("state", parts.state),
+    ] {
+        copy(&region(label)?, label, path)?;
+    }
+    write_slot(&region("boot-a")?, Target::A, parts.system)?;
+    if let Some(recovery) = parts.recovery {
+        write_slot(&region("boot-r")?, Target::Recovery, recovery)?;
+    }
+    let root = parts
+        .system
+        .root
+        .as_ref()
+        .context("a system image has a root")?;
+    let root_region = region("root-a")?;
+    let data_size = copy(&root_region, "root-a", &root.data)?;
+    let tree =
+        std::fs::read(&root.tree).with_context(|| format!("reading {}", root.tree.display()))?;
+    root_region
+        .write_sparse(data_size, &tree)
+        .context("writing the verity tree to root-a")?;
+    write_boot_state(region("boot-state")?, parts.system.contents())?;
+    std::fs::rename(&temporary, out).with_context(what)?;
+    Ok(table)
+}
+
+impl SlotImage {
+    /// What the record says of it.
+    #[must_use]
+    pub fn contents(&self) -> SlotContents {
+        self.manifest.slot_contents(self.signed.digest)
+    }
+
+    /// Bytes of UKI and root.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.manifest.uki.size + self.manifest.root.as_ref().map_or(0, |root| root.size)
+    }
+}
+
+fn copy(region: &Region, label: &str, path: &Path) -> Result<u64> {
+    let what = || format!("copying {} to {label}", path.display());
+    let file = File::open(path).with_context(what)?;
+    region.copy_file(&file).with_context(what)
+}
+
+fn write_slot(region: &Region, target: Target, image: &SlotImage) -> Result<()> {
+    let label = target.label_boot();
+    let header = SlotHeader::new(
+        target,
+        image.signed.envelope.len(),
+        image.chain.len(),
+        image.manifest.uki.size,
+        image.signed.digest,
+    )
+    .with_context(|| format!("manifest, keyring or UKI are too large for {label}"))?;
+    header
+        .check(region.size())
+        .with_context(|| format!("laying out {label}"))?;
+    let mut device = region.clone();
+    let what = || format!("writing {label}");
+    slot_header::write_parts(&mut device, &header, &image.signed.envelope, &image.chain)
+        .with_context(what)?;
+    let uki =
+        std::fs::read(&image.uki).with_context(|| format!("reading {}", image.uki.display()))?;
+    ensure!(
+        uki.len() as u64 == image.manifest.uki.size,
+        "the UKI changed while the image was made"
+    );
+    region
+        .write_sparse(header.uki_offset, &uki)
+        .with_context(what)?;
+    slot_header::write_header(&mut device, &header).with_context(what)
+}
+
+/// The first record; both rings stay empty.
+fn write_boot_state(region: Region, contents: SlotContents) -> Result<()> {
+    let record = transition::first_image(contents);
+    BootState::new(region)
+        .commit(&record)
+        .map_err(|error| anyhow::anyhow!("writing the boot-state record: {error}"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_have_headroom_in_whole_mebibytes() {
+        assert_eq!(slot_size(10 * MIB, 2.5), 25 * MIB);
+        assert_eq!(slot_size(10 * MIB + 1, 1.0), 11 * MIB);
+        assert_eq!(
+            slot_size(10 * MIB, 0.5),
+            10 * MIB,
+            "never less than what is in it"
+        );
+    }
+}

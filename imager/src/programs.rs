@@ -1,0 +1,268 @@
+//! Our own programs, built for the machine that the image is for.
+//!
+//! | program | target | linked by |
+//! | --- | --- | --- |
+//! | loader | `*-unknown-uefi` | rust-lld |
+//! | initrd | `*-unknown-linux-musl`, static | rust-lld |
+//! | bootctl | `*-unknown-linux-gnu`, against the tools tree's glibc, which is the image's | gcc |
+//!
+//! cargo runs inside the tools tree, so that compiler and libraries are the same on every host, and
+//! keeps its own cache. Paths of this machine are mapped away: the programs are the same bytes
+//! whatever directory they are built in.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::arch::Architecture;
+use crate::step::Workshop;
+use crate::tools::Tools;
+
+/// The programs of one architecture.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// A UEFI application whose `.sptrust` section is still empty.
+    pub loader: PathBuf,
+    /// PID 1 of the initramfs.
+    pub initrd: PathBuf,
+    /// The boot controller.
+    pub bootctl: PathBuf,
+    /// Units and other files of bootctl's that go into the image.
+    pub units: PathBuf,
+}
+
+/// Where the workspace's sources are: `$STERNPOST_SOURCE`, or where this program was built.
+///
+/// # Errors
+/// Neither is there.
+pub fn workspace() -> Result<PathBuf> {
+    let directory = match std::env::var_os("STERNPOST_SOURCE") {
+        Some(directory) => PathBuf::from(directory),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
+    };
+    let directory = directory.canonicalize().with_context(|| {
+        format!(
+            "looking for Sternpost's sources in {}; say where they are in STERNPOST_SOURCE",
+            directory.display()
+        )
+    })?;
+    ensure!(
+        directory.join("loader/Cargo.toml").exists(),
+        "{} does not hold Sternpost's sources; say where they are in STERNPOST_SOURCE",
+        directory.display()
+    );
+    Ok(directory)
+}
+
+/// Builds all three.
+///
+/// # Errors
+/// cargo cannot be found or fails; its messages are part of the error.
+pub async fn build(workshop: &Workshop, architecture: Architecture) -> Result<Programs> {
+    let tools = workshop.tools().await?;
+    let source = workspace()?;
+    let target_dir = workshop.cache().directory("programs")?;
+    let cargo = Cargo {
+        tools,
+        program: find_cargo()?,
+        source: &source,
+        target_dir: &target_dir,
+    };
+    let step = workshop
+        .progress()
+        .start(&format!("programs for {architecture}"));
+    cargo.fetch().await?;
+    let arch = architecture.as_str();
+    let mut built = Vec::new();
+    for (package, target) in [
+        ("loader", format!("{arch}-unknown-uefi")),
+        ("initrd", format!("{arch}-unknown-linux-musl")),
+        ("bootctl", format!("{arch}-unknown-linux-gnu")),
+    ] {
+        step.note(package);
+        built.push(cargo.build(package, &target).await?);
+    }
+    step.done();
+    let [loader, initrd, bootctl] = built
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("three programs were to be built"))?;
+    Ok(Programs {
+        loader,
+        initrd,
+        bootctl,
+        units: source.join("bootctl/units"),
+    })
+}
+
+struct Cargo<'a> {
+    tools: &'a Tools,
+    program: PathBuf,
+    source: &'a Path,
+    target_dir: &'a Path,
+}
+
+impl Cargo<'_> {
+    /// Downloads what Cargo.lock names, outside of the tools tree, where the host's network set-up is.
+    async fn fetch(&self) -> Result<()> {
+        let output = tokio::process::Command::new(&self.program)
+            .args(["fetch", "--locked", "--quiet"])
+            .current_dir(self.source)
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .with_context(|| format!("running {}", self.program.display()))?;
+        ensure!(
+            output.status.success(),
+            "downloading the crates of Cargo.lock failed:\n{}",
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+        Ok(())
+    }
+
+    async fn build(&self, package: &str, target: &str) -> Result<PathBuf> {
+        let mut command = self.tools.command(path_text(&self.program)?);
+        command
+            .args([
+                "build",
+                "--release",
+                "--locked",
+                "--offline",
+                "--quiet",
+                "--package",
+                package,
+            ])
+            .args(["--target", target, "--message-format", "short"])
+            .current_dir(self.source)
+            .env("CARGO_TARGET_DIR", self.target_dir)
+            .env(
+                "CARGO_ENCODED_RUSTFLAGS",
+                self.rustflags(target)?.join("\x1f"),
+            )
+            .env("SOURCE_DATE_EPOCH", "0")
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_BUILD_TARGET")
+            .env_remove("CARGO_BUILD_RUSTC_WRAPPER")
+            .env_remove("RUSTC_WRAPPER")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let name = target.replace('-', "_");
+        let cflags = format!(
+            "-ffile-prefix-map={}=/cargo -ffile-prefix-map={}=/target -g0",
+            cargo_home()?.display(),
+            self.target_dir.display()
+        );
+        command.env(format!("CFLAGS_{name}"), cflags);
+        let upper = name.to_uppercase();
+        if target.ends_with("-musl") {
+            command.env(format!("CARGO_TARGET_{upper}_LINKER"), "rust-lld");
+        } else if target == "aarch64-unknown-linux-gnu"
+            && Architecture::host() != Architecture::Aarch64
+        {
+            command
+                .env(
+                    format!("CARGO_TARGET_{upper}_LINKER"),
+                    "aarch64-linux-gnu-gcc",
+                )
+                .env(format!("CC_{name}"), "aarch64-linux-gnu-gcc");
+        } else if target == "x86_64-unknown-linux-gnu"
+            && Architecture::host() != Architecture::X86_64
+        {
+            command
+                .env(
+                    format!("CARGO_TARGET_{upper}_LINKER"),
+                    "x86_64-linux-gnu-gcc",
+                )
+                .env(format!("CC_{name}"), "x86_64-linux-gnu-gcc");
+        }
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("running {} in the tools tree", self.program.display()))?;
+        let mut messages = String::new();
+        if let Some(stderr) = child.stderr.take() {
+            let mut lines = BufReader::new(stderr).lines();
+            while let Some(line) = lines
+                .next_line()
+                .await
+                .context("reading cargo's messages")?
+            {
+                messages.push_str(&line);
+                messages.push('\n');
+            }
+        }
+        let status = child.wait().await.context("waiting for cargo")?;
+        if !status.success() {
+            bail!(
+                "building {package} for {target} failed ({status}):\n{}",
+                messages.trim_end()
+            );
+        }
+        let file = if target.ends_with("-uefi") {
+            format!("{package}.efi")
+        } else {
+            package.to_owned()
+        };
+        let path = self.target_dir.join(target).join("release").join(file);
+        ensure!(
+            path.exists(),
+            "cargo built {package} but {} is not there",
+            path.display()
+        );
+        Ok(path)
+    }
+
+    fn rustflags(&self, target: &str) -> Result<Vec<String>> {
+        let map = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
+        let mut flags = vec![
+            map(&rustup_home()?, "/rustup"),
+            map(&cargo_home()?, "/cargo"),
+            map(self.target_dir, "/target"),
+            map(self.source, "/sternpost"),
+        ];
+        if target.ends_with("-uefi") {
+            // No wall-clock time in the PE header.
+            flags.push("-Clink-arg=/Brepro".to_owned());
+            // Firmware runs without the operating system's care for SIMD registers.
+            flags.push("--cfg=curve25519_dalek_backend=\"serial\"".to_owned());
+        }
+        Ok(flags)
+    }
+}
+
+fn path_text(path: &Path) -> Result<&str> {
+    path.to_str()
+        .with_context(|| format!("{} is not valid UTF-8", path.display()))
+}
+
+fn home(variable: &str, default: &str) -> Result<PathBuf> {
+    if let Some(directory) = std::env::var_os(variable) {
+        return Ok(PathBuf::from(directory));
+    }
+    let home =
+        std::env::var_os("HOME").with_context(|| format!("neither {variable} nor HOME is set"))?;
+    Ok(PathBuf::from(home).join(default))
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    home("CARGO_HOME", ".cargo")
+}
+
+fn rustup_home() -> Result<PathBuf> {
+    home("RUSTUP_HOME", ".rustup")
+}
+
+/// rustup's cargo, which picks the toolchain of rust-toolchain.toml.
+fn find_cargo() -> Result<PathBuf> {
+    let usual = cargo_home()?.join("bin/cargo");
+    if usual.exists() {
+        return Ok(usual);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join("cargo"))
+        .find(|candidate| candidate.exists())
+        .context("cargo was not found; install rustup (it reads rust-toolchain.toml)")
+}
