@@ -12,16 +12,17 @@
 //! last resort: A, B, recovery in turn, no counter changes (rule 8)
 //! ```
 
+mod floor;
+mod platform;
+
 use alloc::{
     collections::VecDeque,
     format,
     string::{String, ToString},
     vec::Vec,
 };
-use core::fmt;
 
 use crate::{
-    device::Device,
     event::{Event, EventKind, Stage},
     handover::Rejection,
     record::{Record, SlotContents},
@@ -32,100 +33,10 @@ use crate::{
     transition,
     trust::Trust,
     types::{Digest, Nonce, SecurityVersion},
-    verify::{Expect, Rejected, Verified, verify_slot},
+    verify::{Expect, Rejected, Verified},
 };
 
-/// Security versions below which nothing starts, kept where only the loader can write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Floors {
-    /// Of slots A and B.
-    pub system: SecurityVersion,
-    /// Of recovery.
-    pub recovery: SecurityVersion,
-}
-
-/// What the loader needs of the machine.
-pub trait Platform {
-    /// A partition.
-    type Device: Device;
-    /// A UKI in memory, the very bytes that were hashed.
-    type Image;
-
-    /// The `boot-state` partition of the disk that the loader was started from.
-    fn boot_state(&mut self) -> Option<&mut Self::Device>;
-
-    /// `boot-a`, `boot-b` or `boot-r` of that disk.
-    fn slot(&mut self, target: Target) -> Option<&mut Self::Device>;
-
-    /// Reads the UKI at `offset` of the slot into memory and hashes it, in one pass. `length` is the
-    /// one that the verified manifest names.
-    ///
-    /// # Errors
-    /// What went wrong, for a person.
-    fn load_uki(
-        &mut self,
-        target: Target,
-        offset: u64,
-        length: u64,
-    ) -> Result<(Self::Image, Digest), String>;
-
-    /// Sixteen bytes that were never used before and are not all zero.
-    fn nonce(&mut self) -> Nonce;
-
-    /// One line for whoever watches the consoles.
-    fn log(&mut self, line: fmt::Arguments<'_>);
-
-    /// Seconds since 1970, if the clock can be read. For events only; nothing is decided by it.
-    fn now(&mut self) -> Option<i64> {
-        None
-    }
-
-    /// The floors that count under Secure Boot; none without.
-    fn firmware_floors(&mut self) -> Option<Floors> {
-        None
-    }
-
-    /// Raises them.
-    ///
-    /// # Errors
-    /// What went wrong, for a person.
-    fn raise_firmware_floors(&mut self, _floors: Floors) -> Result<(), String> {
-        Ok(())
-    }
-
-    /// Verifies what a slot holds. Here so that a simulator can remember what it has verified before;
-    /// nothing else has a reason to replace it.
-    ///
-    /// # Errors
-    /// Why it is not to be started.
-    fn verify(
-        &mut self,
-        trust: &Trust,
-        header: &SlotHeader,
-        envelope: &[u8],
-        keyring: &[u8],
-        expect: &Expect,
-    ) -> Result<Verified, Rejected> {
-        verify_slot(trust, header, envelope, keyring, expect)
-    }
-}
-
-/// Something verified, to be started now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen<I> {
-    /// What.
-    pub target: Target,
-    /// Why.
-    pub why: Why,
-    /// The bytes to start.
-    pub image: I,
-    /// Its manifest, its digest, its keys.
-    pub verified: Verified,
-    /// The nonce in the newest record on the disk; zero if there is no record.
-    pub nonce: Nonce,
-    /// Whether this start is in the record.
-    pub recorded: bool,
-}
+pub use platform::{Chosen, Floors, Platform};
 
 /// One start of the machine.
 #[derive(Debug)]
@@ -227,7 +138,7 @@ impl<'t> Boot<'t> {
             if !self.below_floor.is_empty() && self.drop_implausible_floor(platform) {
                 let again = core::mem::take(&mut self.below_floor);
                 self.excluded.retain(|target| !again.contains(target));
-                self.queue = self.record.iter().flat_map(Selector::new).collect();
+                self.fill_queue();
                 if let Some(candidate) = self.pop_candidate() {
                     return Some(candidate);
                 }
@@ -291,7 +202,7 @@ impl<'t> Boot<'t> {
             }
         }
         self.round = select::round(self.record.as_ref().and_then(|record| record.last_tried));
-        if self.record.is_none() {
+        if self.record.is_none() && self.writable {
             self.rebuild(platform);
         }
         if floors.is_some() {
@@ -300,10 +211,7 @@ impl<'t> Boot<'t> {
         if self.floor_looks_implausible() {
             self.drop_implausible_floor(platform);
         }
-        self.queue = self.record.iter().flat_map(Selector::new).collect();
-        if !self.writable {
-            self.queue_good_slots();
-        }
+        self.fill_queue();
     }
 
     /// Rule 6: no valid copy.
@@ -358,11 +266,9 @@ impl<'t> Boot<'t> {
                     return None;
                 }
             }
-            if !recorded {
-                if self.phase == Phase::Candidates {
-                    self.queue_good_slots();
-                    return None;
-                }
+            if !recorded && self.phase == Phase::Candidates {
+                self.fill_queue();
+                return None;
             }
         }
         let floor = match target {
@@ -490,121 +396,13 @@ impl<'t> Boot<'t> {
         }
     }
 
-    /// The end of rule 2: nothing can be written, so only good slots, and now and then not the
-    /// preferred one, so that a bad one is not started for ever.
-    fn queue_good_slots(&mut self) {
-        let good = |record: &Record| {
-            let candidates = Selector::new(&Record {
-                one_shot: None,
-                ..record.clone()
-            });
-            let targets = candidates.map(|candidate| candidate.target);
-            let is_good = |target: &Target| {
-                target
-                    .slot()
-                    .is_some_and(|slot| record.slot(slot).is_good())
-            };
-            targets.filter(is_good).collect::<Vec<_>>()
+    /// Lines up what the record allows.
+    fn fill_queue(&mut self) {
+        self.queue = match &self.record {
+            Some(record) if self.writable => Selector::new(record).collect(),
+            Some(record) => good_slots(record, &self.nonce).collect(),
+            None => VecDeque::new(),
         };
-        let mut targets = self.record.as_ref().map(good).unwrap_or_default();
-        if self
-            .nonce
-            .0
-            .first()
-            .is_some_and(|byte| byte.is_multiple_of(4))
-        {
-            targets.reverse();
-        }
-        let unrecorded = |target| Candidate {
-            target,
-            why: Why::Unrecorded,
-        };
-        self.queue = targets.into_iter().map(unrecorded).collect();
-    }
-
-    fn floor(&self) -> SecurityVersion {
-        let cached = self
-            .record
-            .as_ref()
-            .map(|record| record.floor)
-            .unwrap_or_default();
-        cached.max(self.firmware.system)
-    }
-
-    /// By the record's own account: the floor is above everything that was ever installed.
-    fn floor_looks_implausible(&self) -> bool {
-        self.record.as_ref().is_some_and(|record| {
-            let slots = Slot::BOTH.map(|slot| record.slot(slot).contents());
-            let highest = slots
-                .into_iter()
-                .flatten()
-                .map(|contents| contents.security_version)
-                .max();
-            record.floor > self.firmware.system
-                && highest.is_some_and(|highest| record.floor > highest)
-        })
-    }
-
-    /// Rule 9: a cached floor above every slot that verifies is damage. Returns whether it was, and has
-    /// been replaced by the firmware's; the next commit writes that down.
-    fn drop_implausible_floor<P: Platform>(&mut self, platform: &mut P) -> bool {
-        let cached = self.floor();
-        if cached <= self.firmware.system {
-            return false;
-        }
-        let versions = Slot::BOTH.map(|slot| {
-            let checked = self.check(platform, slot.into(), self.firmware.system);
-            checked
-                .ok()
-                .map(|(verified, _)| verified.manifest.security_version)
-        });
-        let highest = versions.into_iter().flatten().max();
-        let implausible = highest.is_some_and(|highest| highest < cached);
-        if implausible && let Some(record) = &mut self.record {
-            record.floor = self.firmware.system;
-            let text = format!(
-                "security floor {cached} is above every slot; using {}",
-                record.floor
-            );
-            platform.log(format_args!("boot-state: {text}"));
-            self.event(
-                platform,
-                Event::new(Stage::LOADER, EventKind::FLOOR_IMPLAUSIBLE, text),
-            );
-        }
-        implausible
-    }
-
-    /// Carries the record's floors over to the firmware's, as far as what is good and verifies allows.
-    fn raise_firmware_floors<P: Platform>(&mut self, platform: &mut P) {
-        let Some(record) = self.record.clone() else {
-            return;
-        };
-        let mut floors = self.firmware;
-        if record.floor > floors.system {
-            let good = Slot::BOTH
-                .into_iter()
-                .filter(|slot| record.slot(*slot).is_good());
-            let verified = good.filter_map(|slot| {
-                self.check_manifest(platform, slot.into(), self.firmware.system)
-                    .ok()
-            });
-            let versions = verified.map(|(_, verified)| verified.manifest.security_version);
-            let lowest = versions.min().unwrap_or_default();
-            floors.system = floors.system.max(record.floor.min(lowest));
-        }
-        if record.recovery_floor > floors.recovery {
-            let recovery = self.check_manifest(platform, Target::Recovery, self.firmware.recovery);
-            let version = recovery.map(|(_, verified)| verified.manifest.security_version);
-            let version = version.unwrap_or_default();
-            floors.recovery = floors.recovery.max(record.recovery_floor.min(version));
-        }
-        if floors != self.firmware {
-            match platform.raise_firmware_floors(floors) {
-                Ok(()) => self.firmware = floors,
-                Err(error) => platform.log(format_args!("firmware floor: {error}")),
-            }
-        }
     }
 
     fn reject<P: Platform>(
@@ -644,4 +442,25 @@ impl<'t> Boot<'t> {
             platform.log(format_args!("event ring: {error}"));
         }
     }
+}
+
+/// The end of rule 2: nothing can be written, so only good slots, and one time in four not the
+/// preferred one first, so that a bad one is not started for ever.
+fn good_slots(record: &Record, nonce: &Nonce) -> impl Iterator<Item = Candidate> + use<> {
+    let is_good = |slot: &Slot| record.slot(*slot).is_good();
+    let candidates = Selector::new(&Record {
+        one_shot: None,
+        ..record.clone()
+    });
+    let mut slots: Vec<_> = candidates
+        .filter_map(|it| it.target.slot())
+        .filter(is_good)
+        .collect();
+    if nonce.0.first().is_some_and(|byte| byte.is_multiple_of(4)) {
+        slots.reverse();
+    }
+    slots.into_iter().map(|slot| Candidate {
+        target: slot.into(),
+        why: Why::Unrecorded,
+    })
 }

@@ -1,0 +1,106 @@
+//! What the loader needs of the machine, and what it gets back.
+
+use alloc::string::String;
+use core::fmt;
+
+use crate::{
+    device::Device,
+    select::Why,
+    slot::Target,
+    slot_header::SlotHeader,
+    trust::Trust,
+    types::{Digest, Nonce, SecurityVersion},
+    verify::{Expect, Rejected, Verified, verify_slot},
+};
+
+/// Security versions below which nothing starts, kept where only the loader can write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Floors {
+    /// Of slots A and B.
+    pub system: SecurityVersion,
+    /// Of recovery.
+    pub recovery: SecurityVersion,
+}
+
+/// What the loader needs of the machine.
+pub trait Platform {
+    /// A partition.
+    type Device: Device;
+    /// A UKI in memory, the very bytes that were hashed.
+    type Image;
+
+    /// The `boot-state` partition of the disk that the loader was started from.
+    fn boot_state(&mut self) -> Option<&mut Self::Device>;
+
+    /// `boot-a`, `boot-b` or `boot-r` of that disk.
+    fn slot(&mut self, target: Target) -> Option<&mut Self::Device>;
+
+    /// Reads the UKI at `offset` of the slot into memory and hashes it, in one pass. `length` is the
+    /// one that the verified manifest names.
+    ///
+    /// # Errors
+    /// What went wrong, for a person.
+    fn load_uki(
+        &mut self,
+        target: Target,
+        offset: u64,
+        length: u64,
+    ) -> Result<(Self::Image, Digest), String>;
+
+    /// Sixteen bytes that were never used before and are not all zero.
+    fn nonce(&mut self) -> Nonce;
+
+    /// One line for whoever watches the consoles.
+    fn log(&mut self, line: fmt::Arguments<'_>);
+
+    /// Seconds since 1970, if the clock can be read. For events only; nothing is decided by it.
+    fn now(&mut self) -> Option<i64> {
+        None
+    }
+
+    /// The floors that count under Secure Boot; none without.
+    fn firmware_floors(&mut self) -> Option<Floors> {
+        None
+    }
+
+    /// Raises them.
+    ///
+    /// # Errors
+    /// What went wrong, for a person.
+    fn raise_firmware_floors(&mut self, _floors: Floors) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Verifies what a slot holds. Here so that a simulator can remember what it has verified before;
+    /// nothing else has a reason to replace it.
+    ///
+    /// # Errors
+    /// Why it is not to be started.
+    fn verify(
+        &mut self,
+        trust: &Trust,
+        header: &SlotHeader,
+        envelope: &[u8],
+        keyring: &[u8],
+        expect: &Expect,
+    ) -> Result<Verified, Rejected> {
+        verify_slot(trust, header, envelope, keyring, expect)
+    }
+}
+
+/// Something verified, to be started now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen<I> {
+    /// What.
+    pub target: Target,
+    /// Why.
+    pub why: Why,
+    /// The bytes to start.
+    pub image: I,
+    /// Its manifest, its digest, its keys.
+    pub verified: Verified,
+    /// The nonce in the newest record on the disk; zero if there is no record.
+    pub nonce: Nonce,
+    /// Whether this start is in the record.
+    pub recorded: bool,
+}
