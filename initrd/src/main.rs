@@ -1,2 +1,26 @@
-//! Placeholder.
-fn main() {}
+//! PID 1 of the initramfs; see the library of this crate.
+
+use std::process::ExitCode;
+
+use initrd::{agent, fail, state};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments
+        .next()
+        .is_some_and(|first| first == state::IN_ROOT)
+    {
+        let error = state::exec_in_root(arguments);
+        eprintln!("initrd: starting a program of the root filesystem: {error}");
+        return ExitCode::from(127);
+    }
+    if !rustix::process::getpid().is_init() {
+        eprintln!("initrd: this is PID 1 of Sternpost's initramfs; it does nothing anywhere else");
+        return ExitCode::from(2);
+    }
+    std::panic::set_hook(Box::new(fail::panicked));
+    match agent::run() {
+        Ok(never) => match never {},
+        Err(failure) => fail::end(&failure),
+    }
+}

@@ -1,0 +1,522 @@
+//! The steps of a start, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use boot_core::Target;
+use boot_core::event::EventKind;
+use boot_core::handover::HandOver;
+
+use crate::block::{BlockDevice, Part, partition_name};
+use crate::cmdline::{self, Root};
+use crate::disk::{self, Candidate, Wanted};
+use crate::dm::{self, Verity};
+use crate::failure::{Context, Failure};
+use crate::hardware::{self, Uevents};
+use crate::modules::{self, Index};
+use crate::root::{self, NEW_ROOT, RUN};
+use crate::state::{self, State};
+use crate::timeline::Timeline;
+use crate::watchdog::Watchdog;
+use crate::{console, fail, gpt, handover, slot, sys};
+
+/// Longest time to wait for the disk: slow controllers and USB need seconds to spin up.
+const DISK_LIMIT: Duration = Duration::from_secs(30);
+/// The same for recovery, which can do without.
+const DISK_LIMIT_RECOVERY: Duration = Duration::from_secs(10);
+/// Longest wait between two looks, should an announcement be lost.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// The system's own PID 1.
+const INIT: &str = "/sbin/init";
+/// Loaded before the others, to read the hand-over.
+const EFIVARFS: &str = "efivarfs";
+
+/// Modules, watched hardware, and what has been loaded for it.
+struct Hardware {
+    index: Index,
+    uevents: Uevents,
+    seen: BTreeSet<String>,
+    watchdog: Option<Watchdog>,
+}
+
+/// What the running system is told; see docs/formats.
+#[derive(Default)]
+struct Report {
+    disk: Option<String>,
+    partitions: BTreeMap<String, String>,
+    root_device: String,
+    grown_gpt: bool,
+    notes: Vec<String>,
+}
+
+/// Runs the start up to the system's own PID 1, which replaces this program.
+///
+/// # Errors
+/// Whatever ends this start.
+pub fn run() -> Result<Infallible, Failure> {
+    let mut timeline = Timeline::start();
+    root::mount_first()?;
+    console::unlimit();
+    console::log(format_args!("initrd agent {}", env!("CARGO_PKG_VERSION")));
+    timeline.mark("mounts_us");
+
+    let mut hardware = Hardware::start()?;
+    timeline.mark("watchdog_us");
+    let index = hardware.index.always.clone();
+    let dependencies: Vec<Vec<String>> = index
+        .iter()
+        .filter(|name| *name != EFIVARFS)
+        .map(|name| hardware.index.with_dependencies(name))
+        .collect();
+    std::thread::scope(|scope| {
+        // The list that every start needs, one after the other, while the hardware's drivers load here.
+        let always = scope.spawn(move || load_all(dependencies.iter().flatten()));
+        let start = identify(&mut timeline)?;
+        let found = hardware.find_disk(&start)?;
+        timeline.mark("disk_us");
+        always
+            .join()
+            .ok()
+            .context("loading", "the kernel modules that every start needs")?;
+        timeline.mark("modules_us");
+        bring_up(&start, found, &hardware, &mut timeline)
+    })
+}
+
+/// What this start is.
+struct Start {
+    handover: HandOver,
+    raw: Vec<u8>,
+    root: Root,
+}
+
+impl Start {
+    fn is_recovery(&self) -> bool {
+        self.root == Root::Recovery
+    }
+}
+
+/// Reads the hand-over and the command line and sees that they fit.
+fn identify(timeline: &mut Timeline) -> Result<Start, Failure> {
+    // Built in, or a failure that the mount will show.
+    let _ = modules::load(EFIVARFS);
+    let raw = handover::read()?;
+    let handover = HandOver::from_json(&raw).context("reading", "the loader's hand-over")?;
+    fail::remember(|facts| {
+        facts.target = Some(handover.slot);
+        facts.nonce = Some(handover.nonce);
+        facts.digest = Some(handover.manifest);
+    });
+    let kernel = fs::read_to_string("/proc/cmdline").context("reading", "/proc/cmdline")?;
+    let image =
+        fs::read_to_string("/sternpost/cmdline").context("reading", "/sternpost/cmdline")?;
+    let root = cmdline::check(&kernel, &image).context("checking", "the kernel's command line")?;
+    if (root == Root::Recovery) != (handover.slot == Target::Recovery) {
+        return Err(Failure::new(
+            "checking",
+            "the kernel's command line",
+            format_args!(
+                "the loader started {}, but this kernel is built for something else",
+                handover.slot
+            ),
+        ));
+    }
+    timeline.mark("handover_us");
+    Ok(Start {
+        handover,
+        raw,
+        root,
+    })
+}
+
+/// Loads modules; one that fails is noted, and missed later by what needs it.
+fn load_all<'a>(names: impl Iterator<Item = &'a String>) {
+    let mut done = BTreeSet::new();
+    for name in names {
+        if done.insert(name)
+            && let Err(failure) = modules::load(name)
+        {
+            console::log(failure.reason());
+        }
+    }
+}
+
+impl Hardware {
+    /// Arms the watchdog and reads what modules there are.
+    fn start() -> Result<Self, Failure> {
+        let uevents = Uevents::listen()?;
+        let text = fs::read_to_string("/sternpost/modules.json")
+            .context("reading", "/sternpost/modules.json")?;
+        let index = Index::parse(&text)?;
+        let mut hardware = Self {
+            index,
+            uevents,
+            seen: BTreeSet::new(),
+            watchdog: None,
+        };
+        let modaliases = hardware::modaliases();
+        let wanted = hardware
+            .index
+            .wanted_by(modaliases.iter().map(String::as_str));
+        let watchdogs: Vec<String> = wanted
+            .into_iter()
+            .filter(|name| hardware.index.is_watchdog(name))
+            .collect();
+        hardware.load(&watchdogs);
+        hardware.open_watchdog();
+        Ok(hardware)
+    }
+
+    fn open_watchdog(&mut self) {
+        if self.watchdog.is_none() {
+            self.watchdog = Watchdog::open();
+            if let Some(watchdog) = &self.watchdog {
+                console::log(format_args!(
+                    "watchdog {} armed, {} s",
+                    watchdog.name, watchdog.seconds
+                ));
+            }
+        }
+    }
+
+    fn load(&self, names: &[String]) {
+        let orders: Vec<Vec<String>> = names
+            .iter()
+            .map(|name| self.index.with_dependencies(name))
+            .collect();
+        load_all(orders.iter().flatten());
+    }
+
+    /// Loads the drivers of what has appeared since the last look.
+    fn look(&mut self) {
+        let now = hardware::modaliases();
+        let new: Vec<&str> = now.difference(&self.seen).map(String::as_str).collect();
+        let wanted = self.index.wanted_by(new.into_iter());
+        self.load(&wanted);
+        if wanted.iter().any(|name| self.index.is_watchdog(name)) {
+            self.open_watchdog();
+        }
+        self.seen = now;
+    }
+
+    /// Waits for the disk that this start came from.
+    fn find_disk(&mut self, start: &Start) -> Result<Option<Candidate>, Failure> {
+        let wanted = Wanted {
+            nonce: start.handover.nonce,
+            recorded: start.handover.recorded,
+            guid: start.handover.disk.clone(),
+        };
+        let limit = if start.is_recovery() {
+            DISK_LIMIT_RECOVERY
+        } else {
+            DISK_LIMIT
+        };
+        let deadline = Instant::now() + limit;
+        loop {
+            self.look();
+            match disk::find(&wanted) {
+                Ok(Some(candidate)) => return Ok(Some(candidate)),
+                Ok(None) => {}
+                Err(failure) if start.is_recovery() => {
+                    console::announce(failure.reason());
+                    return Ok(None);
+                }
+                Err(failure) => return Err(failure),
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return self.no_disk(start, &wanted, limit);
+            }
+            self.uevents.wait(left.min(LOOK_AGAIN));
+        }
+    }
+
+    fn no_disk(
+        &self,
+        start: &Start,
+        wanted: &Wanted,
+        limit: Duration,
+    ) -> Result<Option<Candidate>, Failure> {
+        let disks: Vec<String> = hardware::disks()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        let there = if disks.is_empty() {
+            "no disk at all".to_owned()
+        } else {
+            disks.join(", ")
+        };
+        let failure = Failure::new(
+            "looking for",
+            "the disk that this start came from",
+            format_args!(
+                "after {} s there is {there}, and none has the nonce {} in its boot state (disk {})",
+                limit.as_secs(),
+                wanted.nonce,
+                wanted.guid
+            ),
+        );
+        if start.is_recovery() {
+            console::announce(failure.reason());
+            return Ok(None);
+        }
+        Err(failure)
+    }
+}
+
+/// From the disk to the system's own PID 1.
+fn bring_up(
+    start: &Start,
+    found: Option<Candidate>,
+    hardware: &Hardware,
+    timeline: &mut Timeline,
+) -> Result<Infallible, Failure> {
+    let mut report = Report::default();
+    if let Some(candidate) = &found {
+        console::log(format_args!(
+            "{} on /dev/{}",
+            start.handover.slot, candidate.name
+        ));
+        fail::remember(|facts| {
+            facts.disk = Some((candidate.name.clone(), candidate.table.clone()))
+        });
+        report.disk = Some(format!("/dev/{}", candidate.name));
+    }
+    let mut table = found.as_ref().map(|candidate| candidate.table.clone());
+    match (&start.root, &found) {
+        (Root::Verity(hash), Some(candidate)) => {
+            grow_table(candidate, &mut report);
+            table = Some(reread(candidate));
+            timeline.mark("table_us");
+            report.root_device = open_root(start, candidate, hash)?;
+        }
+        (Root::Recovery, _) => report.root_device = attach_recovery()?,
+        (Root::Verity(_), None) => {
+            return Err(Failure::new("looking for", "the disk", "not there"));
+        }
+    }
+    root::mount_root(&report.root_device)?;
+    timeline.mark("root_us");
+
+    if let (Some(candidate), Some(table)) = (&found, &table) {
+        report.partitions = table
+            .partitions()
+            .into_iter()
+            .filter_map(|part| {
+                Some((
+                    part.label,
+                    format!("/dev/{}", partition_name(&candidate.name, part.number)?.0),
+                ))
+            })
+            .collect();
+    }
+    let name = report
+        .partitions
+        .get("state")
+        .map(|path| path.trim_start_matches("/dev/").to_owned());
+    let state = state::mount_state(
+        name.as_deref(),
+        &Path::new(NEW_ROOT).join("state"),
+        Path::new(NEW_ROOT),
+        hardware.watchdog.as_ref(),
+    )?;
+    note_state(&state);
+    timeline.mark("state_us");
+
+    let first_boot = furnish(&mut report)?;
+    if !root::has_program(INIT) {
+        return Err(Failure::new(
+            "looking for",
+            INIT,
+            "the root filesystem has none",
+        ));
+    }
+    timeline.mark("tree_us");
+    root::free_initramfs();
+    timeline.mark("free_us");
+    write_facts(start, &report, &state, first_boot, hardware, timeline)?;
+    console::log(timeline.summary());
+    root::switch()?;
+    Err(Failure::new("starting", INIT, Command::new(INIT).exec()))
+}
+
+/// Moves the backup table to the end of a larger disk and grows `state`. A failure never ends the start.
+fn grow_table(candidate: &Candidate, report: &mut Report) {
+    match try_grow(candidate) {
+        Ok(grown) => report.grown_gpt = grown,
+        Err(failure) => {
+            console::announce(failure.reason());
+            fail::record(EventKind::STATE_PROBLEM, &failure.reason());
+            report.notes.push(failure.reason());
+        }
+    }
+}
+
+fn try_grow(candidate: &Candidate) -> Result<bool, Failure> {
+    let disk = format!("/dev/{}", candidate.name);
+    let Some(plan) =
+        gpt::plan_growth(&candidate.table).context("planning the partition table of", &disk)?
+    else {
+        return Ok(false);
+    };
+    let mut device = BlockDevice::open(&candidate.name, true)?;
+    gpt::apply(&mut device, &plan).context("growing the partition table of", &disk)?;
+    if plan.restores_primary {
+        // With the primary table invalid, the kernel may not have found the partitions.
+        if partition_name(&candidate.name, 1).is_none() {
+            device.reread_partitions()?;
+        }
+        fail::record(
+            EventKind::GROWN,
+            "the primary partition table was damaged; restored from the backup",
+        );
+    }
+    if let Some(part) = &plan.state {
+        device.resize_partition(part.number, part.start, part.size)?;
+        let text = format!(
+            "{disk}: partition table fits the disk, state has {} MiB",
+            part.size >> 20
+        );
+        console::log(&text);
+        fail::record(EventKind::GROWN, &text);
+    }
+    Ok(true)
+}
+
+/// The table as it is now.
+fn reread(candidate: &Candidate) -> gpt::Table {
+    BlockDevice::open(&candidate.name, false)
+        .ok()
+        .and_then(|mut device| gpt::read(&mut device).ok())
+        .unwrap_or_else(|| candidate.table.clone())
+}
+
+/// Checks the slot that was started and opens its root, and no other's, under dm-verity.
+fn open_root(start: &Start, candidate: &Candidate, hash: &str) -> Result<String, Failure> {
+    let target = start.handover.slot;
+    let slot = target.slot().context("looking for the root of", target)?;
+    let place = |label: &str| format!("{label} (/dev/{})", candidate.name);
+    let boot = candidate
+        .table
+        .partition(slot.label_boot())
+        .context("looking for the partition", place(slot.label_boot()))?;
+    let part = candidate
+        .table
+        .partition(slot.label_root())
+        .context("looking for the partition", place(slot.label_root()))?;
+    let mut device = BlockDevice::open(&candidate.name, false)?;
+    let manifest = slot::manifest(
+        &mut Part::new(&mut device, boot.start, boot.size),
+        target,
+        &start.handover.manifest,
+    )
+    .context("checking", place(slot.label_boot()))?;
+    let root =
+        slot::root(&manifest, hash, part.size).context("checking", place(slot.label_boot()))?;
+    let (_, number) = partition_name(&candidate.name, part.number)
+        .context("looking for the kernel's name of", place(slot.label_root()))?;
+    dm::open(
+        "root",
+        &Verity {
+            device: number,
+            data_size: root.data_size,
+            root_hash: root.hash.to_string(),
+            salt: root.salt.to_string(),
+        },
+    )
+}
+
+/// Puts recovery's root file behind a loop device. The digest over the whole UKI covers it.
+fn attach_recovery() -> Result<String, Failure> {
+    use std::os::fd::AsFd;
+    let file =
+        fs::File::open("/sternpost/root.erofs").context("opening", "/sternpost/root.erofs")?;
+    let control = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/loop-control")
+        .context("opening", "/dev/loop-control")?;
+    let number = sys::loop_free(control.as_fd()).context("looking for", "a free loop device")?;
+    let path = format!("/dev/loop{number}");
+    let device = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .context("opening", &path)?;
+    sys::loop_attach(device.as_fd(), file.as_fd())
+        .context("attaching recovery's root filesystem to", &path)?;
+    Ok(path)
+}
+
+fn note_state(state: &State) {
+    let Some(reason) = &state.reason else { return };
+    let kind = match state.status {
+        state::Status::Repaired => EventKind::STATE_REPAIRED,
+        _ => EventKind::STATE_PROBLEM,
+    };
+    fail::record(kind, reason);
+}
+
+/// Folders of `state`, /etc, /var, what persists, identity. Whether this is the first boot.
+fn furnish(report: &mut Report) -> Result<bool, Failure> {
+    let state = Path::new(NEW_ROOT).join("state");
+    let ours = state.join("sternpost");
+    for (path, mode) in [(state.join("var"), 0o755), (ours.clone(), 0o755)] {
+        if let Err(failure) = root::folder(&path, mode) {
+            console::announce(failure.reason());
+            report.notes.push(failure.reason());
+        }
+    }
+    let (id, first_boot, failure) = state::machine_id(&ours);
+    if let Some(failure) = failure {
+        console::announce(failure.reason());
+        report.notes.push(failure.reason());
+    }
+    root::overlay_etc()?;
+    root::write_etc("machine-id", &format!("{id}\n"), 0o444)?;
+    if let Ok(hostname) = fs::read_to_string(ours.join("hostname")) {
+        root::write_etc("hostname", &hostname, 0o644)?;
+    }
+    report.notes.extend(root::bind_persistent());
+    Ok(first_boot)
+}
+
+/// Writes handover.json and boot.json.
+fn write_facts(
+    start: &Start,
+    report: &Report,
+    state: &State,
+    first_boot: bool,
+    hardware: &Hardware,
+    timeline: &Timeline,
+) -> Result<(), Failure> {
+    let facts = serde_json::json!({
+        "version": 1,
+        "slot": start.handover.slot,
+        "kind": if start.is_recovery() { "recovery" } else { "system" },
+        "disk": report.disk,
+        "partitions": report.partitions,
+        "root_device": report.root_device,
+        "manifest_digest": start.handover.manifest.to_string(),
+        "first_boot": first_boot,
+        "grown": { "gpt": report.grown_gpt, "state": state.grown },
+        "watchdog": hardware.watchdog.as_ref().map(|watchdog| watchdog.name.clone()),
+        "watchdog_seconds": hardware.watchdog.as_ref().map(|watchdog| watchdog.seconds),
+        "state": { "status": state.status.name(), "reason": state.reason },
+        "notes": report.notes,
+        "timeline": timeline.to_json(),
+    });
+    let run = Path::new(RUN);
+    for (name, content) in [
+        ("handover.json", start.raw.clone()),
+        ("boot.json", facts.to_string().into_bytes()),
+    ] {
+        fs::write(run.join(name), content).context("writing", run.join(name).display())?;
+    }
+    Ok(())
+}

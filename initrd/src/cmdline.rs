@@ -1,0 +1,97 @@
+//! The kernel's command line: ours to the letter, or the start ends. Pure.
+
+/// What the command line says about the root filesystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Root {
+    /// `sternpost.root=HASH`: a verified partition.
+    Verity(String),
+    /// `sternpost.recovery`: a file in the initramfs.
+    Recovery,
+}
+
+/// Why a command line is not taken.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CmdlineError {
+    /// The kernel was given other words than the initramfs was built with.
+    #[error("the kernel was started with {kernel:?}, but the image was built with {image:?}")]
+    Differs {
+        /// /proc/cmdline.
+        kernel: String,
+        /// /sternpost/cmdline.
+        image: String,
+    },
+    /// Neither or both of `sternpost.root=` and `sternpost.recovery`.
+    #[error("it must have exactly one of sternpost.root=HASH and sternpost.recovery")]
+    Root,
+    /// Not a SHA-256.
+    #[error("sternpost.root={0:?} is not 64 lower-case hexadecimal digits")]
+    Hash(String),
+}
+
+/// Compares what the kernel was given with what the image was built with, and takes the root from it.
+///
+/// # Errors
+/// When they differ, or say nothing clear about the root.
+pub fn check(kernel: &str, image: &str) -> Result<Root, CmdlineError> {
+    let (kernel, image) = (trim(kernel), trim(image));
+    if kernel != image {
+        return Err(CmdlineError::Differs {
+            kernel: kernel.to_owned(),
+            image: image.to_owned(),
+        });
+    }
+    let mut found =
+        image
+            .split_whitespace()
+            .filter_map(|word| match word.strip_prefix("sternpost.root=") {
+                Some(hash) => Some(Root::Verity(hash.to_owned())),
+                None => (word == "sternpost.recovery").then_some(Root::Recovery),
+            });
+    let (Some(root), None) = (found.next(), found.next()) else {
+        return Err(CmdlineError::Root);
+    };
+    match &root {
+        Root::Verity(hash)
+            if hash.len() != 64
+                || !hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) =>
+        {
+            Err(CmdlineError::Hash(hash.clone()))
+        }
+        _ => Ok(root),
+    }
+}
+
+fn trim(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\0')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_added_word_is_refused() {
+        let hash = "a".repeat(64);
+        let image = format!("console=ttyS0 sternpost.root={hash}");
+        assert_eq!(check(&format!("{image}\n"), &image), Ok(Root::Verity(hash)));
+        assert!(matches!(
+            check(&format!("{image} init=/bin/sh"), &image),
+            Err(CmdlineError::Differs { .. })
+        ));
+    }
+
+    #[test]
+    fn the_root_must_be_clear() {
+        for (line, expected) in [
+            ("quiet", CmdlineError::Root),
+            ("sternpost.recovery sternpost.recovery", CmdlineError::Root),
+            ("sternpost.root=abc", CmdlineError::Hash("abc".into())),
+        ] {
+            assert_eq!(check(line, line), Err(expected));
+        }
+        assert_eq!(
+            check("sternpost.recovery", "sternpost.recovery\n"),
+            Ok(Root::Recovery)
+        );
+    }
+}

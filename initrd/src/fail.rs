@@ -1,0 +1,98 @@
+//! The end of a start that failed: said on every console, noted in the event ring, restarted. Never halts.
+
+use std::panic::PanicHookInfo;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use boot_core::event::{Event, EventKind, Stage};
+use boot_core::{Digest, Nonce, Target};
+use rustix::system::{RebootCommand, reboot};
+
+use crate::block::BlockDevice;
+use crate::console;
+use crate::disk::with_boot_state;
+use crate::failure::Failure;
+use crate::gpt::Table;
+
+/// Time for a person, or a serial log, to read the line.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// What is known of this start, as soon as it is.
+#[derive(Debug, Default, Clone)]
+pub struct Facts {
+    /// The disk's name and table: where the event ring is.
+    pub disk: Option<(String, Table)>,
+    /// What was started.
+    pub target: Option<Target>,
+    /// Nonce of this start.
+    pub nonce: Option<Nonce>,
+    /// Digest of the manifest that was verified.
+    pub digest: Option<Digest>,
+}
+
+static FACTS: Mutex<Option<Facts>> = Mutex::new(None);
+
+/// Remembers what a failure needs to be recorded.
+pub fn remember(change: impl FnOnce(&mut Facts)) {
+    if let Ok(mut facts) = FACTS.lock() {
+        change(facts.get_or_insert_default());
+    }
+}
+
+/// Appends to the event ring of the disk that this start came from, if it is known by now.
+pub fn record(kind: EventKind, text: &str) {
+    // Not `lock`: a panic may have happened while it was held.
+    let Some(facts) = FACTS.try_lock().ok().and_then(|facts| facts.clone()) else {
+        return;
+    };
+    let Some((name, table)) = &facts.disk else {
+        return;
+    };
+    let mut event = Event::new(Stage::INITRD, kind, text);
+    if let Some(target) = facts.target {
+        event = event.about(target);
+    }
+    event.nonce = facts.nonce.unwrap_or(Nonce::ZERO);
+    event.digest = facts.digest.unwrap_or(Digest::ZERO);
+    event.time = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|time| i64::try_from(time.as_secs()).ok())
+        .unwrap_or(0);
+    let outcome = BlockDevice::open(name, true).map(|mut device| {
+        with_boot_state(&mut device, table, |ring| {
+            ring.append_event(&event).map_err(|error| error.to_string())
+        })
+    });
+    match outcome {
+        Ok(Some(Ok(()))) => {}
+        Ok(Some(Err(error))) => console::log(format_args!(
+            "the event ring of /dev/{name} could not be written: {error}"
+        )),
+        Ok(None) => console::log(format_args!("/dev/{name} has no event ring")),
+        Err(failure) => console::log(failure.reason()),
+    }
+}
+
+/// Says it, notes it, restarts.
+pub fn end(failure: &Failure) -> ! {
+    console::announce(format_args!("start failed: {failure}"));
+    record(EventKind::INITRD_FAILED, &failure.reason());
+    restart()
+}
+
+/// What a panic ends in.
+pub fn panicked(info: &PanicHookInfo<'_>) {
+    end(&Failure::new("running", "the initrd agent", info))
+}
+
+fn restart() -> ! {
+    std::thread::sleep(PAUSE);
+    rustix::fs::sync();
+    if let Err(error) = reboot(RebootCommand::Restart) {
+        console::announce(format_args!(
+            "the kernel refuses to restart ({error}); ending PID 1, which panics it, which restarts it"
+        ));
+    }
+    std::process::exit(1)
+}

@@ -1,0 +1,93 @@
+//! What the machine has: modaliases from sysfs, and the kernel's announcements of new devices.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+
+use crate::failure::{Context, Failure};
+
+/// Modaliases of all devices on all buses.
+#[must_use]
+pub fn modaliases() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for bus in fs::read_dir("/sys/bus").into_iter().flatten().flatten() {
+        for device in fs::read_dir(bus.path().join("devices"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            if let Ok(text) = fs::read_to_string(device.path().join("modalias")) {
+                found.insert(text.trim().to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Whole disks that the kernel has now: names under /sys/class/block, and their paths there.
+#[must_use]
+pub fn disks() -> Vec<(String, PathBuf)> {
+    let mut found: Vec<(String, PathBuf)> = fs::read_dir("/sys/class/block")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+        .filter(|(name, path)| {
+            // Disks with hardware behind them: not loop, ram, zram, dm, md.
+            path.join("device").exists()
+                && !path.join("partition").exists()
+                && !name.starts_with("sr")
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// A listener for new devices.
+#[derive(Debug)]
+pub struct Uevents {
+    socket: OwnedFd,
+}
+
+impl Uevents {
+    /// Starts to listen. Done before the first look, so that nothing falls between.
+    ///
+    /// # Errors
+    /// When the kernel has no uevents for us.
+    pub fn listen() -> Result<Self, Failure> {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            Some(KOBJECT_UEVENT),
+        )
+        .context("opening", "the kernel's uevent socket")?;
+        bind(&socket, &SocketAddrNetlink::new(0, 1))
+            .context("binding", "the kernel's uevent socket")?;
+        Ok(Self { socket })
+    }
+
+    /// Waits until devices have appeared or changed, or `limit` is over. Takes all that is queued.
+    pub fn wait(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        // An interrupted or failed wait only means that the caller looks once more.
+        if !matches!(poll(&mut fds, Some(&timeout)), Ok(1..)) {
+            return false;
+        }
+        let mut buffer = [0u8; 8192];
+        while recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT).is_ok() {}
+        true
+    }
+}

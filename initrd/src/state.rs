@@ -1,0 +1,320 @@
+//! The `state` filesystem: checked, mounted, grown. Never formatted.
+//!
+//! Whatever is wrong with it, the machine still starts: degraded, with /state in memory and the reason kept.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use boot_core::Device;
+use rustix::mount::{MountFlags, mount};
+
+use crate::block::BlockDevice;
+use crate::console;
+use crate::disk;
+use crate::ext4::{self, Superblock};
+use crate::failure::{Context, Failure};
+use crate::sys;
+use crate::watchdog::Watchdog;
+
+/// Longest time for a filesystem check. A check of a terabyte after a power cut takes minutes, not hours.
+const CHECK_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// Growing by less than this is not worth the writes.
+const WORTH: u64 = 1 << 20;
+
+/// How `state` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Mounted; nothing had to be repaired.
+    Ok,
+    /// Mounted after e2fsck repaired it.
+    Repaired,
+    /// Not mounted; /state is in memory.
+    Degraded,
+}
+
+impl Status {
+    /// The word in boot.json.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Repaired => "repaired",
+            Self::Degraded => "degraded",
+        }
+    }
+}
+
+/// What became of `state`.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// How it is.
+    pub status: Status,
+    /// Why, if it is not ok.
+    pub reason: Option<String>,
+    /// Whether the filesystem was grown now.
+    pub grown: bool,
+}
+
+/// Mounts the partition `name` at `target`, or memory if that cannot be done.
+///
+/// # Errors
+/// Only if not even memory can be mounted.
+pub fn mount_state(
+    name: Option<&str>,
+    target: &Path,
+    root: &Path,
+    watchdog: Option<&Watchdog>,
+) -> Result<State, Failure> {
+    let tried = name
+        .context("looking for the partition", "state")
+        .and_then(|name| try_mount(name, target, root, watchdog));
+    match tried {
+        Ok(state) => Ok(state),
+        Err(failure) => {
+            console::announce(format_args!(
+                "{}; going on with /state in memory, what is written there is lost at the next restart",
+                failure.reason()
+            ));
+            mount_memory(target)?;
+            Ok(State {
+                status: Status::Degraded,
+                reason: Some(failure.reason()),
+                grown: false,
+            })
+        }
+    }
+}
+
+fn mount_memory(target: &Path) -> Result<(), Failure> {
+    mount(
+        "tmpfs",
+        target,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        c"mode=755,size=50%",
+    )
+    .context("mounting memory at", target.display())
+}
+
+fn superblock(name: &str) -> Result<(Superblock, u64), Failure> {
+    let mut device = BlockDevice::open(name, false)?;
+    let start = disk::read_start(&mut device, ext4::NEEDED)
+        .context("reading the superblock of", device.path.display())?;
+    let superblock = ext4::parse(&start)
+        .context("reading", format_args!("state ({})", device.path.display()))?;
+    Ok((superblock, device.size()))
+}
+
+fn try_mount(
+    name: &str,
+    target: &Path,
+    root: &Path,
+    watchdog: Option<&Watchdog>,
+) -> Result<State, Failure> {
+    let device = format!("/dev/{name}");
+    let (before, size) = superblock(name)?;
+    let repaired = if before.clean {
+        None
+    } else {
+        check(&device, root, watchdog)?
+    };
+    mount(
+        device.as_str(),
+        target,
+        "ext4",
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME,
+        c"errors=remount-ro",
+    )
+    .context("mounting", format_args!("state ({device})"))?;
+    let grown = grow(target, before, size);
+    let mut reason = repaired.clone();
+    let grown = match grown {
+        Ok(grown) => grown,
+        Err(failure) => {
+            console::announce(failure.reason());
+            reason.get_or_insert(failure.reason());
+            false
+        }
+    };
+    let status = if repaired.is_some() {
+        Status::Repaired
+    } else {
+        Status::Ok
+    };
+    Ok(State {
+        status,
+        reason,
+        grown,
+    })
+}
+
+/// Grows the mounted filesystem to its partition's size.
+fn grow(target: &Path, now: Superblock, size: u64) -> Result<bool, Failure> {
+    let blocks = size / now.block_size;
+    if blocks
+        .saturating_sub(now.blocks)
+        .saturating_mul(now.block_size)
+        < WORTH
+    {
+        return Ok(false);
+    }
+    let folder = File::open(target).context("opening", target.display())?;
+    sys::ext4_resize(folder.as_fd(), blocks)
+        .context("growing the filesystem at", target.display())?;
+    Ok(true)
+}
+
+/// Runs e2fsck of the verified root. `Some` says what it repaired.
+fn check(
+    device: &str,
+    root: &Path,
+    watchdog: Option<&Watchdog>,
+) -> Result<Option<String>, Failure> {
+    console::log(format_args!(
+        "checking {device}: it was not unmounted cleanly"
+    ));
+    let mut child = in_root(root, "/usr/sbin/e2fsck", &["-p", device])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("starting e2fsck on", device)?;
+    let started = Instant::now();
+    let mut pinged = started;
+    let mut pause = Duration::from_millis(1);
+    let status = loop {
+        if let Some(status) = child.try_wait().context("waiting for e2fsck on", device)? {
+            break status;
+        }
+        if started.elapsed() > CHECK_LIMIT {
+            // It is about to be left alone; whether the signal arrives changes nothing.
+            let _ = child.kill();
+            return Err(Failure::new(
+                "checking",
+                device,
+                format_args!("e2fsck was not done after {CHECK_LIMIT:?}"),
+            ));
+        }
+        if pinged.elapsed() > Duration::from_secs(5) {
+            watchdog.inspect(|watchdog| watchdog.ping());
+            pinged = Instant::now();
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    };
+    match status.code() {
+        Some(0) => Ok(None),
+        // 1: errors corrected; 2: and restart if it was mounted, which it was not.
+        Some(1..=3) => Ok(Some(format!("e2fsck repaired {device}"))),
+        Some(code) => Err(Failure::new(
+            "checking",
+            device,
+            format_args!("e2fsck -p cannot repair it without a person (exit code {code})"),
+        )),
+        None => Err(Failure::new("checking", device, "e2fsck was killed")),
+    }
+}
+
+/// Argument with which this program starts another one inside a root; see [`exec_in_root`].
+pub const IN_ROOT: &str = "--in-root";
+
+/// A command that runs inside `root`. `Command` has no chroot of its own without unsafe code, so this program starts
+/// itself, changes root, and becomes the other.
+fn in_root(root: &Path, program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg(IN_ROOT)
+        .arg(root)
+        .arg(program)
+        .args(arguments)
+        .env_clear();
+    command
+}
+
+/// The other half of [`in_root`]: `arguments` are root, program, its arguments.
+///
+/// # Errors
+/// Always, if it returns.
+pub fn exec_in_root(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> io::Error {
+    use std::os::unix::process::CommandExt;
+    let (Some(root), Some(program)) = (arguments.next(), arguments.next()) else {
+        return io::Error::from(io::ErrorKind::InvalidInput);
+    };
+    if let Err(error) = rustix::process::chroot(Path::new(&root)) {
+        return error.into();
+    }
+    if let Err(error) = rustix::process::chdir("/") {
+        return error.into();
+    }
+    Command::new(program).args(arguments).env_clear().exec()
+}
+
+/// The machine's id: what `state` has, or a new one, which is kept there. The flag says that it is new.
+///
+/// # Errors
+/// When it cannot be kept; the id is still good for this start.
+pub fn machine_id(folder: &Path) -> (String, bool, Option<Failure>) {
+    let path = folder.join("machine-id");
+    if let Ok(text) = fs::read_to_string(&path)
+        && is_machine_id(text.trim())
+    {
+        return (text.trim().to_owned(), false, None);
+    }
+    let mut bytes = [0u8; 16];
+    let made = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    // A random UUID (RFC 9562, version 4) without its dashes, as machine-id(5) wants.
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let kept = made
+        .map_err(io::Error::from)
+        .and_then(|_| keep(&path, &format!("{id}\n")))
+        .context("keeping the machine's id in", path.display());
+    (id, true, kept.err())
+}
+
+/// Writes a file so that after a power cut it is there whole or not at all.
+fn keep(path: &Path, text: &str) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let mut file = File::create(&draft)?;
+    io::Write::write_all(&mut file, text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    path.parent()
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+fn is_machine_id(text: &str) -> bool {
+    text.len() == 32
+        && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        && text.bytes().any(|b| b != b'0')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_id_is_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, new, failure) = machine_id(folder.path());
+        assert!(new && failure.is_none() && is_machine_id(&first), "{first}");
+        assert_eq!(machine_id(folder.path()), (first, false, None));
+    }
+
+    #[test]
+    fn a_damaged_machine_id_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("machine-id"), "uninitialized\n").unwrap();
+        assert!(machine_id(folder.path()).1);
+    }
+
+    #[test]
+    fn an_id_that_cannot_be_kept_is_still_an_id() {
+        let (id, new, failure) = machine_id(Path::new("/nonexistent"));
+        assert!(new && is_machine_id(&id) && failure.is_some());
+    }
+}
