@@ -23,7 +23,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(
-    not(any(test, feature = "test-support")),
+    not(test),
     deny(
         clippy::arithmetic_side_effects,
         clippy::as_conversions,
@@ -34,7 +34,7 @@
         clippy::unwrap_used
     )
 )]
-#![cfg_attr(any(test, feature = "test-support"), allow(clippy::unwrap_used))]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 extern crate alloc;
 #[cfg(test)]
@@ -57,6 +57,14 @@ pub mod slot;
 pub mod slot_header;
 pub mod store;
 #[cfg(feature = "test-support")]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
 pub mod test_support;
 pub mod transition;
 pub mod trust;

@@ -1,4 +1,4 @@
-//! For tests and simulators: a device in memory that can be made to fail.
+//! A partition in memory that can be made to fail.
 
 use alloc::{vec, vec::Vec};
 

@@ -1,0 +1,222 @@
+//! Signed images of a few kilobytes.
+
+use alloc::{string::String, vec, vec::Vec};
+
+use ed25519_dalek::{Signer as _, SigningKey};
+
+use super::MemoryDevice;
+use crate::{
+    device::Device,
+    dsse::Envelope,
+    keyring::{self, KeySet, Keyring},
+    layout,
+    manifest::{self, Build, CHUNK_SIZE, Contents, Kind, Manifest, Root, Uki},
+    record::SlotContents,
+    slot::Target,
+    slot_header::{SlotHeader, clear_header, write_header, write_parts},
+    trust::Trust,
+    types::{Architecture, Digest, PublicKey, RootHash, Salt, SecurityVersion},
+    verity::Geometry,
+};
+
+/// A private key that everybody knows: 32 times the same byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TestKey(pub u8);
+
+impl TestKey {
+    fn signing_key(self) -> SigningKey {
+        SigningKey::from_bytes(&[self.0; 32])
+    }
+
+    /// Its public half.
+    pub fn public(self) -> PublicKey {
+        PublicKey(self.signing_key().verifying_key().to_bytes())
+    }
+
+    /// Signs `envelope`.
+    pub fn sign(self, envelope: &mut Envelope) {
+        let sign = |bytes: &[u8]| {
+            Ok::<_, core::convert::Infallible>(self.signing_key().sign(bytes).to_bytes())
+        };
+        envelope.sign(&self.public(), sign).unwrap();
+    }
+}
+
+/// Root key 1 and signing key 2, one of one each.
+pub const ROOT: TestKey = TestKey(1);
+
+/// See [`ROOT`].
+pub const SIGNING: TestKey = TestKey(2);
+
+/// Who signs an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signers {
+    /// Signs the keyring.
+    pub root: TestKey,
+    /// Signs the manifest.
+    pub signing: TestKey,
+}
+
+impl Default for Signers {
+    fn default() -> Self {
+        Self {
+            root: ROOT,
+            signing: SIGNING,
+        }
+    }
+}
+
+/// Trust in [`ROOT`], product "test", x86_64.
+pub fn trust() -> Trust {
+    Trust {
+        format: 1,
+        product: "test".into(),
+        architecture: Architecture::X86_64,
+        layout: layout::AB_1.into(),
+        root: KeySet::new(1, vec![ROOT.public()]).unwrap(),
+    }
+}
+
+/// A chain of one link: `root` says that `signing` signs manifests of product "test".
+pub fn keyring_chain(signers: Signers) -> Vec<u8> {
+    let keyring = Keyring {
+        format: 1,
+        serial: 1,
+        product: "test".into(),
+        root: KeySet::new(1, vec![signers.root.public()]).unwrap(),
+        signing: KeySet::new(1, vec![signers.signing.public()]).unwrap(),
+        profile: None,
+    };
+    let mut envelope = Envelope::new(keyring::PAYLOAD_TYPE, keyring.to_payload());
+    signers.root.sign(&mut envelope);
+    Envelope::array_to_json(&[envelope])
+}
+
+/// A manifest for `uki`, with a root of one block where the kind has one.
+pub fn manifest(kind: Kind, version: &str, security_version: u64, uki: &[u8]) -> Manifest {
+    let size = Geometry::new(1)
+        .and_then(|geometry| geometry.total_size())
+        .unwrap();
+    Manifest {
+        format: 1,
+        product: "test".into(),
+        kind,
+        layout: layout::AB_1.into(),
+        version: version.parse().unwrap(),
+        security_version: SecurityVersion(security_version),
+        state_epoch: 1,
+        architecture: Architecture::X86_64,
+        uki: Uki {
+            size: uki.len() as u64,
+            digest: Digest::of(uki),
+            chunk_size: CHUNK_SIZE,
+            chunks: uki.chunks(CHUNK_SIZE as usize).map(Digest::of).collect(),
+        },
+        root: (kind == Kind::System).then_some(Root {
+            hash: RootHash([7; 32]),
+            salt: Salt([8; 32]),
+            data_size: 4096,
+            size,
+            chunk_size: CHUNK_SIZE,
+        }),
+        contents: Contents {
+            kernel: "6.12".into(),
+            kubernetes: None,
+            vm: "none".into(),
+        },
+        build: Build {
+            time: 1_700_000_000,
+            tool: "test".into(),
+            recipe: "test".into(),
+        },
+        expires: None,
+    }
+}
+
+/// An image, ready to be written into a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Digest of the manifest's exact bytes.
+    pub digest: Digest,
+    /// The signed manifest.
+    pub envelope: Vec<u8>,
+    /// The keyring chain.
+    pub keyring: Vec<u8>,
+    /// The UKI.
+    pub uki: Vec<u8>,
+}
+
+impl Image {
+    /// Where [`write_to`](Self::write_to) puts the UKI: near, so that slots are small.
+    pub const UKI_OFFSET: u64 = 32 << 10;
+
+    /// Size of a partition that holds one.
+    pub const PARTITION_SIZE: u64 = 64 << 10;
+
+    /// An image signed by the usual keys.
+    pub fn new(kind: Kind, version: &str, security_version: u64) -> Self {
+        let uki: Vec<u8> = version.bytes().cycle().take(5000).collect();
+        Self::signed(
+            manifest(kind, version, security_version, &uki),
+            uki,
+            Signers::default(),
+        )
+    }
+
+    /// An image with this manifest, signed by these.
+    pub fn signed(manifest: Manifest, uki: Vec<u8>, signers: Signers) -> Self {
+        let payload = manifest.to_payload();
+        let digest = Digest::of(&payload);
+        let mut envelope = Envelope::new(manifest::PAYLOAD_TYPE, payload);
+        signers.signing.sign(&mut envelope);
+        let keyring = keyring_chain(signers);
+        Self {
+            manifest,
+            digest,
+            envelope: envelope.to_json(),
+            keyring,
+            uki,
+        }
+    }
+
+    /// What the record says of it.
+    pub fn contents(&self) -> SlotContents {
+        self.manifest.slot_contents(self.digest)
+    }
+
+    /// The header of a slot that holds it.
+    pub fn header(&self, target: Target) -> SlotHeader {
+        let uki_length = self.uki.len() as u64;
+        let (envelope, keyring) = (self.envelope.len(), self.keyring.len());
+        let header = SlotHeader::new(target, envelope, keyring, uki_length, self.digest);
+        SlotHeader {
+            uki_offset: Self::UKI_OFFSET,
+            ..header.unwrap()
+        }
+    }
+
+    /// Writes it into a slot, header last.
+    pub fn write_to<D: Device>(&self, device: &mut D, target: Target) -> Result<(), D::Error> {
+        let header = self.header(target);
+        clear_header(device)?;
+        write_parts(device, &header, &self.envelope, &self.keyring)?;
+        let mut uki = self.uki.clone();
+        uki.resize(uki.len().next_multiple_of(4096), 0);
+        device.write_at(header.uki_offset, &uki)?;
+        write_header(device, &header)
+    }
+
+    /// A partition that holds it.
+    pub fn device(&self, target: Target, block_size: u32) -> MemoryDevice {
+        let mut device = MemoryDevice::new(Self::PARTITION_SIZE, block_size);
+        self.write_to(&mut device, target).unwrap();
+        device
+    }
+
+    /// Its version.
+    pub fn version(&self) -> String {
+        self.manifest.version.as_str().into()
+    }
+}

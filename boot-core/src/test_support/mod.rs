@@ -1,0 +1,10 @@
+//! For tests and simulators: partitions in memory that can be made to fail, keys that everybody knows,
+//! small signed images, and a machine made of them for the loader's decision to run on.
+
+mod device;
+mod image;
+mod machine;
+
+pub use device::{MemoryDevice, MemoryError};
+pub use image::{Image, ROOT, SIGNING, Signers, TestKey, keyring_chain, manifest, trust};
+pub use machine::Machine;

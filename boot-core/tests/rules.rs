@@ -1,0 +1,380 @@
+//! The nine rules of the boot-state record, each as properties over arbitrary records, disks and
+//! histories.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use boot_core::{
+    Device as _, Nonce, SecurityVersion, Slot, Target,
+    boot::Floors,
+    record::{Record, SlotStatus},
+    select::{Selector, Why},
+    store::{BootState, COPIES, CommitError},
+    test_support::{Machine, trust},
+    transition,
+};
+use proptest::prelude::*;
+use support::{Disk, contents, disk, good, machine, record, trial};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rule_1_a_commit_leaves_the_newest_copy_alone(
+        copies in prop::array::uniform2(prop::option::of(record())),
+        change in record(), block_size in support::block_size(), garbage in any::<u8>(),
+    ) {
+        let mut device = support::boot_state(block_size, &copies);
+        let before = BootState::new(&mut device).load();
+        let sequence = before.record.as_ref().map_or(change.sequence, |record| record.sequence);
+        let mut after = device.clone();
+        let written = BootState::new(&mut after).commit(&Record { sequence, ..change }).unwrap();
+        prop_assert_eq!(written.sequence, sequence + 1);
+        prop_assert_eq!(BootState::new(&mut after).load().record, Some(written));
+        prop_assert_eq!(after.flushes, 2, "before, for what is newest; after, for what is written");
+        let [(offset, len)] = after.writes[..] else { panic!("{:?}", after.writes) };
+        prop_assert_eq!(len, block_size as usize);
+        if let Some(newest) = before.newest {
+            prop_assert_ne!(offset, COPIES[newest]);
+            device.write_at(offset, &vec![garbage; len]).unwrap();
+            prop_assert_eq!(BootState::new(&mut device).load().record, before.record);
+        }
+    }
+
+    #[test]
+    fn rule_1_a_commit_is_believed_only_when_read_back(old in record(), new in record()) {
+        let mut device = support::boot_state(512, &[Some(old.clone()), None]);
+        device.ignores_writes = true;
+        let new = Record { sequence: old.sequence, ..new };
+        prop_assert_eq!(BootState::new(&mut device).commit(&new), Err(CommitError::ReadBack));
+    }
+
+    #[test]
+    fn rule_1_a_change_of_an_older_record_is_refused(old in record(), behind in 1_u64..9) {
+        let mut device = support::boot_state(512, &[None, Some(old.clone())]);
+        let stale = Record { sequence: old.sequence.wrapping_sub(behind), ..old };
+        let refused = BootState::new(&mut device).commit(&stale);
+        prop_assert!(matches!(refused, Err(CommitError::Stale { .. })));
+        prop_assert!(device.writes.is_empty());
+    }
+
+    #[test]
+    fn rule_1_of_equal_sequence_numbers_what_permits_less_wins(
+        one in record(), other in record(), more in 0_usize..5,
+    ) {
+        let other = Record { sequence: one.sequence, ..other };
+        let load = |first: &Record, second: &Record| {
+            let copies = [Some(first.clone()), Some(second.clone())];
+            BootState::new(support::boot_state(512, &copies)).load().record.unwrap()
+        };
+        prop_assert_eq!(load(&one, &other), load(&other, &one));
+        let mut permits_more = one.clone();
+        match more {
+            0 if one.a.tries < 7 => permits_more.a.tries += 1,
+            1 if !one.b.successful => permits_more.b.successful = true,
+            2 if one.a.priority < 2 => permits_more.a.priority += 1,
+            3 if one.floor.0 > 0 => permits_more.floor.0 -= 1,
+            4 if one.one_shot.is_none() => permits_more.one_shot = Some(Target::B),
+            _ => {}
+        }
+        prop_assert_eq!(load(&permits_more, &one), one);
+    }
+
+    #[test]
+    fn rule_2_an_unproved_slot_starts_only_with_its_decrement_on_the_disk(
+        disk in disk(), record in record(),
+    ) {
+        let mut machine = machine(&disk, Some(&record));
+        let Some(chosen) = machine.start(&trust()) else { return Ok(()) };
+        let on_disk = machine.loads.last().unwrap().1.clone().unwrap();
+        prop_assert!(chosen.recorded);
+        prop_assert_eq!(on_disk.nonce, chosen.nonce);
+        prop_assert_eq!(on_disk.last_tried, Some(chosen.target));
+        prop_assert_eq!(on_disk.one_shot, None);
+        if let (Some(slot), false) = (chosen.target.slot(), chosen.why == Why::LastResort) {
+            let (before, now) = (record.slot(slot), on_disk.slot(slot));
+            if before.successful {
+                prop_assert_eq!(now.failure_streak, before.failure_streak.saturating_add(1));
+            } else {
+                prop_assert_eq!(now.tries, before.tries - 1);
+            }
+        }
+        for slot in Slot::BOTH {
+            prop_assert!(on_disk.slot(slot).tries <= record.slot(slot).tries, "never refilled");
+            prop_assert_eq!(on_disk.slot(slot).successful, record.slot(slot).successful);
+        }
+    }
+
+    #[test]
+    fn rule_2_where_nothing_can_be_written_only_a_good_slot_starts(
+        disk in disk(), record in record(),
+    ) {
+        let mut machine = machine(&disk, Some(&record));
+        machine.boot_state.as_mut().unwrap().read_only = true;
+        let Some(chosen) = machine.start(&trust()) else { return Ok(()) };
+        prop_assert!(!chosen.recorded);
+        prop_assert_eq!(chosen.nonce, record.nonce);
+        match chosen.why {
+            Why::Unrecorded => prop_assert!(record.slot(chosen.target.slot().unwrap()).is_good()),
+            why => prop_assert_eq!(why, Why::LastResort),
+        }
+    }
+
+    #[test]
+    fn rule_2_where_nothing_can_be_written_no_good_slot_is_started_for_ever(
+        priorities in prop::array::uniform2(1_u8..=2), first in any::<u64>(),
+    ) {
+        let disk = Disk::sound();
+        let mut record = Record::empty();
+        for (slot, priority) in Slot::BOTH.into_iter().zip(priorities) {
+            *record.slot_mut(slot) = good(disk.contents(slot), priority);
+        }
+        let mut machine = machine(&disk, Some(&record));
+        machine.boot_state.as_mut().unwrap().read_only = true;
+        machine.nonces = first >> 1;
+        let started: Vec<_> =
+            (0..16).map(|_| machine.start(&trust()).unwrap().target).collect();
+        prop_assert!(started.contains(&Target::A) && started.contains(&Target::B));
+    }
+
+    #[test]
+    fn rule_3_nothing_changes_the_booted_slot_but_its_verdict(record in record(), sv in 0_u64..9) {
+        for slot in Slot::BOTH {
+            let booted = Target::from(slot);
+            let image = contents(9, sv);
+            prop_assert!(transition::clear(&record, slot, booted).is_err());
+            prop_assert!(transition::stage(&record, slot, image, booted).is_err());
+            prop_assert!(transition::activate(&record, slot, booted).is_err());
+            let digest = record.slot(slot.other()).digest;
+            prop_assert!(transition::mark_good(&record, slot.other(), &digest, booted).is_err());
+        }
+    }
+
+    #[test]
+    fn rule_4_a_slot_is_emptied_only_beside_a_good_one_or_when_it_cannot_start(
+        record in record(), recovery in any::<bool>(),
+    ) {
+        for slot in Slot::BOTH {
+            let booted = if recovery { Target::Recovery } else { slot.other().into() };
+            let before = record.slot(slot).status();
+            match transition::clear(&record, slot, booted) {
+                Ok(next) => {
+                    prop_assert!(record.slot(slot.other()).is_good() || !record.slot(slot).is_startable());
+                    prop_assert_eq!(next.slot(slot).status(), SlotStatus::Empty);
+                    prop_assert_eq!(next.slot(slot.other()), record.slot(slot.other()));
+                    prop_assert!(Selector::new(&next).all(|it| it.target != slot.into()));
+                }
+                Err(_) => prop_assert!(matches!(before, SlotStatus::Good | SlotStatus::Trial)),
+            }
+        }
+    }
+
+    #[test]
+    fn rule_4_what_is_staged_starts_only_once_it_is_activated(record in record(), sv in 0_u64..6) {
+        let (slot, booted) = (Slot::B, Target::A);
+        let Ok(cleared) = transition::clear(&record, slot, booted) else { return Ok(()) };
+        let Ok(staged) = transition::stage(&cleared, slot, contents(9, sv), booted) else {
+            prop_assert!(SecurityVersion(sv) < record.floor);
+            return Ok(());
+        };
+        prop_assert_eq!(staged.slot(slot).status(), SlotStatus::Staged);
+        prop_assert!(Selector::new(&staged).all(|it| it.target != slot.into()));
+        let active = transition::activate(&staged, slot, booted).unwrap();
+        prop_assert_eq!(active.slot(slot).status(), SlotStatus::Trial);
+        prop_assert_eq!(active.slot(slot).tries, 3);
+        let first = Selector::new(&active).find(|it| it.why == Why::Priority);
+        prop_assert_eq!(first.unwrap().target, slot.into());
+        let other = active.slot(slot.other());
+        prop_assert_eq!(other.successful, record.slot(slot.other()).successful);
+        prop_assert_eq!(other.tries, record.slot(slot.other()).tries);
+    }
+
+    #[test]
+    fn rule_5_what_does_not_verify_never_starts(
+        disk in disk(), record in prop::option::of(record()), floor in prop::option::of(0_u64..5),
+    ) {
+        let mut machine = machine(&disk, record.as_ref());
+        machine.floors = floor.map(|floor| Floors::of(floor, floor));
+        let startable = disk.startable(floor.unwrap_or(0));
+        match machine.start(&trust()) {
+            Some(chosen) => prop_assert!(startable.contains(&chosen.target), "{chosen:?}"),
+            None => prop_assert_eq!(startable, [], "rule 8: something verifies\n{:#?}", machine.log),
+        }
+    }
+
+    #[test]
+    fn rule_6_a_lost_record_is_made_anew_with_one_try_each(disk in disk(), boots in 1_usize..9) {
+        let mut machine = machine(&disk, None);
+        let startable = disk.startable(0);
+        let mut proper = Vec::new();
+        for _ in 0..boots {
+            let Some(chosen) = machine.start(&trust()) else { break };
+            if chosen.why != Why::LastResort {
+                proper.push(chosen.target);
+            }
+            let record = machine.record().unwrap();
+            for slot in Slot::BOTH {
+                let entry = record.slot(slot);
+                prop_assert!(!entry.successful && entry.tries <= 1);
+                prop_assert_eq!(entry.digest.is_zero(), !startable.contains(&slot.into()));
+            }
+        }
+        proper.sort();
+        let once_each = proper.windows(2).all(|two| two[0] < two[1]);
+        prop_assert!(once_each, "counters were refilled: {proper:?}");
+    }
+
+    #[test]
+    fn rule_7_pulling_the_plug_never_makes_a_good_slot_unbootable(
+        both in any::<bool>(), streaks in prop::array::uniform2(any::<u16>()), pulls in 1_usize..40,
+    ) {
+        let disk = Disk::sound();
+        let mut record = Record::empty();
+        record.a = good(disk.contents(Slot::A), 2);
+        record.a.failure_streak = streaks[0];
+        if both {
+            record.b = good(disk.contents(Slot::B), 1);
+            record.b.failure_streak = streaks[1];
+        }
+        let mut machine = machine(&disk, Some(&record));
+        for _ in 0..pulls {
+            let chosen = machine.start(&trust()).unwrap();
+            prop_assert_eq!(chosen.why, Why::Priority);
+            prop_assert!(both || chosen.target == Target::A);
+        }
+        let after = machine.record().unwrap();
+        prop_assert!(after.a.is_good());
+        prop_assert_eq!(after.b.is_good(), both);
+        let up = transition::clear_streak(&transition::clear_streak(&after, Slot::A), Slot::B);
+        prop_assert_eq!(Selector::new(&up).next().unwrap().target, Target::A);
+    }
+
+    #[test]
+    fn rule_7_a_long_streak_yields_to_the_other_good_slot(streak in 5_u16.., shorter in any::<u16>()) {
+        let disk = Disk::sound();
+        let mut record = Record::empty();
+        record.a = good(disk.contents(Slot::A), 2);
+        record.b = good(disk.contents(Slot::B), 1);
+        (record.a.failure_streak, record.b.failure_streak) = (streak, shorter);
+        let first = Selector::new(&record).next().unwrap().target;
+        prop_assert_eq!(first, if shorter < streak { Target::B } else { Target::A });
+        record.b = trial(disk.contents(Slot::B), 1, 3);
+        prop_assert_eq!(Selector::new(&record).next().unwrap().target, Target::A);
+    }
+
+    #[test]
+    fn rule_8_the_last_resort_goes_round_and_changes_no_counter(
+        disk in disk(), last in prop::option::of(support::target()),
+    ) {
+        let mut record = Record { last_tried: last, ..Record::empty() };
+        record.a = trial(disk.contents(Slot::A), 2, 0);
+        record.b = trial(disk.contents(Slot::B), 0, 0);
+        let mut machine = machine(&disk, Some(&record));
+        let startable = disk.startable(0);
+        let mut started = Vec::new();
+        for _ in 0..startable.len() * 2 {
+            let chosen = machine.start(&trust()).unwrap();
+            prop_assert_eq!(chosen.why, Why::LastResort);
+            started.push(chosen.target);
+            let now = machine.record().unwrap();
+            prop_assert_eq!((&now.a, &now.b), (&record.a, &record.b));
+        }
+        let (first, second) = started.split_at(startable.len());
+        prop_assert_eq!(first, second);
+        let mut once = first.to_vec();
+        once.sort();
+        prop_assert_eq!(once, startable);
+    }
+
+    #[test]
+    fn rule_8_something_always_starts_while_something_verifies(
+        disk in disk(), record in prop::option::of(record()), read_only in any::<bool>(),
+        missing in any::<bool>(),
+    ) {
+        let mut machine = machine(&disk, record.as_ref());
+        if missing {
+            machine.boot_state = None;
+        } else {
+            machine.boot_state.as_mut().unwrap().read_only = read_only;
+        }
+        let chosen = machine.start(&trust());
+        prop_assert_eq!(chosen.is_some(), !disk.startable(0).is_empty(), "{:#?}", machine.log);
+    }
+
+    #[test]
+    fn rule_9_the_floor_rises_no_higher_than_the_lowest_good_slot(record in record()) {
+        let raised = transition::raise_floor(&record);
+        prop_assert!(raised.floor >= record.floor, "it never falls");
+        let good = Slot::BOTH.map(|slot| record.slot(slot)).into_iter().filter(|it| it.is_good());
+        let lowest = good.map(|it| it.security_version).min().unwrap_or_default();
+        prop_assert_eq!(raised.floor, record.floor.max(lowest));
+    }
+
+    #[test]
+    fn rule_9_a_floor_above_every_slot_is_not_believed(above in 1_u64.., liar in any::<bool>()) {
+        let disk = Disk::sound();
+        let highest = disk.highest();
+        let mut record = Record { floor: SecurityVersion(highest.saturating_add(above)), ..Record::empty() };
+        record.a = good(disk.contents(Slot::A), 2);
+        record.b = good(disk.contents(Slot::B), 1);
+        if liar {
+            record.b.security_version = SecurityVersion(u64::MAX);
+        }
+        let mut machine = machine(&disk, Some(&record));
+        let chosen = machine.start(&trust()).unwrap();
+        prop_assert_eq!((chosen.target, chosen.why), (Target::A, Why::Priority));
+        prop_assert_eq!(machine.record().unwrap().floor, SecurityVersion(0));
+    }
+
+    #[test]
+    fn rule_9_the_firmware_floor_follows_no_further_than_what_is_good(
+        firmware in 0_u64..4, cached in 0_u64..6,
+    ) {
+        let disk = Disk::sound();
+        let mut record = Record { floor: SecurityVersion(cached), ..Record::empty() };
+        record.a = good(disk.contents(Slot::A), 2);
+        record.b = good(disk.contents(Slot::B), 1);
+        let mut machine = machine(&disk, Some(&record));
+        machine.floors = Some(Floors::of(firmware, 0));
+        machine.start(&trust());
+        let lowest = Slot::BOTH.map(|slot| disk.contents(slot).security_version.0);
+        let lowest = lowest.into_iter().filter(|it| *it >= firmware).min().unwrap_or(0);
+        let expected = firmware.max(cached.min(lowest));
+        prop_assert_eq!(machine.floors.unwrap().system, SecurityVersion(expected));
+    }
+
+    #[test]
+    fn every_transition_keeps_the_reserved_bytes(record in record(), which in 0_usize..9) {
+        let (nonce, image) = (Nonce([3; 16]), contents(9, 9));
+        let (slot, booted) = (Slot::B, Target::A);
+        let digest = record.b.digest;
+        let next = match which {
+            0 => transition::start(&record, Target::B, nonce),
+            1 => Ok(transition::last_resort(&record, Target::Recovery, nonce)),
+            2 => transition::clear(&record, slot, booted),
+            3 => transition::stage(&record, slot, image, booted),
+            4 => transition::activate(&record, slot, booted),
+            5 => transition::mark_good(&record, slot, &digest, Target::B),
+            6 => transition::give_up(&record, slot, &digest),
+            7 => transition::rollback(&record, Slot::A),
+            _ => transition::set_one_shot(&record, Some(Target::Recovery)),
+        };
+        if let Ok(next) = next {
+            prop_assert_eq!(support::reserved(&next), support::reserved(&record));
+        }
+    }
+}
+
+#[test]
+fn rule_7_ten_pulls_alternate_once_the_streak_is_long() {
+    let disk = Disk::sound();
+    let mut record = Record::empty();
+    record.a = good(disk.contents(Slot::A), 2);
+    record.b = good(disk.contents(Slot::B), 1);
+    let mut machine: Machine = machine(&disk, Some(&record));
+    let started: Vec<_> = (0..12)
+        .map(|_| machine.start(&trust()).unwrap().target)
+        .collect();
+    let (a, b) = (Target::A, Target::B);
+    assert_eq!(started, [a, a, a, a, a, b, b, b, b, b, a, b]);
+}
