@@ -1,2 +1,53 @@
-//! Placeholder.
-fn main() {}
+//! The program: reads the command line, runs the command, reports.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+use serde_json::json;
+
+use bootctl::cli::{Cli, Command};
+use bootctl::failure::{Doing as _, Result};
+use bootctl::machine::{Machine, Paths};
+use bootctl::output::{self, Outcome};
+use bootctl::{commands, serve};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let as_json = cli.json;
+    output::finish(run(cli), as_json)
+}
+
+fn run(cli: Cli) -> Result<Outcome> {
+    let paths = Paths::new(&cli.root);
+    let machine = || Machine::read(&cli.root);
+    match &cli.command {
+        Command::Status => commands::status::status(&machine()?),
+        Command::Install(arguments) => commands::install::install(&machine()?, arguments),
+        Command::Activate(arguments) => commands::changes::activate(&machine()?, arguments),
+        Command::MarkGood => commands::changes::mark_good(&machine()?),
+        Command::Rollback(arguments) => commands::changes::rollback(&machine()?, arguments),
+        Command::History(arguments) => commands::history::history(&machine()?, arguments),
+        Command::Health(arguments) => commands::health::health(&machine()?, arguments),
+        Command::Reboot(arguments) => commands::reboot::reboot(&machine()?, arguments),
+        Command::Profile(command) => {
+            commands::profile::profile(&paths, command, cli.root == Path::new("/"))
+        }
+        Command::Serve => {
+            serve::serve(&machine()?)?;
+            Ok(Outcome::new(String::new(), json!({})))
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "bootctl", &mut script);
+            let text = String::from_utf8_lossy(&script).into_owned();
+            Ok(Outcome::new(text.clone(), json!({"completions": text})))
+        }
+        Command::Man { dir } => {
+            std::fs::create_dir_all(dir).doing(|| format!("creating {}", dir.display()))?;
+            clap_mangen::generate_to(Cli::command(), dir)
+                .doing(|| format!("writing manual pages into {}", dir.display()))?;
+            Ok(Outcome::new(String::new(), json!({"written": dir})))
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The command line: what can be said, and the help that teaches it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+const AFTER: &str = "\
+Examples:
+  bootctl status                                   what runs, why, and what to do about it
+  bootctl install http://10.0.2.2/bundle.spb       write an upgrade into the other slot
+  bootctl install --now /media/usb/bundle.spb      the same from a stick, then start it
+  bootctl rollback                                 back to the slot before
+  bootctl history                                  what happened and why
+
+Exit codes:
+  0  done                      5  source: network, server, file or pipe
+  1  failed                    6  does not fit into the slot
+  2  wrong command line        7  another bootctl holds the lock
+  3  refused by a rule         8  not started by Sternpost
+  4  verification failed       9  the profile is not valid";
+
+/// Shows and changes what an appliance boots.
+///
+/// The machine has two slots, A and B. One is booted; an upgrade goes into the other. It is started
+/// with a limited number of tries, watched by the health gate, and either marked good or given up:
+/// then the machine is back in the slot before, by itself.
+#[derive(Debug, Parser)]
+#[command(name = "bootctl", version, after_help = AFTER, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// One JSON object on standard output instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Take DIR for the root of the machine (for tests)
+    #[arg(
+        long,
+        global = true,
+        hide = true,
+        value_name = "DIR",
+        default_value = "/"
+    )]
+    pub root: PathBuf,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the slots, what is booted and why, and what to do if something is wrong
+    ///
+    /// Reads only. Ends with 0 whatever the state is; `health` is for scripts that branch.
+    #[command(after_help = "\
+Examples:
+  bootctl status
+  bootctl status --json | jq -r .booted.slot")]
+    Status,
+
+    /// Write a bundle into the slot that is not booted
+    ///
+    /// Checks signature, product, architecture, layout, security floor, expiry, quarantine and sizes
+    /// before anything is written, then each chunk before it is written, then reads all of it back
+    /// from the disk. What the machine already has is not fetched. Run it again after any
+    /// interruption: it goes on where it stopped. Without --now the slot is staged: it is not started
+    /// until `bootctl activate`.
+    #[command(after_help = "\
+Examples:
+  bootctl install http://10.0.2.2:8000/bundle.spb
+  bootctl install --now https://updates.example.org/edge/bundle.spb
+  bootctl install /media/usb/bundle.spb
+  ssh operator@site bootctl install - < bundle.spb
+
+Refused (3) while the booted slot is not marked good, unless the other slot cannot start anyway, and
+for a bundle in quarantine (--force releases it).")]
+    Install(Install),
+
+    /// Start the staged slot at the next reboot
+    ///
+    /// Gives the slot that is not booted three tries. The booted slot stays what the machine falls
+    /// back to.
+    #[command(after_help = "\
+Examples:
+  bootctl activate && bootctl reboot
+  bootctl activate --now")]
+    Activate(Activate),
+
+    /// Mark the booted slot good, without waiting for the health gate
+    #[command(after_help = "\
+Examples:
+  bootctl mark-good
+
+The health gate of `bootctl serve` does this by itself. By hand it is for machines whose profile
+watches nothing, and for a slot that is good in spite of what the gate says.")]
+    MarkGood,
+
+    /// Go back to the other slot
+    ///
+    /// The other slot has to be one that starts. A booted slot on trial is given up and its bundle is
+    /// quarantined; a booted slot that is good stays good, the other one is preferred.
+    #[command(after_help = "\
+Examples:
+  bootctl rollback --now
+  bootctl rollback --reason \"cameras lost\"")]
+    Rollback(Rollback),
+
+    /// Show what happened: starts, installs, verdicts, with reasons, and what is in quarantine
+    #[command(after_help = "\
+Examples:
+  bootctl history
+  bootctl history --limit 100
+  bootctl history --json | jq '.events[] | select(.kind == \"given-up\")'")]
+    History(History),
+
+    /// Show what the health gate sees; ends with 0 only if the machine is healthy
+    #[command(after_help = "\
+Examples:
+  bootctl health
+  bootctl health --wait 300 && echo healthy")]
+    Health(Health),
+
+    /// Reboot in an orderly way
+    #[command(after_help = "\
+Examples:
+  bootctl reboot
+  bootctl reboot --recovery      start the recovery system once")]
+    Reboot(Reboot),
+
+    /// Check, show and apply profiles: what this machine is to be
+    #[command(subcommand)]
+    Profile(Profile),
+
+    /// The service: brings the machine up, watches its health, marks the slot good or goes back
+    ///
+    /// Started by sternpost.service. There is one of it.
+    Serve,
+
+    /// Write completions for a shell to standard output
+    #[command(after_help = "\
+Examples:
+  bootctl completions bash > /usr/share/bash-completion/completions/bootctl")]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+
+    /// Write manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// Where to
+        dir: PathBuf,
+    },
+}
+
+/// Arguments of `install`.
+#[derive(Debug, Args)]
+pub struct Install {
+    /// A bundle (.spb): a file, - for standard input, or an http:// or https:// address
+    pub source: String,
+    /// Activate it and reboot when it is in place
+    #[arg(long)]
+    pub now: bool,
+    /// Install even a bundle that is in quarantine, and release it
+    #[arg(long)]
+    pub force: bool,
+    /// Which slot; only in recovery, where none is booted
+    #[arg(long, value_enum)]
+    pub slot: Option<SlotName>,
+}
+
+/// Arguments of `activate`.
+#[derive(Debug, Args)]
+pub struct Activate {
+    /// Reboot into it at once
+    #[arg(long)]
+    pub now: bool,
+    /// Which slot; only in recovery, where none is booted
+    #[arg(long, value_enum)]
+    pub slot: Option<SlotName>,
+}
+
+/// Arguments of `rollback`.
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// Reboot into the other slot at once
+    #[arg(long)]
+    pub now: bool,
+    /// Why, for the history
+    #[arg(long, default_value = "by an operator")]
+    pub reason: String,
+}
+
+/// Arguments of `history`.
+#[derive(Debug, Args)]
+pub struct History {
+    /// The latest N events only
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+}
+
+/// Arguments of `health`.
+#[derive(Debug, Args)]
+pub struct Health {
+    /// Wait up to SECONDS for the machine to be healthy
+    #[arg(long, value_name = "SECONDS")]
+    pub wait: Option<u64>,
+}
+
+/// Arguments of `reboot`.
+#[derive(Debug, Args)]
+pub struct Reboot {
+    /// Start the recovery system, once
+    #[arg(long)]
+    pub recovery: bool,
+}
+
+/// The commands about profiles.
+#[derive(Debug, Subcommand)]
+pub enum Profile {
+    /// Say everything that is wrong with a profile, with line and column
+    #[command(after_help = "\
+Examples:
+  bootctl profile check                  the one that this machine uses
+  bootctl profile check profile.yaml")]
+    Check {
+        /// The profile; without it, the one that this machine uses
+        file: Option<PathBuf>,
+    },
+    /// Show the profile that this machine uses and what it turns into (secrets left out)
+    #[command(after_help = "\
+Examples:
+  bootctl profile show
+  bootctl profile show --json | jq .rendered.health")]
+    Show,
+    /// Write what has to be there early in the boot (sternpost-render.service)
+    Apply,
+}
+
+/// A slot on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SlotName {
+    /// Slot A
+    A,
+    /// Slot B
+    B,
+}
+
+impl From<SlotName> for boot_core::Slot {
+    fn from(name: SlotName) -> Self {
+        match name {
+            SlotName::A => Self::A,
+            SlotName::B => Self::B,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_exit_code_is_in_the_help() {
+        for (code, _) in crate::failure::CODES {
+            assert!(AFTER.contains(&format!("{}  ", code as u8)), "{code:?}");
+        }
+    }
+}

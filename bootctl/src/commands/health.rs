@@ -1,0 +1,75 @@
+//! `health`: what the gate sees, for people and for scripts.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::cli::Health;
+use crate::failure::{Code, Failure, Result};
+use crate::machine::Machine;
+use crate::output::Outcome;
+use crate::profiles;
+use crate::serve::report::{Phase, Report};
+
+/// `bootctl health`.
+pub fn health(machine: &Machine, arguments: &Health) -> Result<Outcome> {
+    let path = machine.paths().run("serve.json");
+    let boot_id = profiles::boot_id();
+    let until = Instant::now() + Duration::from_secs(arguments.wait.unwrap_or(0));
+    let report = loop {
+        let report = Report::read(&path, &boot_id);
+        let decided = report
+            .as_ref()
+            .is_some_and(|r| matches!(r.phase, Phase::Healthy | Phase::GoingBack));
+        if decided || Instant::now() >= until {
+            break report;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    };
+    let Some(report) = report else {
+        return Err(Failure::new(
+            Code::Failed,
+            "the service has not said anything in this boot",
+        )
+        .doing(format!("reading {}", path.display()))
+        .next("systemctl status sternpost.service"));
+    };
+    let healthy = report.phase == Phase::Healthy;
+    let json = json!({
+        "healthy": healthy,
+        "phase": report.phase,
+        "verdict": report.verdict,
+        "reason": report.reason,
+        "doing": report.doing,
+        "deadline_seconds": report.deadline_seconds,
+        "findings": report.findings,
+        "degraded": report.degraded,
+    });
+    let mut outcome = Outcome::new(text(&report), json);
+    if !healthy {
+        outcome.code = Some(Code::Failed);
+    }
+    Ok(outcome)
+}
+
+fn text(report: &Report) -> String {
+    let mut out = report.phase.words().to_owned();
+    if let Some(doing) = &report.doing {
+        let _ = write!(out, ": {doing}");
+    }
+    if let Some(reason) = &report.reason {
+        let _ = write!(out, ": {reason}");
+    }
+    for finding in &report.findings {
+        let mark = if finding.ok { "ok " } else { "NOT" };
+        let _ = write!(out, "\n  {mark} {}", finding.name);
+        if let Some(why) = &finding.why {
+            let _ = write!(out, ": {why}");
+        }
+    }
+    for why in &report.degraded {
+        let _ = write!(out, "\n  degraded: {why}");
+    }
+    out
+}

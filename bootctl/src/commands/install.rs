@@ -1,0 +1,83 @@
+//! `install`: opens what [`crate::install`] works on, under the lock.
+
+use boot_core::record::SlotStatus;
+use indicatif::HumanBytes;
+use serde_json::json;
+
+use super::{changes::then_reboot, control, target_slot};
+use crate::cli::Install;
+use crate::device::BlockFile;
+use crate::failure::Result;
+use crate::fallback;
+use crate::install::{self, Options, Parts};
+use crate::lock::Lock;
+use crate::machine::Machine;
+use crate::output::Outcome;
+use crate::progress::Progress;
+use crate::source;
+
+/// `bootctl install`.
+pub fn install(machine: &Machine, arguments: &Install) -> Result<Outcome> {
+    let _lock = Lock::take(
+        &machine.paths().lock(),
+        &format!("install {}", arguments.source),
+    )?;
+    machine.writable()?;
+    let slot = target_slot(machine, arguments.slot)?;
+    let mut control = control(machine, true)?;
+    let trust = fallback::trust(machine)?;
+    let mut target = parts(machine, slot, true)?;
+    // Without a slot to copy from, everything is fetched.
+    let mut other = parts(machine, slot.other(), false).ok();
+    let progress = Progress::new();
+    let mut source = source::open(&arguments.source, &progress)?;
+    let options = Options {
+        trust: &trust,
+        slot,
+        force: arguments.force,
+        scratch: machine.paths().state("scratch"),
+    };
+    let doing = format!("installing {} into slot {slot}", arguments.source);
+    let installed = install::install(
+        &mut control,
+        &mut target,
+        other.as_mut(),
+        source.as_mut(),
+        &options,
+        &progress,
+    )
+    .map_err(|e| e.doing(&doing))?;
+    let mut text = if installed.was_there {
+        format!(
+            "version {} is in slot {slot} already, complete",
+            installed.version
+        )
+    } else {
+        format!(
+            "version {} is in slot {slot}: {} fetched, {} of {} were here already",
+            installed.version,
+            HumanBytes(installed.fetched),
+            HumanBytes(installed.reused),
+            HumanBytes(installed.size),
+        )
+    };
+    if arguments.now {
+        control.activate(slot)?;
+    } else {
+        text.push_str("; start it with `bootctl activate --now`");
+    }
+    let status = if arguments.now {
+        SlotStatus::Trial
+    } else {
+        SlotStatus::Staged
+    };
+    let json = json!({"installed": installed, "status": status.name()});
+    then_reboot(machine, arguments.now, Outcome::new(text, json))
+}
+
+fn parts(machine: &Machine, slot: boot_core::Slot, write: bool) -> Result<Parts<BlockFile>> {
+    Ok(Parts {
+        boot: machine.open(slot.label_boot(), write)?,
+        root: machine.open(slot.label_root(), write)?,
+    })
+}

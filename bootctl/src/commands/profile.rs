@@ -1,0 +1,100 @@
+//! `profile check`, `show`, `apply`.
+
+use std::fmt::Write as _;
+
+use profile::Action;
+use serde_json::json;
+
+use crate::cli::Profile;
+use crate::failure::{Code, Failure, Result};
+use crate::machine::Paths;
+use crate::output::Outcome;
+use crate::profiles;
+
+/// `bootctl profile …`.
+pub fn profile(paths: &Paths, command: &Profile, real: bool) -> Result<Outcome> {
+    match command {
+        Profile::Check { file } => {
+            let path = file.clone().unwrap_or_else(|| profiles::location(paths));
+            check(paths, &path)
+        }
+        Profile::Show => show(paths),
+        Profile::Apply => {
+            let applied = profiles::apply(paths, real)?;
+            let text = match &applied.problem {
+                None => format!("{} is in force", applied.profile.display()),
+                Some(problem) => problem.clone(),
+            };
+            Ok(Outcome::new(text, json!(applied)))
+        }
+    }
+}
+
+fn check(paths: &Paths, path: &std::path::Path) -> Result<Outcome> {
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        Failure::new(Code::Profile, e).doing(format!("reading the profile {}", path.display()))
+    })?;
+    let name = path.display().to_string();
+    // Without an image (on a build host) what depends on one is not checked.
+    let parsed = match profiles::image_facts(paths) {
+        Ok(image) => profile::parse_for(&text, &name, &image),
+        Err(_) => profile::parse(&text, &name),
+    };
+    match parsed {
+        Ok(_) => Ok(Outcome::new(
+            format!("{name} is valid"),
+            json!({"file": name, "valid": true, "errors": []}),
+        )),
+        Err(diagnostics) => {
+            let colour = std::io::IsTerminal::is_terminal(&std::io::stdout());
+            let mut outcome = Outcome::new(
+                diagnostics.to_text(colour).trim_end().to_owned(),
+                json!({"file": name, "valid": false, "errors": diagnostics.errors}),
+            );
+            outcome.code = Some(Code::Profile);
+            Ok(outcome)
+        }
+    }
+}
+
+fn show(paths: &Paths) -> Result<Outcome> {
+    let chosen = profiles::choose(paths)?;
+    let rendered = &chosen.rendered;
+    let mut out = format!("# {}\n", chosen.path.display());
+    if let Some(problem) = &chosen.problem {
+        let _ = writeln!(out, "# {problem}");
+    }
+    out.push_str(chosen.text.trim_end());
+    let _ = write!(
+        out,
+        "\n\n# turns into\nhost name: {}\nfiles:\n",
+        rendered.hostname
+    );
+    for file in &rendered.files {
+        let _ = writeln!(out, "  {:04o} {}", file.mode, file.path);
+    }
+    out.push_str("bring-up:\n");
+    for action in &rendered.bring_up {
+        let _ = match action {
+            Action::Start { unit } => writeln!(out, "  start {unit}"),
+            Action::Run(step) => writeln!(out, "  {}", step.name),
+        };
+    }
+    let health = &rendered.health;
+    let _ = writeln!(out, "health, within {} s:", health.deadline.as_secs());
+    if health.units_failed {
+        out.push_str("  no unit has failed\n");
+    }
+    for unit in &health.units {
+        let _ = writeln!(out, "  unit {unit} is active");
+    }
+    for check in &health.checks {
+        let _ = writeln!(out, "  {}", check.name);
+    }
+    let json = json!({
+        "file": chosen.path,
+        "problem": chosen.problem,
+        "rendered": rendered,
+    });
+    Ok(Outcome::new(out.trim_end().to_owned(), json))
+}

@@ -1,0 +1,430 @@
+//! `status`: what runs and why, what the slots hold, what is wrong and what to do about it.
+
+use std::fmt::Write as _;
+
+use boot_core::record::{Record, SlotStatus};
+use boot_core::select::Selector;
+use boot_core::slot_header::read_header;
+use boot_core::store::CopyHealth;
+use boot_core::transition::LONG_STREAK;
+use boot_core::{Digest, Slot, Target};
+use serde_json::{Value, json};
+
+use super::{control, history::short};
+use crate::failure::Result;
+use crate::machine::{Machine, target_name};
+use crate::output::Outcome;
+use crate::profiles;
+use crate::serve::report::{Phase, Report};
+
+/// `bootctl status`.
+pub fn status(machine: &Machine) -> Result<Outcome> {
+    let facts = Facts::gather(machine)?;
+    Ok(Outcome::new(facts.text(), facts.json()))
+}
+
+/// Something that is wrong, and what to do about it.
+struct Wrong {
+    what: String,
+    next: String,
+}
+
+struct Facts<'m> {
+    machine: &'m Machine,
+    record: Option<Record>,
+    copies: [CopyHealth; 2],
+    quarantined: Vec<Digest>,
+    report: Option<Report>,
+    applied: Option<profiles::Applied>,
+    esps: Vec<(String, std::result::Result<(), String>)>,
+    headers: Vec<(Target, std::result::Result<(), String>)>,
+    state: Option<(u64, u64)>,
+    wrong: Vec<Wrong>,
+}
+
+impl<'m> Facts<'m> {
+    fn gather(machine: &'m Machine) -> Result<Self> {
+        let mut control = control(machine, false)?;
+        let loaded = control.load();
+        let quarantined = control
+            .store()
+            .quarantined()
+            .map(|q| q.into_iter().map(|e| e.digest).collect())
+            .unwrap_or_default();
+        let paths = machine.paths();
+        let esps = ["esp-a", "esp-b"]
+            .map(|label| (label.to_owned(), look_at_esp(machine, label)))
+            .into();
+        let headers = Target::ALL
+            .map(|target| {
+                let found = machine
+                    .open(target.label_boot(), false)
+                    .map_err(|e| e.what)
+                    .and_then(|mut d| read_header(&mut d).map(|_| ()).map_err(|e| e.to_string()));
+                (target, found)
+            })
+            .into();
+        let state = rustix::fs::statvfs(paths.at("/state"))
+            .ok()
+            .map(|s| (s.f_bavail * s.f_frsize, s.f_blocks * s.f_frsize));
+        let mut facts = Self {
+            machine,
+            record: loaded.record,
+            copies: loaded.copies,
+            quarantined,
+            report: Report::read(&paths.run("serve.json"), &profiles::boot_id()),
+            applied: profiles::applied(&paths),
+            esps,
+            headers,
+            state,
+            wrong: Vec::new(),
+        };
+        facts.wrong = facts.find_wrong();
+        Ok(facts)
+    }
+
+    fn booted_entry_is_good(&self) -> bool {
+        match (self.machine.slot(), &self.record) {
+            (Some(slot), Some(record)) => record.slot(slot).is_good(),
+            _ => false,
+        }
+    }
+
+    /// What the loader starts next.
+    fn next(&self) -> Option<Target> {
+        Selector::new(self.record.as_ref()?)
+            .next()
+            .map(|c| c.target)
+    }
+
+    fn find_wrong(&self) -> Vec<Wrong> {
+        let mut wrong = Vec::new();
+        let mut add = |what: String, next: &str| {
+            wrong.push(Wrong {
+                what,
+                next: next.into(),
+            })
+        };
+        if let Some(what) = self.machine.contradiction() {
+            add(
+                format!("facts contradict each other: {what}"),
+                "restart the machine; nothing is written until then",
+            );
+        }
+        for (copy, health) in self.copies.iter().enumerate() {
+            if !matches!(health, CopyHealth::Valid { .. }) {
+                add(
+                    format!("copy {copy} of the boot-state record: {health}"),
+                    "it is written again at the next change; if it comes back, the disk is failing",
+                );
+            }
+        }
+        if let Some(handover) = &self.machine.handover {
+            for rejected in &handover.rejected {
+                add(
+                    format!(
+                        "the loader did not start {}: {}",
+                        rejected.slot, rejected.reason
+                    ),
+                    "install an image into that slot: `bootctl install SOURCE`",
+                );
+            }
+            if !handover.recorded {
+                add(
+                    "the loader could not record this start".into(),
+                    "look at the disk: journalctl -k, smartctl",
+                );
+            }
+        }
+        if let Some(record) = &self.record {
+            for slot in Slot::BOTH {
+                let entry = record.slot(slot);
+                if entry.is_good() && entry.failure_streak >= LONG_STREAK {
+                    add(
+                        format!(
+                            "slot {slot} ended {} times before its userland was up",
+                            entry.failure_streak
+                        ),
+                        "`bootctl history` and the console log of those starts; check the power supply",
+                    );
+                }
+                if Target::from(slot) != self.machine.booted
+                    && entry.status() == SlotStatus::GivenUp
+                {
+                    add(
+                        format!("slot {slot} (version {}) was given up", entry.version),
+                        "`bootctl history` says why; install another version",
+                    );
+                }
+            }
+        }
+        if self.machine.booted == Target::Recovery {
+            add(
+                "the recovery system is running: no slot could be started".into(),
+                "bootctl install --slot a --now SOURCE",
+            );
+        }
+        for (label, found) in &self.esps {
+            if let Err(why) = found {
+                add(
+                    format!("{label}: {why}"),
+                    "the machine still starts from the other ESP; have the loader written again",
+                );
+            }
+        }
+        for (target, found) in &self.headers {
+            let expected = match (target.slot(), &self.record) {
+                (Some(slot), Some(record)) => record.slot(slot).contents().is_some(),
+                (None, _) => true,
+                _ => false,
+            };
+            if let (true, Err(why)) = (expected, found) {
+                add(
+                    format!("{target}: {why}"),
+                    match target {
+                        Target::Recovery => {
+                            "there is no recovery system to fall back on; write one with the installer"
+                        }
+                        _ => "install an image into that slot: `bootctl install SOURCE`",
+                    },
+                );
+            }
+        }
+        if let Some(applied) = &self.applied {
+            if let Some(problem) = &applied.problem {
+                add(
+                    problem.clone(),
+                    "`bootctl profile check` says everything that is wrong with it",
+                );
+            }
+            if let Some(why) = applied.clock.as_ref().and_then(|c| c.implausible.as_ref()) {
+                add(
+                    why.clone(),
+                    "set the clock, or give the machine a time server in its profile",
+                );
+            }
+        }
+        if let Some((free, size)) = self.state
+            && size > 0
+            && free < size / 20
+        {
+            add(
+                format!("the state filesystem is nearly full: {free} of {size} bytes are free"),
+                "remove what is not needed below /var",
+            );
+        }
+        match &self.report {
+            None => add(
+                "the service has not said anything in this boot".into(),
+                "systemctl status sternpost.service",
+            ),
+            Some(report) => {
+                for why in &report.degraded {
+                    add(
+                        format!("degraded: {why}"),
+                        "`bootctl health` shows what does not hold",
+                    );
+                }
+            }
+        }
+        wrong
+    }
+
+    /// Stretches of the boot that no watchdog covers.
+    fn uncovered(&self) -> Vec<&'static str> {
+        let mut stretches = Vec::new();
+        let firmware = self
+            .machine
+            .handover
+            .as_ref()
+            .map_or(0, |h| h.watchdog_seconds);
+        if firmware == 0 {
+            stretches.push("the loader");
+        }
+        if self.machine.boot.watchdog.is_some() {
+            stretches.push("from the kernel's start to the initrd's first line");
+        } else {
+            stretches.push("everything from the kernel's start on (no hardware watchdog was found; panics still reboot)");
+        }
+        stretches
+    }
+
+    fn slot_json(&self, slot: Slot, record: &Record) -> Value {
+        let entry = record.slot(slot);
+        json!({
+            "status": entry.status().name(),
+            "version": (!entry.version.is_empty()).then_some(entry.version),
+            "manifest": (!entry.digest.is_zero()).then_some(entry.digest),
+            "security_version": entry.security_version,
+            "priority": entry.priority,
+            "tries": entry.tries,
+            "failure_streak": entry.failure_streak,
+            "booted": self.machine.slot() == Some(slot),
+            "quarantined": self.quarantined.contains(&entry.digest),
+        })
+    }
+
+    fn json(&self) -> Value {
+        let machine = self.machine;
+        let handover = machine.handover.as_ref();
+        let record = self.record.as_ref();
+        json!({
+            "version": 1,
+            "booted": {
+                "slot": target_name(machine.booted),
+                "why": handover.map(|h| &h.why),
+                "version": machine.image.as_ref().map(|i| &i.version),
+                "manifest": machine.boot.manifest_digest,
+                "good": self.booted_entry_is_good(),
+                "recorded": handover.map(|h| h.recorded),
+                "nonce": handover.map(|h| &h.nonce),
+                "loader": handover.map(|h| &h.loader),
+                "secure_boot": handover.map(|h| h.secure_boot),
+                "rejected": handover.map(|h| &h.rejected),
+                "root_device": machine.boot.root_device,
+                "disk": machine.boot.disk,
+                "first_boot": machine.boot.first_boot,
+            },
+            "next": self.next().map(target_name),
+            "slots": record.map(|r| json!({
+                "a": self.slot_json(Slot::A, r),
+                "b": self.slot_json(Slot::B, r),
+            })),
+            "record": {
+                "sequence": record.map(|r| r.sequence),
+                "copies": self.copies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "floor": record.map(|r| r.floor),
+                "recovery_floor": record.map(|r| r.recovery_floor),
+                "one_shot": record.and_then(|r| r.one_shot).map(target_name),
+                "last_tried": record.and_then(|r| r.last_tried).map(target_name),
+            },
+            "health": self.report,
+            "watchdog": {
+                "hardware": machine.boot.watchdog,
+                "firmware_seconds": handover.map(|h| h.watchdog_seconds),
+                "uncovered": self.uncovered(),
+            },
+            "state": {
+                "check": machine.boot.state,
+                "free": self.state.map(|s| s.0),
+                "size": self.state.map(|s| s.1),
+            },
+            "esps": self.esps.iter().map(|(label, found)| {
+                (label.clone(), json!({"ok": found.is_ok(), "why": found.as_ref().err()}))
+            }).collect::<serde_json::Map<_, _>>(),
+            "headers": self.headers.iter().map(|(target, found)| {
+                (target_name(*target).to_owned(), json!({"ok": found.is_ok(), "why": found.as_ref().err()}))
+            }).collect::<serde_json::Map<_, _>>(),
+            "profile": self.applied.as_ref().map(|a| json!({"file": a.profile, "problem": a.problem})),
+            "clock": self.applied.as_ref().and_then(|a| a.clock.as_ref()),
+            "timeline": machine.boot.timeline,
+            "problems": self.wrong.iter().map(|w| json!({"what": w.what, "next": w.next})).collect::<Vec<_>>(),
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut out = String::new();
+        let machine = self.machine;
+        let version = machine
+            .image
+            .as_ref()
+            .map_or("of unknown version", |i| &i.version);
+        let product = machine.image.as_ref().map_or("", |i| &i.product);
+        let _ = write!(out, "{product} {version} runs from {}", machine.booted);
+        if let Some(handover) = &machine.handover {
+            let why = match handover.why.as_str() {
+                "priority" => "it comes first",
+                "one-shot" => "it was asked for once",
+                "last-resort" => "nothing else could be started: last resort",
+                "rebuilt" => "the boot-state record was lost and made anew",
+                "unrecorded" => "the start could not be recorded",
+                other => other,
+            };
+            let _ = write!(out, " ({why})");
+        }
+        out.push('\n');
+        if let Some(record) = &self.record {
+            out.push_str(
+                "\n        status     version           tries  streak  security  manifest\n",
+            );
+            for slot in Slot::BOTH {
+                let entry = record.slot(slot);
+                let mut notes = Vec::new();
+                if machine.slot() == Some(slot) {
+                    notes.push("booted");
+                }
+                if self.next() == Some(slot.into()) {
+                    notes.push("next");
+                }
+                if self.quarantined.contains(&entry.digest) {
+                    notes.push("quarantined");
+                }
+                let manifest = if entry.digest.is_zero() {
+                    "-".into()
+                } else {
+                    short(&entry.digest)
+                };
+                let version = if entry.version.is_empty() {
+                    "-"
+                } else {
+                    entry.version.as_str()
+                };
+                let _ = writeln!(
+                    out,
+                    "slot {slot}  {:10} {version:17} {:5}  {:6}  {:8}  {manifest:12}  {}",
+                    entry.status(),
+                    entry.tries,
+                    entry.failure_streak,
+                    entry.security_version,
+                    notes.join(", ")
+                );
+            }
+            let _ = writeln!(
+                out,
+                "security floor {}, recovery's {}",
+                record.floor, record.recovery_floor
+            );
+        } else {
+            out.push_str("the boot-state record cannot be read\n");
+        }
+        if let Some(report) = &self.report {
+            let _ = write!(out, "health: {}", report.phase.words());
+            match (&report.doing, &report.reason) {
+                (Some(doing), _) => {
+                    let _ = write!(out, ": {doing}");
+                }
+                (None, Some(reason)) if report.phase != Phase::Healthy => {
+                    let _ = write!(out, ": {reason}");
+                }
+                _ => {}
+            }
+            out.push('\n');
+        }
+        let watchdog = machine.boot.watchdog.as_deref().unwrap_or("none");
+        let _ = writeln!(
+            out,
+            "watchdog: {watchdog}; not covered: {}",
+            self.uncovered().join("; ")
+        );
+        if self.wrong.is_empty() {
+            out.push_str("nothing is wrong");
+        }
+        for wrong in &self.wrong {
+            let _ = write!(out, "\n! {}\n  next: {}", wrong.what, wrong.next);
+        }
+        out
+    }
+}
+
+/// Whether an ESP is there and holds a FAT filesystem: as much as can be told without mounting it.
+fn look_at_esp(machine: &Machine, label: &str) -> std::result::Result<(), String> {
+    use boot_core::Device as _;
+    let mut device = machine.open(label, false).map_err(|e| e.what)?;
+    let mut sector = vec![0; (device.block_size() as usize).max(512)];
+    device.read_at(0, &mut sector).map_err(|e| e.to_string())?;
+    if sector.get(510..512) == Some(&[0x55, 0xaa]) && sector.get(82..87) == Some(b"FAT32") {
+        Ok(())
+    } else {
+        Err("holds no FAT filesystem".into())
+    }
+}

@@ -1,0 +1,290 @@
+//! What `bootctl` does to the boot state, in the order in which it does it.
+//!
+//! Each function computes the new record with a transition of `boot-core`, commits it, then appends
+//! an event for people. Nothing here knows where the device comes from, so that tests and a crash
+//! simulator run the code that runs in the field. A lost event never undoes a commit.
+//!
+//! | action | writes, in this order |
+//! | --- | --- |
+//! | activate, mark good, roll back | one commit, event |
+//! | give up | quarantine entry, one commit, event |
+//! | force | quarantine entry zeroed, event |
+//!
+//! The quarantine comes before the commit that gives a slot up: after a power cut between the two,
+//! the verdict is still known, and the next boot of that slot completes it ([`Control::overdue`]).
+
+use boot_core::event::{Event, EventKind, Stage};
+use boot_core::quarantine::QuarantineEntry;
+use boot_core::record::{Record, SlotStatus};
+use boot_core::store::{BootState, CommitError, Loaded};
+use boot_core::transition::{self, RefusedBecause};
+use boot_core::{Device, Digest, Nonce, Slot, Target};
+
+use crate::failure::{Failure, Result};
+
+/// What each event says about this run.
+#[derive(Debug, Clone, Copy)]
+pub struct Context {
+    /// What is booted.
+    pub booted: Target,
+    /// Nonce of this start; zero if unknown.
+    pub nonce: Nonce,
+    /// Unix seconds; zero if unknown.
+    pub now: i64,
+}
+
+/// The boot state, opened for a change (the caller holds the lock) or for reading.
+pub struct Control<D: Device> {
+    store: BootState<D>,
+    context: Context,
+}
+
+impl<D: Device> Control<D> {
+    /// Over the `boot-state` partition.
+    pub fn new(device: D, context: Context) -> Self {
+        Self {
+            store: BootState::new(device),
+            context,
+        }
+    }
+
+    /// The store itself.
+    pub fn store(&mut self) -> &mut BootState<D> {
+        &mut self.store
+    }
+
+    /// What is booted and so on.
+    pub fn context(&self) -> Context {
+        self.context
+    }
+
+    /// Both copies.
+    pub fn load(&mut self) -> Loaded {
+        self.store.load()
+    }
+
+    /// The newest record.
+    ///
+    /// # Errors
+    /// If neither copy is valid. The loader makes a new one at the next start.
+    pub fn record(&mut self) -> Result<Record> {
+        let loaded = self.store.load();
+        let [first, second] = loaded.copies;
+        loaded.record.ok_or_else(|| {
+            Failure::failed(format!("neither copy is valid: {first}; {second}"))
+                .doing("reading the boot-state record")
+                .next(
+                    "restart the machine: the loader makes a new record from the slots that verify",
+                )
+        })
+    }
+
+    /// Computes a record from the newest and commits it; the one that is then on the disk.
+    pub fn change(
+        &mut self,
+        doing: &str,
+        transition: impl FnOnce(&Record) -> Result<Record, RefusedBecause>,
+    ) -> Result<Record> {
+        let record = self.record()?;
+        let next = transition(&record).map_err(|because| refused(because).doing(doing))?;
+        if next == record {
+            return Ok(record);
+        }
+        self.store.commit(&next).map_err(|error| {
+            let failure = Failure::failed(&error).doing(format!("{doing}: writing the boot-state record"));
+            match error {
+                CommitError::Stale { .. } => failure.next("run the command again"),
+                _ => failure.next(
+                    "the copy from before is still valid; look at the disk (journalctl -k), then run the command again",
+                ),
+            }
+        })
+    }
+
+    /// Appends an event; says so where that fails, and goes on.
+    pub fn event(&mut self, kind: EventKind, about: Option<Target>, digest: Digest, text: &str) {
+        let stage = match self.context.booted {
+            Target::Recovery => Stage::RECOVERY,
+            _ => Stage::BOOTCTL,
+        };
+        let event = Event {
+            slot: about,
+            time: self.context.now,
+            nonce: self.context.nonce,
+            digest,
+            ..Event::new(stage, kind, text)
+        };
+        if let Err(e) = self.store.append_event(&event) {
+            eprintln!("bootctl: the event \"{text}\" could not be written: {e}");
+        }
+    }
+
+    /// Makes `slot` the next one to start, on trial.
+    pub fn activate(&mut self, slot: Slot) -> Result<Record> {
+        let booted = self.context.booted;
+        let record = self.change(&format!("activating slot {slot}"), |r| {
+            transition::activate(r, slot, booted)
+        })?;
+        let entry = record.slot(slot);
+        let (digest, version) = (entry.digest, entry.version);
+        self.event(
+            EventKind::ACTIVATED,
+            Some(slot.into()),
+            digest,
+            &format!(
+                "version {version} starts next, with {} tries",
+                transition::TRIES
+            ),
+        );
+        Ok(record)
+    }
+
+    /// Marks the booted slot good, raises the floor, and releases its manifest from quarantine.
+    pub fn mark_good(&mut self, slot: Slot, digest: &Digest, why: &str) -> Result<Record> {
+        let booted = self.context.booted;
+        let before = self.record()?;
+        let record = self.change(&format!("marking slot {slot} good"), |r| {
+            transition::mark_good(r, slot, digest, booted).map(|r| transition::raise_floor(&r))
+        })?;
+        if !before.slot(slot).is_good() {
+            let version = record.slot(slot).version;
+            self.event(
+                EventKind::MARKED_GOOD,
+                Some(slot.into()),
+                *digest,
+                &format!("version {version}: {why}"),
+            );
+        }
+        if record.floor > before.floor {
+            let text = format!("from {} to {}", before.floor, record.floor);
+            self.event(EventKind::FLOOR_RAISED, None, Digest::ZERO, &text);
+        }
+        self.release(digest)?;
+        Ok(record)
+    }
+
+    /// A verdict against `slot`: quarantines its manifest and gives it up.
+    pub fn give_up(&mut self, slot: Slot, digest: &Digest, reason: &str) -> Result<Record> {
+        let now = self.context.now;
+        self.store
+            .quarantine(digest, reason, now)
+            .map_err(|e| Failure::failed(e).doing(format!("quarantining manifest {digest}")))?;
+        let record = self.change(&format!("giving up slot {slot}"), |r| {
+            transition::give_up(r, slot, digest)
+        })?;
+        self.event(EventKind::GIVEN_UP, Some(slot.into()), *digest, reason);
+        Ok(record)
+    }
+
+    /// Why the booted slot should have been given up already: it is on trial, and its manifest is
+    /// quarantined, so a verdict was spoken that did not get as far as its commit.
+    pub fn overdue(&mut self, slot: Slot) -> Result<Option<QuarantineEntry>> {
+        let record = self.record()?;
+        let entry = record.slot(slot);
+        if entry.is_good() || entry.status() == SlotStatus::Empty {
+            return Ok(None);
+        }
+        self.quarantine_entry(&entry.digest)
+    }
+
+    /// Prefers the slot beside the booted one.
+    pub fn rollback(&mut self, booted: Slot, reason: &str) -> Result<Record> {
+        let record = self.change(&format!("going back to slot {}", booted.other()), |r| {
+            transition::rollback(r, booted)
+        })?;
+        let other = record.slot(booted.other());
+        let (digest, version) = (other.digest, other.version);
+        self.event(
+            EventKind::ROLLED_BACK,
+            Some(booted.other().into()),
+            digest,
+            &format!("to version {version}: {reason}"),
+        );
+        Ok(record)
+    }
+
+    /// Userland of the good slot `slot` is up.
+    pub fn clear_streak(&mut self, slot: Slot) -> Result<Record> {
+        self.change("clearing the failure streak", |r| {
+            Ok(transition::clear_streak(r, slot))
+        })
+    }
+
+    /// What the loader starts next, once.
+    pub fn one_shot(&mut self, target: Target) -> Result<Record> {
+        let record = self.change(&format!("starting {target} once"), |r| {
+            transition::set_one_shot(r, Some(target))
+        })?;
+        self.event(
+            EventKind::ONE_SHOT,
+            Some(target),
+            Digest::ZERO,
+            "by an operator",
+        );
+        Ok(record)
+    }
+
+    /// Writes the damaged copy of the record again, if there is one and the other is valid.
+    pub fn repair(&mut self) -> Result<bool> {
+        let loaded = self.store.load();
+        let damaged = loaded
+            .copies
+            .iter()
+            .any(|c| !matches!(c, boot_core::store::CopyHealth::Valid { .. }));
+        let (true, Some(record)) = (damaged, loaded.record) else {
+            return Ok(false);
+        };
+        self.store.commit(&record).map_err(|e| {
+            Failure::failed(e).doing("writing the damaged copy of the boot-state record again")
+        })?;
+        self.event(
+            EventKind::COPY_REPAIRED,
+            None,
+            Digest::ZERO,
+            "one copy of the record was damaged",
+        );
+        Ok(true)
+    }
+
+    /// Whether a manifest is in quarantine, and why.
+    pub fn quarantine_entry(&mut self, digest: &Digest) -> Result<Option<QuarantineEntry>> {
+        self.store
+            .quarantine_entry(digest)
+            .map_err(|e| Failure::failed(e).doing("reading the quarantine ring"))
+    }
+
+    /// Releases a manifest from quarantine.
+    pub fn release(&mut self, digest: &Digest) -> Result<()> {
+        let released = self
+            .store
+            .release(digest)
+            .map_err(|e| Failure::failed(e).doing("releasing a manifest from quarantine"))?;
+        if released {
+            self.event(
+                EventKind::RELEASED,
+                None,
+                *digest,
+                "released from quarantine",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A refusal with what to do about it.
+pub fn refused(because: RefusedBecause) -> Failure {
+    let failure = Failure::refused(because);
+    match because {
+        RefusedBecause::NothingToFallBackTo(_) => failure.next(
+            "wait for the health gate, or mark the booted slot good with `bootctl mark-good`",
+        ),
+        RefusedBecause::Empty(_) => failure.next("install something into it with `bootctl install`"),
+        RefusedBecause::Status { .. } | RefusedBecause::OtherContents(_) => {
+            failure.next("`bootctl status` shows the slots")
+        }
+        RefusedBecause::BelowFloor { .. } => failure.next(
+            "the floor is what protects against old, vulnerable images; install one with a higher security version",
+        ),
+        _ => failure,
+    }
+}

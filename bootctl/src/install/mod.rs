@@ -1,0 +1,294 @@
+//! Writing a bundle into a slot: rule 4 of the design, in its order.
+//!
+//! ```text
+//!  1  front of the bundle read and verified; sizes, floor, expiry, quarantine     nothing written
+//!  2  survey: which chunks the slot, or the other one, already has                nothing written
+//!  3  slot header zeroed, flushed; one commit: the slot is empty
+//!  4  UKI, root and verity tree written in place, each chunk verified before
+//!  5  flushed; read back past the cache, every byte verified
+//!  6  manifest and keyring chain written, header last; the loader's verifier run over it
+//!  7  one commit: the slot is staged
+//! ```
+//!
+//! Killed at any point and run again, it goes on: what step 4 wrote is found by step 2. Everything
+//! runs over [`Device`] and [`Source`]; where they come from is for `commands::install`.
+
+mod head;
+mod leaves;
+mod reference;
+mod survey;
+mod verify;
+mod write;
+
+use std::path::PathBuf;
+
+use boot_core::event::EventKind;
+use boot_core::record::SlotStatus;
+use boot_core::slot_header::{self, SlotHeader};
+use boot_core::trust::Trust;
+use boot_core::{Device, Digest, Slot, Version, transition};
+use serde::Serialize;
+
+use self::head::{Head, Room};
+use self::leaves::Leaves;
+use self::reference::Reference;
+use self::survey::Survey;
+use crate::control::{Control, refused};
+use crate::failure::{Failure, Result};
+use crate::fallback;
+use crate::progress::Progress;
+use crate::source::Source;
+
+/// The two partitions of a slot.
+pub struct Parts<D> {
+    /// `boot-x`.
+    pub boot: D,
+    /// `root-x`.
+    pub root: D,
+}
+
+/// What to install by.
+pub struct Options<'a> {
+    /// Whose images may be installed.
+    pub trust: &'a Trust,
+    /// Which slot.
+    pub slot: Slot,
+    /// Release the bundle from quarantine.
+    pub force: bool,
+    /// Where a large image's leaves may be kept meanwhile.
+    pub scratch: PathBuf,
+}
+
+/// What was installed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Installed {
+    /// Where.
+    pub slot: Slot,
+    /// What.
+    pub version: Version,
+    /// Its manifest.
+    pub manifest: Digest,
+    /// True if it was there already, complete.
+    pub was_there: bool,
+    /// Bytes of frames that were fetched.
+    pub fetched: u64,
+    /// Bytes of image that the machine already had.
+    pub reused: u64,
+    /// Bytes of image altogether.
+    pub size: u64,
+}
+
+/// Installs what `source` holds into a slot, and stages it.
+///
+/// # Errors
+/// Whatever fails: before step 3 nothing has changed; after it the slot is empty for the loader, and
+/// running it again goes on.
+pub fn install<D: Device>(
+    control: &mut Control<D>,
+    target: &mut Parts<D>,
+    other: Option<&mut Parts<D>>,
+    source: &mut dyn Source,
+    options: &Options<'_>,
+    progress: &Progress,
+) -> Result<Installed> {
+    let slot = options.slot;
+    let record = control.record()?;
+    let booted = control.context().booted;
+    // Refused early, before anything is fetched.
+    transition::clear(&record, slot, booted)
+        .map_err(|because| refused(because).doing(format!("installing into slot {slot}")))?;
+
+    let room = Room {
+        boot: target.boot.size(),
+        root: target.root.size(),
+    };
+    let now = control.context().now;
+    let head = Head::read(source, options.trust, &record, room, now)?;
+    let version = head.manifest.version;
+    if let Some(entry) = control.quarantine_entry(&head.digest)?
+        && !options.force
+    {
+        return Err(Failure::refused(format!(
+            "version {version} is in quarantine: {}",
+            entry.reason
+        ))
+        .next("install another version; `bootctl install --force` takes it out of quarantine"));
+    }
+    let size = head.manifest.uki.size + head.manifest.root.as_ref().map_or(0, |r| r.data_size);
+    let mut leaves = Leaves::new(head.header.leaves_length, &options.scratch)?;
+    let upper = head.read_leaves(source, &mut leaves)?.unwrap_or_default();
+    progress.note(&format!(
+        "version {version}, signed and meant for this machine, goes into slot {slot}"
+    ));
+
+    let salt = head.manifest.root.as_ref().map(|r| &r.salt);
+    let mut reference = other.and_then(|parts| Reference::open(parts, salt));
+    let survey = survey::survey(&head, &leaves, target, reference.as_ref())?;
+    let entry = record.slot(slot);
+    let staged = entry.status() == SlotStatus::Staged && entry.digest == head.digest;
+    if staged && survey.is_complete() {
+        let intact = verify::all(&head, &leaves, &upper, target, progress).is_ok()
+            && fallback::verify(&mut target.boot, slot.into(), options.trust, &record).is_ok();
+        if intact {
+            return Ok(Installed {
+                slot,
+                version,
+                manifest: head.digest,
+                was_there: true,
+                fetched: 0,
+                reused: size,
+                size,
+            });
+        }
+    }
+
+    clear(control, target, slot, entry.contents().is_some())?;
+    let written = fill(
+        &head,
+        &leaves,
+        &upper,
+        target,
+        reference.as_mut(),
+        source,
+        survey,
+        progress,
+    );
+    let fetched = match written {
+        Ok(fetched) => fetched,
+        Err(failure) => {
+            control.event(
+                EventKind::INSTALL_FAILED,
+                Some(slot.into()),
+                head.digest,
+                &format!("version {version}: {}", failure.what),
+            );
+            return Err(failure);
+        }
+    };
+    finish(control, target, &head, options)?;
+    control.event(
+        EventKind::STAGED,
+        Some(slot.into()),
+        head.digest,
+        &format!("version {version} from {}", source.name()),
+    );
+    Ok(Installed {
+        slot,
+        version,
+        manifest: head.digest,
+        was_there: false,
+        fetched: fetched.bytes,
+        reused: size.saturating_sub(fetched.image),
+        size,
+    })
+}
+
+/// Step 3: from here on the slot holds nothing.
+fn clear<D: Device>(
+    control: &mut Control<D>,
+    target: &mut Parts<D>,
+    slot: Slot,
+    held_something: bool,
+) -> Result<()> {
+    let booted = control.context().booted;
+    slot_header::clear_header(&mut target.boot)
+        .map_err(|e| disk(e).doing(format!("clearing the header of slot {slot}")))?;
+    let before = control.record()?.slot(slot).digest;
+    control.change(&format!("emptying slot {slot}"), |r| {
+        transition::clear(r, slot, booted)
+    })?;
+    if held_something {
+        control.event(
+            EventKind::CLEARED,
+            Some(slot.into()),
+            before,
+            "for an installation",
+        );
+    }
+    Ok(())
+}
+
+/// What was fetched: bytes of frames, and of the image that they became.
+#[derive(Debug, Clone, Copy, Default)]
+struct Fetched {
+    bytes: u64,
+    image: u64,
+}
+
+/// Steps 4 and 5.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "all of one installation, passed through once"
+)]
+fn fill<D: Device>(
+    head: &Head,
+    leaves: &Leaves,
+    upper: &[u8],
+    target: &mut Parts<D>,
+    reference: Option<&mut Reference<'_, D>>,
+    source: &mut dyn Source,
+    survey: Survey,
+    progress: &Progress,
+) -> Result<Fetched> {
+    let mut writer = write::Writer::new(head, leaves, target, reference, source, progress)?;
+    let fetched = writer.all(&survey)?;
+    drop(writer);
+    write::tree(head, leaves, upper, target)?;
+    target.boot.flush().map_err(disk)?;
+    target.root.flush().map_err(disk)?;
+    if !source.ends_at(head.end())? {
+        return Err(Failure::source(format!(
+            "{} goes on after the end of the bundle: it is not the file that it should be",
+            source.name()
+        ))
+        .next(
+            "fetch the bundle again; what is in the slot is kept and will not be fetched again",
+        ));
+    }
+    verify::all(head, leaves, upper, target, progress)?;
+    Ok(fetched)
+}
+
+/// Steps 6 and 7.
+fn finish<D: Device>(
+    control: &mut Control<D>,
+    target: &mut Parts<D>,
+    head: &Head,
+    options: &Options<'_>,
+) -> Result<()> {
+    let slot = options.slot;
+    let header = SlotHeader::new(
+        slot.into(),
+        head.envelope.len(),
+        head.keyring.len(),
+        head.manifest.uki.size,
+        head.digest,
+    )
+    .ok_or_else(|| Failure::verification("manifest and keyring chain do not fit before the UKI"))?;
+    slot_header::write_parts(&mut target.boot, &header, &head.envelope, &head.keyring)
+        .map_err(|e| disk(e).doing("writing the manifest"))?;
+    slot_header::write_header(&mut target.boot, &header)
+        .map_err(|e| disk(e).doing("writing the slot header"))?;
+    let booted = control.context().booted;
+    let contents = head.manifest.slot_contents(head.digest);
+    let staged = transition::stage(&control.record()?, slot, contents, booted).map_err(refused)?;
+    fallback::verify(&mut target.boot, slot.into(), options.trust, &staged).map_err(
+        |rejected| {
+            Failure::verification(rejected)
+                .doing("reading the slot back as the loader will")
+                .next("the disk does not keep what is written to it: replace it")
+        },
+    )?;
+    control.release(&head.digest)?;
+    control.change(&format!("staging slot {slot}"), |r| {
+        transition::stage(r, slot, contents, booted)
+    })?;
+    Ok(())
+}
+
+/// A device that refused.
+fn disk(error: impl std::fmt::Display) -> Failure {
+    Failure::failed(error).next(
+        "look at the disk (journalctl -k); the running slot is untouched, and the same command goes on where it stopped",
+    )
+}

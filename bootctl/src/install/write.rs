@@ -1,0 +1,281 @@
+//! Step 4: chunks into their places, each verified before it is written.
+
+use boot_core::manifest::CHUNK_SIZE;
+use boot_core::slot_header::UKI_OFFSET;
+use boot_core::verity::{BLOCK, BlockHasher, HASH};
+use boot_core::{Device, Digest};
+
+use super::head::Head;
+use super::leaves::Leaves;
+use super::reference::Reference;
+use super::survey::{From, Survey, chunk_len};
+use super::{Fetched, Parts, disk};
+use crate::failure::{Failure, Result};
+use crate::progress::Progress;
+use crate::source::Source;
+
+/// Writes one bundle.
+pub(super) struct Writer<'a, 'r, D> {
+    head: &'a Head,
+    leaves: &'a Leaves,
+    target: &'a mut Parts<D>,
+    reference: Option<&'a mut Reference<'r, D>>,
+    source: &'a mut dyn Source,
+    progress: &'a Progress,
+    decompressor: zstd::bulk::Decompressor<'static>,
+    frame: Vec<u8>,
+    chunk: Vec<u8>,
+    fetched: Fetched,
+}
+
+impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
+    pub(super) fn new(
+        head: &'a Head,
+        leaves: &'a Leaves,
+        target: &'a mut Parts<D>,
+        reference: Option<&'a mut Reference<'r, D>>,
+        source: &'a mut dyn Source,
+        progress: &'a Progress,
+    ) -> Result<Self> {
+        let mut decompressor = zstd::bulk::Decompressor::new().map_err(Failure::failed)?;
+        decompressor
+            .window_log_max(boot_core::bundle::WINDOW_LOG_MAX)
+            .map_err(Failure::failed)?;
+        Ok(Self {
+            head,
+            leaves,
+            target,
+            reference,
+            source,
+            progress,
+            decompressor,
+            frame: Vec::new(),
+            chunk: vec![0; CHUNK_SIZE as usize],
+            fetched: Fetched::default(),
+        })
+    }
+
+    /// Writes everything that is not in place.
+    pub(super) fn all(&mut self, survey: &Survey) -> Result<Fetched> {
+        let lengths = self.head.table.lengths();
+        let to_fetch = survey
+            .chunks
+            .iter()
+            .zip(lengths)
+            .filter(|(from, _)| **from == From::Source)
+            .map(|(_, length)| u64::from(*length))
+            .sum();
+        self.progress.begin("fetching", to_fetch);
+        for (index, from) in survey.chunks.iter().enumerate() {
+            if *from == From::Source {
+                self.expect(survey, index);
+            }
+            let index = index as u32;
+            match index.checked_sub(self.head.header.uki_frames) {
+                None => self.uki_chunk(index, *from)?,
+                Some(of_root) => self.root_chunk(index, of_root.into(), *from)?,
+            }
+        }
+        self.progress.end();
+        Ok(self.fetched)
+    }
+
+    /// Tells the source how far the run of wanted frames goes that begins at `index`.
+    fn expect(&mut self, survey: &Survey, index: usize) {
+        let run = survey.chunks[index..]
+            .iter()
+            .take_while(|from| **from == From::Source)
+            .count();
+        if let Some((start, length)) = self.head.table.frame((index + run - 1) as u32) {
+            let end = self.head.header.frames_offset() + start + u64::from(length);
+            self.source.expect_until(end);
+        }
+    }
+
+    fn uki_chunk(&mut self, index: u32, from: From) -> Result<()> {
+        let at = index as usize;
+        let (len, digest) = {
+            let uki = &self.head.manifest.uki;
+            (chunk_len(uki.size, index.into()), uki.chunks[at])
+        };
+        let rounded = len.next_multiple_of(BLOCK as usize);
+        match from {
+            From::Place => return Ok(()),
+            From::Here if self.copy_uki(&digest, len, rounded) => {}
+            _ => {
+                self.fetch(index, len)?;
+                if Digest::of(&self.chunk[..len]) != digest {
+                    return Err(self.damaged(index));
+                }
+            }
+        }
+        self.chunk[len..rounded].fill(0);
+        self.target
+            .boot
+            .write_at(
+                UKI_OFFSET + u64::from(index) * CHUNK_SIZE,
+                &self.chunk[..rounded],
+            )
+            .map_err(|e| disk(e).doing("writing the UKI"))
+    }
+
+    fn copy_uki(&mut self, digest: &Digest, len: usize, rounded: usize) -> bool {
+        let Some(reference) = &mut self.reference else {
+            return false;
+        };
+        let buf = &mut self.chunk[..rounded];
+        reference
+            .find_uki(digest)
+            .is_some_and(|chunk| reference.read_uki(chunk, buf))
+            && Digest::of(&self.chunk[..len]) == *digest
+    }
+
+    fn root_chunk(&mut self, frame: u32, index: u64, from: From) -> Result<()> {
+        let Some(root) = &self.head.manifest.root else {
+            return Err(Failure::verification(
+                "the bundle has frames for a root, its manifest has none",
+            ));
+        };
+        if from == From::Place {
+            return Ok(());
+        }
+        let len = chunk_len(root.data_size, index);
+        let offset = index * CHUNK_SIZE;
+        let hasher = BlockHasher::new(&root.salt);
+        let wanted = self.leaves.get(offset / BLOCK, len / BLOCK as usize)?;
+        let here = from == From::Here && self.put_together(&hasher, offset, len, &wanted);
+        if !here {
+            self.fetch(frame, len)?;
+            if hasher.check_run(&wanted, &self.chunk[..len]).is_err() {
+                return Err(self.damaged(frame));
+            }
+        }
+        self.target
+            .root
+            .write_at(offset, &self.chunk[..len])
+            .map_err(|e| disk(e).doing("writing the root"))
+    }
+
+    /// Makes a chunk of the root from blocks of both slots; false if one of them is not what it was.
+    fn put_together(
+        &mut self,
+        hasher: &BlockHasher,
+        offset: u64,
+        len: usize,
+        wanted: &[u8],
+    ) -> bool {
+        if self
+            .target
+            .root
+            .read_at(offset, &mut self.chunk[..len])
+            .is_err()
+        {
+            return false;
+        }
+        let zero = hasher.hash(&[0; BLOCK as usize]);
+        let blocks = self.chunk[..len].chunks_exact_mut(BLOCK as usize);
+        for (block, leaf) in blocks.zip(wanted.chunks_exact(HASH)) {
+            if hasher.hash(block) == leaf {
+                continue;
+            }
+            if leaf == zero {
+                block.fill(0);
+                continue;
+            }
+            let Some(reference) = &mut self.reference else {
+                return false;
+            };
+            let copied = reference
+                .find(leaf)
+                .is_some_and(|from| reference.read_block(from, block));
+            if !copied || hasher.hash(block) != leaf {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Fetches a frame and decompresses it into the chunk.
+    fn fetch(&mut self, frame: u32, len: usize) -> Result<()> {
+        let (start, length) = self
+            .head
+            .table
+            .frame(frame)
+            .ok_or_else(|| self.damaged(frame))?;
+        if length == 0 {
+            self.chunk[..len].fill(0);
+            return Ok(());
+        }
+        self.frame.resize(length as usize, 0);
+        let begin = self.head.header.frames_offset() + start;
+        // In parts, so that the progress moves on slow lines.
+        for (part, bytes) in self.frame.chunks_mut(256 * 1024).enumerate() {
+            self.source
+                .read_exact_at(begin + (part * 256 * 1024) as u64, bytes)?;
+            self.progress.add(bytes.len() as u64);
+        }
+        self.fetched.bytes += u64::from(length);
+        self.fetched.image += len as u64;
+        match self
+            .decompressor
+            .decompress_to_buffer(&self.frame, &mut self.chunk[..len])
+        {
+            Ok(n) if n == len => Ok(()),
+            _ => Err(self.damaged(frame)),
+        }
+    }
+
+    fn damaged(&self, frame: u32) -> Failure {
+        Failure::verification(format!(
+            "frame {frame} of {} is not what was signed",
+            self.source.name()
+        ))
+        .next("it was damaged on its way, or is another bundle's: fetch it again; what is already in the slot is kept")
+    }
+}
+
+/// Writes the verity tree after the data.
+pub(super) fn tree<D: Device>(
+    head: &Head,
+    leaves: &Leaves,
+    upper: &[u8],
+    target: &mut Parts<D>,
+) -> Result<()> {
+    tree_parts(head, leaves, upper, |offset, bytes| {
+        target
+            .root
+            .write_at(offset, bytes)
+            .map_err(|e| disk(e).doing("writing the verity tree"))
+    })
+}
+
+/// Calls `each` with every part of the verity tree and its place.
+pub(super) fn tree_parts(
+    head: &Head,
+    leaves: &Leaves,
+    upper: &[u8],
+    mut each: impl FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<()> {
+    const AT_ONCE: u64 = 32 * 128;
+    let Some(root) = &head.manifest.root else {
+        return Ok(());
+    };
+    if !upper.is_empty() {
+        each(root.data_size, upper)?;
+    }
+    let blocks = root.data_blocks();
+    if blocks < 2 {
+        return Ok(());
+    }
+    let mut offset = root.data_size + upper.len() as u64;
+    let mut first = 0;
+    while first < blocks {
+        let count = AT_ONCE.min(blocks - first);
+        let mut part = leaves.get(first, count as usize)?;
+        part.resize(part.len().next_multiple_of(BLOCK as usize), 0);
+        each(offset, &part)?;
+        offset += part.len() as u64;
+        first += count;
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! The one lock: whoever changes the boot state or a slot holds it, and says who they are.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::failure::{Code, Doing, Failure, Result};
+
+/// Held until dropped; the kernel lets go of it however the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock at `path`, or fails at once with who holds it.
+    ///
+    /// `what` is written into the file for whoever comes second. The file is never removed:
+    /// two processes must never lock two different files.
+    pub fn take(path: &Path, what: &str) -> Result<Self> {
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).doing(|| format!("creating {}", dir.display()))?;
+        }
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .doing(|| format!("opening the lock {}", path.display()))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                let holder = holder.lines().next().unwrap_or_default().trim().to_owned();
+                let holder = if holder.is_empty() {
+                    "another process".to_owned()
+                } else {
+                    holder
+                };
+                return Err(Failure::new(
+                    Code::Locked,
+                    format!("{holder} holds the lock {}", path.display()),
+                )
+                .next("wait until it has ended, or end it; nothing was changed"));
+            }
+            Err(e) => {
+                return Err(Failure::failed(std::io::Error::from(e))
+                    .doing(format!("locking {}", path.display())));
+            }
+        }
+        let line = format!("bootctl {what} (process {})\n", std::process::id());
+        file.set_len(0)
+            .and_then(|()| file.seek(SeekFrom::Start(0)))
+            .and_then(|_| file.write_all(line.as_bytes()))
+            .doing(|| format!("writing the lock {}", path.display()))?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_one_is_refused_with_who_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/bootctl.lock");
+        let first = Lock::take(&path, "install http://server/bundle.spb").unwrap();
+        let refused = Lock::take(&path, "rollback").unwrap_err();
+        assert_eq!(refused.code, Code::Locked);
+        assert!(
+            refused
+                .what
+                .contains("bootctl install http://server/bundle.spb (process ")
+        );
+        drop(first);
+        Lock::take(&path, "rollback").unwrap();
+    }
+}

@@ -1,0 +1,441 @@
+//! Facts about the running machine: what the loader and the initrd agent handed over, what the
+//! image says it is, which partitions there are and which slot lies under the mounted root.
+//!
+//! Everything is found below a prefix (`/` in the field), so that a directory can stand in for a
+//! machine. Facts that contradict each other are kept as such: [`Machine::writable`] refuses then,
+//! because a slot that is taken for the other one would be overwritten while it runs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use boot_core::slot::{Slot, Target};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::device::BlockFile;
+use crate::failure::{Code, Doing, Failure, Result};
+
+/// What the initrd agent found out, in `/run/sternpost/boot.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BootFacts {
+    /// Version of this file.
+    pub version: u32,
+    /// `a`, `b` or `recovery`.
+    pub slot: String,
+    /// The whole disk.
+    #[serde(default)]
+    pub disk: String,
+    /// Device of each partition, by label.
+    pub partitions: BTreeMap<String, PathBuf>,
+    /// What is mounted as the root.
+    #[serde(default)]
+    pub root_device: Option<PathBuf>,
+    /// Digest of the booted slot's manifest.
+    #[serde(default)]
+    pub manifest_digest: Option<String>,
+    /// True on the first boot of this disk.
+    #[serde(default)]
+    pub first_boot: bool,
+    /// The hardware watchdog that was opened.
+    #[serde(default)]
+    pub watchdog: Option<String>,
+    /// How the check of `state` ended.
+    #[serde(default)]
+    pub state: serde_json::Value,
+    /// Monotonic microseconds of the steps.
+    #[serde(default)]
+    pub timeline: BTreeMap<String, serde_json::Value>,
+}
+
+/// What the loader handed over, in `/run/sternpost/handover.json`; only what is used here.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HandOver {
+    /// `a`, `b` or `recovery`.
+    pub slot: String,
+    /// Why this slot.
+    pub why: String,
+    /// The nonce of this start.
+    #[serde(default)]
+    pub nonce: String,
+    /// Whether the start was recorded on the disk.
+    #[serde(default)]
+    pub recorded: bool,
+    /// Digest of the manifest that was verified.
+    #[serde(default)]
+    pub manifest: String,
+    /// The loader's version.
+    #[serde(default)]
+    pub loader: String,
+    /// Whether Secure Boot was on.
+    #[serde(default)]
+    pub secure_boot: bool,
+    /// What the firmware watchdog was set to.
+    #[serde(default)]
+    pub watchdog_seconds: u64,
+    /// Slots that were not started, and why.
+    #[serde(default)]
+    pub rejected: Vec<Rejected>,
+}
+
+/// A slot that the loader did not start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Rejected {
+    /// `a`, `b` or `recovery`.
+    pub slot: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The machine that this runs on.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    prefix: PathBuf,
+    /// The agent's facts.
+    pub boot: BootFacts,
+    /// The loader's, where there was one.
+    pub handover: Option<HandOver>,
+    /// The image's.
+    pub image: Option<profile::ImageFacts>,
+    /// What is booted.
+    pub booted: Target,
+    contradiction: Option<String>,
+}
+
+/// Paths that everything here uses, below a prefix.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    prefix: PathBuf,
+}
+
+impl Paths {
+    /// Below `prefix`.
+    pub fn new(prefix: &Path) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    /// `path`, which is absolute, below the prefix.
+    pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.prefix.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// A file of ours that lasts until the next boot.
+    pub fn run(&self, name: &str) -> PathBuf {
+        self.at("/run/sternpost").join(name)
+    }
+
+    /// A file of ours that outlives upgrades.
+    pub fn state(&self, name: &str) -> PathBuf {
+        self.at("/state/sternpost").join(name)
+    }
+
+    /// A file of the image's.
+    pub fn image(&self, name: &str) -> PathBuf {
+        self.at("/usr/lib/sternpost").join(name)
+    }
+
+    /// The lock.
+    pub fn lock(&self) -> PathBuf {
+        self.run("bootctl.lock")
+    }
+}
+
+/// Reads a JSON file.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = fs::read(path).doing(|| format!("reading {}", path.display()))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Failure::failed(e).doing(format!("reading {}", path.display())))
+}
+
+/// Puts `bytes` at `path` so that a reader sees the old or the new ones and nothing between.
+pub fn write_whole(path: &Path, bytes: &[u8], mode: u32, sync: bool) -> std::io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(dir)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = dir.join(format!(".{name}.new"));
+    let _ = fs::remove_file(&temporary);
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&temporary)?;
+    // The umask must not decide.
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+    file.write_all(bytes)?;
+    if sync {
+        file.sync_all()?;
+    }
+    fs::rename(&temporary, path)?;
+    if sync {
+        fs::File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn target_named(name: &str) -> Option<Target> {
+    match name {
+        "a" => Some(Target::A),
+        "b" => Some(Target::B),
+        "recovery" => Some(Target::Recovery),
+        _ => None,
+    }
+}
+
+/// `a`, `b` or `recovery`, as it stands in every JSON of ours.
+pub fn target_name(target: Target) -> &'static str {
+    match target {
+        Target::A => "a",
+        Target::B => "b",
+        Target::Recovery => "recovery",
+    }
+}
+
+impl Machine {
+    /// Reads the facts below `prefix`.
+    ///
+    /// # Errors
+    /// [`Code::NotSternpost`] where there are none.
+    pub fn read(prefix: &Path) -> Result<Self> {
+        let paths = Paths::new(prefix);
+        let facts = paths.run("boot.json");
+        if !facts.exists() {
+            return Err(Failure::new(
+                Code::NotSternpost,
+                format!(
+                    "{} does not exist: Sternpost did not start this machine",
+                    facts.display()
+                ),
+            )
+            .next("run bootctl on an appliance; `imager inspect` reads disk images and bundles"));
+        }
+        let boot: BootFacts = read_json(&facts)?;
+        let booted = target_named(&boot.slot).ok_or_else(|| {
+            Failure::failed(format!(
+                "{}: unknown slot \"{}\"",
+                facts.display(),
+                boot.slot
+            ))
+        })?;
+        let handover_path = paths.run("handover.json");
+        let handover: Option<HandOver> = if handover_path.exists() {
+            Some(read_json(&handover_path)?)
+        } else {
+            None
+        };
+        let image = read_json(&paths.image("image.json")).ok();
+        let mut machine = Self {
+            prefix: prefix.to_owned(),
+            boot,
+            handover,
+            image,
+            booted,
+            contradiction: None,
+        };
+        machine.contradiction = machine.find_contradiction();
+        Ok(machine)
+    }
+
+    /// Paths on this machine.
+    pub fn paths(&self) -> Paths {
+        Paths::new(&self.prefix)
+    }
+
+    /// Whether this is a machine and not a directory that stands in for one.
+    pub fn is_real(&self) -> bool {
+        self.prefix == Path::new("/")
+    }
+
+    /// The booted slot, if it is one that has an other.
+    pub fn slot(&self) -> Option<Slot> {
+        self.booted.slot()
+    }
+
+    /// The file of the partition that is labelled `label`.
+    pub fn partition(&self, label: &str) -> Result<PathBuf> {
+        self.boot
+            .partitions
+            .get(label)
+            .map(|p| {
+                if self.prefix == Path::new("/") {
+                    p.clone()
+                } else {
+                    self.paths().at(p)
+                }
+            })
+            .ok_or_else(|| {
+                Failure::failed(format!("the disk {} has no partition {label}", self.boot.disk))
+                    .next("look at the disk with lsblk; if it is damaged, start recovery and install again")
+            })
+    }
+
+    /// Opens the partition that is labelled `label`.
+    pub fn open(&self, label: &str, write: bool) -> Result<BlockFile> {
+        let path = self.partition(label)?;
+        BlockFile::open(&path, write).map_err(|e| {
+            Failure::failed(&e)
+                .doing(format!("opening {label} ({})", path.display()))
+                .next(if e.kind() == std::io::ErrorKind::PermissionDenied {
+                    "run it as root"
+                } else {
+                    "look whether the disk is still there (lsblk, journalctl -k)"
+                })
+        })
+    }
+
+    /// Fails if what is known contradicts itself: then nothing may be written.
+    pub fn writable(&self) -> Result<()> {
+        match &self.contradiction {
+            None => Ok(()),
+            Some(what) => Err(Failure::refused(what)
+                .doing("making sure which slot is booted")
+                .next("restart the machine; if it stays so, keep /run/sternpost and report it")),
+        }
+    }
+
+    /// What the facts disagree about, for `status`.
+    pub fn contradiction(&self) -> Option<&str> {
+        self.contradiction.as_deref()
+    }
+
+    fn find_contradiction(&self) -> Option<String> {
+        if let Some(handover) = &self.handover {
+            if handover.slot != self.boot.slot {
+                return Some(format!(
+                    "the loader handed over slot \"{}\", the initrd started \"{}\"",
+                    handover.slot, self.boot.slot
+                ));
+            }
+            if let Some(digest) = &self.boot.manifest_digest
+                && !handover.manifest.is_empty()
+                && *digest != handover.manifest
+            {
+                return Some(format!(
+                    "the loader verified manifest {}, the initrd found {digest}",
+                    handover.manifest
+                ));
+            }
+        }
+        let slot = self.slot()?;
+        if self.prefix != Path::new("/") {
+            return None;
+        }
+        let device = fs::metadata("/").ok()?.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let under = partitions_under(Path::new("/sys/dev/block"), &format!("{major}:{minor}"));
+        match self.slot_of(&under) {
+            Some(found) if found == slot => None,
+            Some(found) => Some(format!(
+                "the mounted root lies on {}, the loader and the initrd say {}",
+                found.label_root(),
+                slot.label_root()
+            )),
+            None => Some(format!(
+                "the mounted root ({}) lies on neither root-a nor root-b",
+                if under.is_empty() {
+                    format!("device {major}:{minor}")
+                } else {
+                    under.join(", ")
+                }
+            )),
+        }
+    }
+
+    /// The slot that one of these kernel device names is the root partition of.
+    fn slot_of(&self, names: &[String]) -> Option<Slot> {
+        [Slot::A, Slot::B].into_iter().find(|slot| {
+            self.boot
+                .partitions
+                .get(slot.label_root())
+                .and_then(|path| fs::canonicalize(path).ok().or_else(|| Some(path.clone())))
+                .and_then(|path| path.file_name().map(|n| n.to_string_lossy().into_owned()))
+                .is_some_and(|name| names.contains(&name))
+        })
+    }
+}
+
+/// The kernel names of the devices at the bottom of device `number` (`major:minor`), found
+/// through device-mapper's `slaves` below `sysfs`.
+fn partitions_under(sysfs: &Path, number: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let Ok(start) = fs::canonicalize(sysfs.join(number)) else {
+        return found;
+    };
+    let mut open = vec![start];
+    while let Some(device) = open.pop() {
+        let below: Vec<PathBuf> = fs::read_dir(device.join("slaves"))
+            .map(|entries| {
+                entries
+                    .filter_map(|e| fs::canonicalize(e.ok()?.path()).ok())
+                    .collect()
+            })
+            .unwrap_or_default();
+        if below.is_empty() {
+            if let Some(name) = device.file_name() {
+                found.push(name.to_string_lossy().into_owned());
+            }
+        } else if found.len() < 16 {
+            open.extend(below);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn finds_the_partition_below_device_mapper() {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = dir.path();
+        let devices = sys.join("devices");
+        fs::create_dir_all(devices.join("dm-0/slaves")).unwrap();
+        fs::create_dir_all(devices.join("vda/vda7")).unwrap();
+        fs::create_dir_all(sys.join("dev/block")).unwrap();
+        symlink(devices.join("vda/vda7"), devices.join("dm-0/slaves/vda7")).unwrap();
+        symlink(devices.join("dm-0"), sys.join("dev/block/254:0")).unwrap();
+        assert_eq!(partitions_under(&sys.join("dev/block"), "254:0"), ["vda7"]);
+        assert!(partitions_under(&sys.join("dev/block"), "1:1").is_empty());
+    }
+
+    #[test]
+    fn a_machine_without_facts_is_not_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(
+            Machine::read(dir.path()).unwrap_err().code,
+            Code::NotSternpost
+        );
+    }
+
+    #[test]
+    fn contradicting_facts_forbid_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run/sternpost");
+        fs::create_dir_all(&run).unwrap();
+        fs::write(
+            run.join("boot.json"),
+            r#"{"version":1,"slot":"a","partitions":{}}"#,
+        )
+        .unwrap();
+        fs::write(
+            run.join("handover.json"),
+            r#"{"version":1,"slot":"b","why":"priority"}"#,
+        )
+        .unwrap();
+        let machine = Machine::read(dir.path()).unwrap();
+        assert_eq!(machine.writable().unwrap_err().code, Code::Refused);
+        fs::write(
+            run.join("handover.json"),
+            r#"{"version":1,"slot":"a","why":"priority"}"#,
+        )
+        .unwrap();
+        Machine::read(dir.path()).unwrap().writable().unwrap();
+    }
+}

@@ -1,0 +1,118 @@
+//! Reads the whole root of a slot against its verity leaves, past dm-verity and the page cache.
+
+use boot_core::manifest::Root;
+use boot_core::slot_header::read_slot;
+use boot_core::verity::{BLOCK, BlockHasher, Geometry, HASH, TreeBuilder};
+use boot_core::{Device, Slot, dsse, manifest};
+
+use crate::failure::{Failure, Result};
+use crate::machine::Machine;
+
+/// In the text of every failure that means: the root is not what was signed.
+pub const MISMATCH: &str = "the root is damaged";
+
+/// Hash blocks at a time, and the data blocks that they are about.
+const LEAF_BLOCKS: u64 = 8;
+
+/// Reads the root that is booted.
+pub fn booted(machine: &Machine, slot: Slot) -> Result<()> {
+    let parts = read_slot(&mut machine.open(slot.label_boot(), false)?)
+        .map_err(|e| Failure::failed(e).doing(format!("reading {}", slot.label_boot())))?;
+    // It runs, so loader and initrd have verified it; what is compared is the root with its hash.
+    let envelope = dsse::Envelope::parse(&parts.envelope).map_err(Failure::failed)?;
+    let manifest = manifest::Manifest::parse(&envelope.payload).map_err(Failure::failed)?;
+    let Some(root) = manifest.root else {
+        return Ok(());
+    };
+    check(&mut machine.open(slot.label_root(), false)?, &root)
+}
+
+/// Compares data with leaves, and leaves with the root hash.
+///
+/// # Errors
+/// [`crate::failure::Code::Verification`] at the first block that differs.
+pub fn check<D: Device>(device: &mut D, root: &Root) -> Result<()> {
+    let unreadable = |e: D::Error| Failure::verification(format!("{MISMATCH}: {e}"));
+    let (Some(geometry), hasher) = (
+        Geometry::new(root.data_blocks()),
+        BlockHasher::new(&root.salt),
+    ) else {
+        return Err(Failure::failed("the manifest's root is empty"));
+    };
+    let mut builder = TreeBuilder::new(&root.salt);
+    let mut data = vec![0; (LEAF_BLOCKS * 128 * BLOCK) as usize];
+    let mut leaves = vec![0; (LEAF_BLOCKS * BLOCK) as usize];
+    let mut first = 0;
+    while first < root.data_blocks() {
+        let blocks = (LEAF_BLOCKS * 128).min(root.data_blocks() - first);
+        let data = &mut data[..(blocks * BLOCK) as usize];
+        device.read_at(first * BLOCK, data).map_err(unreadable)?;
+        if let Some(offset) = geometry.leaves_offset() {
+            let length = (blocks as usize * HASH).next_multiple_of(BLOCK as usize);
+            device
+                .read_at(offset + first * HASH as u64, &mut leaves[..length])
+                .map_err(unreadable)?;
+            let leaves = &leaves[..blocks as usize * HASH];
+            hasher.check_run(leaves, data).map_err(|m| {
+                Failure::verification(format!(
+                    "{MISMATCH}: block {} is not what was signed",
+                    first + m.block
+                ))
+            })?;
+            builder.push(leaves);
+        } else {
+            builder.push(&hasher.hash(data));
+        }
+        first += blocks;
+    }
+    match builder.finish() {
+        Some(tree) if tree.root == root.hash => Ok(()),
+        _ => Err(Failure::verification(format!(
+            "{MISMATCH}: its verity tree is not the one that was signed"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use boot_core::test_support::MemoryDevice;
+    use boot_core::types::Salt;
+
+    #[test]
+    fn finds_a_flipped_bit_in_data_and_tree() {
+        let blocks = 1500_u64;
+        let salt = Salt([7; 32]);
+        let data: Vec<u8> = (0..blocks * BLOCK).map(|i| (i / 97) as u8).collect();
+        let mut leaves = Vec::new();
+        BlockHasher::new(&salt).append_leaves(&data, &mut leaves);
+        let mut builder = TreeBuilder::new(&salt);
+        builder.push(&leaves);
+        let tree = builder.finish().unwrap();
+        let mut bytes = data.clone();
+        bytes.extend_from_slice(&tree.to_bytes(&leaves));
+        let root = Root {
+            hash: tree.root,
+            salt,
+            data_size: blocks * BLOCK,
+            size: bytes.len() as u64,
+            chunk_size: 4 << 20,
+        };
+        let mut device = MemoryDevice::new(bytes.len() as u64, 512);
+        device.bytes.copy_from_slice(&bytes);
+        check(&mut device, &root).unwrap();
+        for at in [5, data.len() - 1, bytes.len() - 3000] {
+            device.bytes[at] ^= 1;
+            let e = check(&mut device, &root).unwrap_err();
+            assert!(e.what.starts_with(MISMATCH), "{e}");
+            device.bytes[at] ^= 1;
+        }
+        device.bad_reads = Some(0..512);
+        assert!(
+            check(&mut device, &root)
+                .unwrap_err()
+                .what
+                .starts_with(MISMATCH)
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! systemd over D-Bus.
+//!
+//! Root talks to the manager's own socket first, so that neither bringing the machine up nor
+//! rebooting it depends on a message bus being there; otherwise the system bus is used.
+
+use std::path::Path;
+use std::time::Duration;
+
+use zbus::Connection;
+use zbus::OwnedObjectPath;
+
+use crate::failure::{Doing, Failure, Result};
+
+/// The manager's own socket: root alone may use it.
+const PRIVATE: &str = "/run/systemd/private";
+/// How often to look at a job, should its signal be lost.
+const LOOK: Duration = Duration::from_secs(2);
+
+type ListedUnit = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    OwnedObjectPath,
+    u32,
+    String,
+    OwnedObjectPath,
+);
+
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
+trait Manager {
+    fn subscribe(&self) -> zbus::Result<()>;
+    fn reload(&self) -> zbus::Result<()>;
+    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    fn list_units_filtered(&self, states: &[&str]) -> zbus::Result<Vec<ListedUnit>>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn system_state(&self) -> zbus::Result<String>;
+    #[zbus(signal)]
+    fn job_removed(
+        &self,
+        id: u32,
+        job: OwnedObjectPath,
+        unit: String,
+        result: String,
+    ) -> zbus::Result<()>;
+}
+
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Unit",
+    default_service = "org.freedesktop.systemd1"
+)]
+trait Unit {
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn active_state(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn sub_state(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn load_state(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn job(&self) -> zbus::Result<(u32, OwnedObjectPath)>;
+}
+
+/// A connection to the service manager.
+#[derive(Debug, Clone)]
+pub(crate) struct Systemd {
+    connection: Connection,
+    manager: ManagerProxy<'static>,
+}
+
+impl Systemd {
+    /// Connects.
+    pub(crate) async fn connect() -> Result<Self> {
+        let connection = match Self::private(Path::new(PRIVATE)).await {
+            Ok(connection) => connection,
+            Err(private) => Connection::system().await.map_err(|bus| {
+                Failure::failed(format!("{PRIVATE}: {private}; system bus: {bus}"))
+                    .doing("connecting to systemd")
+                    .next("run it as root, on a machine whose PID 1 is systemd")
+            })?,
+        };
+        Self::over(connection).await
+    }
+
+    async fn private(path: &Path) -> std::result::Result<Connection, String> {
+        // A listening socket on this machine: it answers or refuses at once.
+        let stream = std::os::unix::net::UnixStream::connect(path).map_err(|e| e.to_string())?;
+        zbus::connection::Builder::unix_stream(stream)
+            .p2p()
+            .build()
+            .await
+            .map_err(|e| e.to_string())
+    }
+
+    async fn over(connection: Connection) -> Result<Self> {
+        let manager = ManagerProxy::new(&connection)
+            .await
+            .doing(|| "talking to systemd")?;
+        Ok(Self {
+            connection,
+            manager,
+        })
+    }
+
+    /// Has systemd read its units again, after files of units were written.
+    pub(crate) async fn reload(&self) -> Result<()> {
+        self.manager
+            .reload()
+            .await
+            .doing(|| "reloading systemd's units")
+    }
+
+    /// Starts `unit` and waits until its job is done.
+    pub(crate) async fn start(&self, unit: &str) -> Result<()> {
+        use futures_lite_next::next;
+        let doing = || format!("starting {unit}");
+        // On the private socket everyone gets the signals; on the bus one must ask.
+        let _ = self.manager.subscribe().await;
+        let mut removed = self.manager.receive_job_removed().await.doing(doing)?;
+        let job = self
+            .manager
+            .start_unit(unit, "replace")
+            .await
+            .doing(doing)?;
+        let result = loop {
+            match tokio::time::timeout(LOOK, next(&mut removed)).await {
+                Ok(Some(signal)) => {
+                    let args = signal.args().doing(doing)?;
+                    if args.job == job {
+                        break args.result.clone();
+                    }
+                }
+                Ok(None) => {
+                    return Err(Failure::failed("systemd closed the connection").doing(doing()));
+                }
+                // The signal may have come before we listened: look at the unit itself.
+                Err(_) => {
+                    let unit_now = self.unit(unit).await.doing(doing)?;
+                    if unit_now.job().await.doing(doing)?.0 == 0 {
+                        break match unit_now.active_state().await.doing(doing)?.as_str() {
+                            "failed" => "failed".to_owned(),
+                            _ => "done".to_owned(),
+                        };
+                    }
+                }
+            }
+        };
+        match result.as_str() {
+            "done" | "skipped" => Ok(()),
+            other => Err(Failure::failed(format!("its job ended with \"{other}\""))
+                .doing(doing())
+                .next(format!("journalctl -b -u {unit}"))),
+        }
+    }
+
+    async fn unit(&self, name: &str) -> zbus::Result<UnitProxy<'static>> {
+        let path = self.manager.load_unit(name).await?;
+        UnitProxy::builder(&self.connection)
+            .path(path)
+            .build()
+            .await
+    }
+
+    /// The state of a unit: `active`, `failed`, `activating (auto-restart)`, `not found`.
+    pub(crate) async fn state_of(&self, name: &str) -> Result<String> {
+        let doing = || format!("asking systemd about {name}");
+        let unit = self.unit(name).await.doing(doing)?;
+        let active = unit.active_state().await.doing(doing)?;
+        if active == "active" {
+            return Ok(active);
+        }
+        if unit.load_state().await.doing(doing)? == "not-found" {
+            return Ok("not found".into());
+        }
+        let sub = unit.sub_state().await.doing(doing)?;
+        Ok(if sub == active {
+            active
+        } else {
+            format!("{active} ({sub})")
+        })
+    }
+
+    /// Units that have failed.
+    pub(crate) async fn failed(&self) -> Result<Vec<String>> {
+        let units = self
+            .manager
+            .list_units_filtered(&["failed"])
+            .await
+            .doing(|| "asking systemd for failed units")?;
+        Ok(units.into_iter().map(|u| u.0).collect())
+    }
+
+    /// Whether the machine is going down.
+    pub(crate) async fn stopping(&self) -> bool {
+        self.manager
+            .system_state()
+            .await
+            .is_ok_and(|s| s == "stopping")
+    }
+
+    /// Begins an orderly reboot; returns at once.
+    pub(crate) async fn reboot(&self) -> Result<()> {
+        self.manager
+            .start_unit("reboot.target", "replace-irreversibly")
+            .await
+            .map(|_| ())
+            .doing(|| "asking systemd to reboot")
+    }
+}
+
+/// The one function of a stream library that is needed.
+mod futures_lite_next {
+    use std::pin::Pin;
+
+    use zbus::export::futures_core::Stream;
+
+    /// The next item of `stream`.
+    pub(super) async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+        std::future::poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
+    }
+}
