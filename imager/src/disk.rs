@@ -4,6 +4,7 @@
 //! one, `state` is as mkfs left it. The file is sparse: what is zero is not written.
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::filesystems::STATE_SIZE;
 use crate::gpt::{Partition, Table, derived_guid};
 use crate::region::Region;
 use crate::signing::Signed;
+use crate::step::Step;
 
 const MIB: u64 = 1 << 20;
 
@@ -159,6 +161,35 @@ pub fn write(parts: &Parts<'_>, out: &Path) -> Result<Table> {
     write_boot_state(region("boot-state")?, parts.system.contents())?;
     std::fs::rename(&temporary, out).with_context(what)?;
     Ok(table)
+}
+
+/// Packs a disk image: one zstd frame, all cores.
+///
+/// # Errors
+/// Reading or writing fails.
+pub fn pack(from: &Path, to: &Path, progress: &Step) -> Result<()> {
+    let what = || format!("packing {} as {}", from.display(), to.display());
+    let temporary = to.with_extension("zst.new");
+    let mut source = File::open(from).with_context(what)?;
+    progress.total(source.metadata().with_context(what)?.len());
+    let target = File::create(&temporary).with_context(what)?;
+    let mut encoder = zstd::Encoder::new(target, 9).with_context(what)?;
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    encoder
+        .multithread(u32::try_from(workers).unwrap_or(1))
+        .with_context(what)?;
+    encoder.include_checksum(true).with_context(what)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let length = source.read(&mut buffer).with_context(what)?;
+        if length == 0 {
+            break;
+        }
+        encoder.write_all(&buffer[..length]).with_context(what)?;
+        progress.advance(length as u64);
+    }
+    encoder.finish().with_context(what)?;
+    std::fs::rename(&temporary, to).with_context(what)
 }
 
 impl SlotImage {

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use boot_core::layout;
 
 use crate::arch::Architecture;
 use crate::gpt::derived_guid;
@@ -17,6 +18,22 @@ const MIB: u64 = 1 << 20;
 /// Bytes of `state` as shipped; the first boot grows it to the end of the disk.
 pub const STATE_SIZE: u64 = 256 * MIB;
 
+/// Bytes of an ESP, as the layout has it.
+fn esp_size(sector_size: u32) -> Result<u64> {
+    let any = layout::ALIGNMENT;
+    let sizes = layout::Sizes {
+        boot: any,
+        recovery: any,
+        root: any,
+        state: STATE_SIZE,
+    };
+    let plan = layout::plan(&sizes, sector_size).context("laying out the disk")?;
+    let esp = plan
+        .partition(layout::Part::EspA)
+        .context("a layout without an ESP")?;
+    Ok(esp.size)
+}
+
 /// Makes an ESP image with the loader at the removable-media path.
 ///
 /// # Errors
@@ -26,13 +43,12 @@ pub async fn make_esp(
     out: &Path,
     architecture: Architecture,
     sector_size: u32,
-    size: u64,
     loader: &Path,
     epoch: u64,
 ) -> Result<()> {
     let what = "making the ESP";
-    hole(out, size)?;
-    let mut mkfs = tools.command("mkfs.vfat");
+    hole(out, esp_size(sector_size)?)?;
+    let mut mkfs = tools.command("mkfs.vfat")?;
     mkfs.args([
         "--invariant",
         "-F",
@@ -50,7 +66,7 @@ pub async fn make_esp(
     .arg(out)
     .env("SOURCE_DATE_EPOCH", epoch.to_string());
     run(what, &mut mkfs).await?;
-    let mut mmd = tools.command("mmd");
+    let mut mmd = tools.command("mmd")?;
     mmd.arg("-i").arg(out).args(["::/EFI", "::/EFI/BOOT"]);
     run(what, mtools(&mut mmd, epoch)).await?;
     // mcopy -m keeps the file's own time, so that has to be the build's.
@@ -64,7 +80,7 @@ pub async fn make_esp(
         .and_then(|file| file.set_modified(time))
         .with_context(|| format!("setting the time of {}", staged.display()))?;
     let name = format!("::/EFI/BOOT/BOOT{}.EFI", architecture.efi().to_uppercase());
-    let mut mcopy = tools.command("mcopy");
+    let mut mcopy = tools.command("mcopy")?;
     mcopy.arg("-m").arg("-i").arg(out).arg(&staged).arg(name);
     run(what, mtools(&mut mcopy, epoch)).await?;
     std::fs::remove_file(&staged).with_context(|| format!("removing {}", staged.display()))
@@ -94,7 +110,7 @@ pub async fn make_state(tools: &Tools, out: &Path, product: &str, epoch: u64) ->
     set_mode(tree.path(), 0o755)?;
     let uuid = derived_guid(&["state", product]);
     let seed = derived_guid(&["state hash seed", product]);
-    let mut mkfs = tools.command("mkfs.ext4");
+    let mut mkfs = tools.command("mkfs.ext4")?;
     mkfs.args([
         "-q", "-F", "-b", "4096", "-i", "16384", "-m", "1", "-L", "state",
     ])

@@ -3,19 +3,24 @@
 //! The host side (what turns packages and sources into a root filesystem) is [`cache`],
 //! [`sandbox`], [`tools`], [`step`], [`recipe`], [`lock`], [`packages`], [`sources`] and [`root`].
 
+pub mod accel;
 pub mod arch;
+pub mod assemble;
 pub mod bundle;
 pub mod cache;
+pub mod commands;
 pub mod disk;
 pub mod filesystems;
 pub mod gpt;
 pub mod image_files;
 pub mod initramfs;
+pub mod inspect;
 pub mod keys;
 pub mod loader;
 pub mod lock;
 pub mod modules;
 pub mod oci;
+pub mod outputs;
 pub mod packages;
 pub mod programs;
 pub mod qemu;

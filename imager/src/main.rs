@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! `imager`: recipe to signed image and bundle.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    imager::commands::main()
+}

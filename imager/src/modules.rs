@@ -9,8 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+
+use crate::tool::run;
+use crate::tools::Tools;
 
 /// `modules.toml`.
 #[derive(Debug, Deserialize)]
@@ -178,6 +181,49 @@ pub fn select(
             aliases,
         },
     })
+}
+
+/// Reads chosen modules, unpacking those that are packed.
+///
+/// # Errors
+/// A file cannot be read, or is packed in a way that is not known.
+pub async fn read(tools: &Tools, files: &[(String, PathBuf)]) -> Result<Vec<(String, Vec<u8>)>> {
+    let work = tempfile::tempdir().context("making a directory for kernel modules")?;
+    let mut packed = Vec::new();
+    for (name, path) in files.iter().filter(|(_, path)| has_extension(path, "xz")) {
+        let copy = work.path().join(format!("{name}.ko.xz"));
+        fs::copy(path, &copy).with_context(|| format!("copying {}", path.display()))?;
+        packed.push(copy);
+    }
+    if !packed.is_empty() {
+        run(
+            "unpacking kernel modules",
+            tools.command("xz")?.arg("-d").args(&packed),
+        )
+        .await?;
+    }
+    let mut modules = Vec::new();
+    for (name, path) in files {
+        let what = || format!("reading the kernel module {}", path.display());
+        let bytes = if has_extension(path, "xz") {
+            fs::read(work.path().join(format!("{name}.ko"))).with_context(what)?
+        } else if has_extension(path, "zst") {
+            zstd::decode_all(fs::File::open(path).with_context(what)?).with_context(what)?
+        } else {
+            fs::read(path).with_context(what)?
+        };
+        ensure!(
+            bytes.starts_with(b"\x7fELF"),
+            "{} is not a kernel module",
+            path.display()
+        );
+        modules.push((name.clone(), bytes));
+    }
+    Ok(modules)
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found == extension)
 }
 
 /// A device's modalias begins with its bus; filesystems, ciphers and symbols are asked for by name.

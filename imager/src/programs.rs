@@ -122,7 +122,7 @@ impl Cargo<'_> {
     }
 
     async fn build(&self, package: &str, target: &str) -> Result<PathBuf> {
-        let mut command = self.tools.command(path_text(&self.program)?);
+        let mut command = self.tools.command_in(self.source, &self.program)?;
         command
             .args([
                 "build",
@@ -134,7 +134,6 @@ impl Cargo<'_> {
                 package,
             ])
             .args(["--target", target, "--message-format", "short"])
-            .current_dir(self.source)
             .env("CARGO_TARGET_DIR", self.target_dir)
             .env(
                 "CARGO_ENCODED_RUSTFLAGS",
@@ -230,11 +229,6 @@ impl Cargo<'_> {
         }
         Ok(flags)
     }
-}
-
-fn path_text(path: &Path) -> Result<&str> {
-    path.to_str()
-        .with_context(|| format!("{} is not valid UTF-8", path.display()))
 }
 
 fn home(variable: &str, default: &str) -> Result<PathBuf> {

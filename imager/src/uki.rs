@@ -82,7 +82,7 @@ pub async fn build(tools: &Tools, parts: &Parts<'_>, out: &Path) -> Result<()> {
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         Ok::<_, anyhow::Error>(format!("@{}", path.display()))
     };
-    let mut ukify = tools.command("ukify");
+    let mut ukify = tools.command("ukify")?;
     ukify
         .arg("build")
         .args(["--efi-arch", parts.architecture.efi()])

@@ -1,0 +1,601 @@
+//! From a recipe to everything that a build leaves behind: roots, UKIs, signed manifests, disk, bundle.
+//!
+//! ```text
+//! packages ─┬─ prepared root ──┬─ erofs ─ verity ─┬─ UKI ─ manifest ─┬─ disk.raw
+//! programs ─┴─ (keys, profile) ┘      initramfs ──┘   (signature)    └─ bundle.spb
+//! ```
+//!
+//! Whatever depends on neither the clock nor a signature is a cached step; the last two are written
+//! afresh each time, from parts that are there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use boot_core::manifest::{Build, CHUNK_SIZE, Contents, Kind, Kubernetes, Manifest, Root, Uki};
+use boot_core::{Digest, SecurityVersion, Version};
+
+use crate::arch::Architecture;
+use crate::cache::KeyBuilder;
+use crate::disk::{self, RootImage, SlotImage};
+use crate::image_files::{Identity, image_files};
+use crate::modules::ModuleList;
+use crate::programs::{self, Programs};
+use crate::recipe::{self, Recipe};
+use crate::root::{self, BuiltRoot};
+use crate::signing::Authority;
+use crate::step::Workshop;
+use crate::{bundle, filesystems, initramfs, loader, modules, uki, verity};
+
+/// What to build.
+#[derive(Debug)]
+pub struct Order {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// Version and architecture.
+    pub identity: Identity,
+    /// Who signs.
+    pub authority: Authority,
+    /// The default profile; none: the recipe's.
+    pub profile: Option<PathBuf>,
+    /// Bytes in a sector of the disk.
+    pub sector_size: u32,
+    /// zstd's level for the bundle.
+    pub bundle_level: i32,
+    /// Whether to pack the disk as well.
+    pub pack_disk: bool,
+    /// How the roots are made.
+    pub root_options: root::Options,
+    /// Seconds since 1970 after which the image is not installed any more.
+    pub expires: Option<u64>,
+    /// Where the outputs go.
+    pub out: PathBuf,
+}
+
+/// What a build made.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The system's manifest.
+    pub manifest: Manifest,
+    /// Its digest.
+    pub digest: Digest,
+    /// Names and sizes of the files in the output directory.
+    pub files: Vec<(String, u64)>,
+}
+
+/// Builds everything.
+///
+/// # Errors
+/// Any part fails; nothing half-written is left under an output's name.
+pub async fn build(workshop: &Workshop, order: &Order) -> Result<Outcome> {
+    let recipe = &order.recipe;
+    ensure!(
+        recipe.kind == recipe::Kind::System,
+        "{} describes a recovery system, which is built as a part of a system's image; build the system's recipe",
+        recipe.path.display()
+    );
+    ensure!(
+        recipe.product == order.authority.keyring.product,
+        "the recipe {} is for product `{}`, the keys are for `{}`; use that product's keys",
+        recipe.path.display(),
+        recipe.product,
+        order.authority.keyring.product
+    );
+    fs::create_dir_all(&order.out).with_context(|| format!("making {}", order.out.display()))?;
+    let architecture = order.identity.architecture;
+    let recovery = match &recipe.recovery {
+        Some(path) => Some(recovery_recipe(path, recipe)?),
+        None => None,
+    };
+    workshop.tools().await?;
+    let recovery_prepared = async {
+        match &recovery {
+            Some(recovery) => root::prepare(workshop, recovery, architecture, &order.root_options)
+                .await
+                .map(Some),
+            None => Ok(None),
+        }
+    };
+    let (programs, prepared, recovery_prepared) = tokio::try_join!(
+        programs::build(workshop, architecture),
+        root::prepare(workshop, recipe, architecture, &order.root_options),
+        recovery_prepared,
+    )?;
+    let maker = Maker {
+        workshop,
+        order,
+        programs: &programs,
+    };
+    let system = maker.system(recipe, &prepared);
+    let rescue = async {
+        match (&recovery, &recovery_prepared) {
+            (Some(recipe), Some(prepared)) => maker.recovery(recipe, prepared).await.map(Some),
+            _ => Ok(None),
+        }
+    };
+    let ((system, leaves), rescue, esp, state) =
+        tokio::try_join!(system, rescue, maker.esp(), maker.state())?;
+    maker
+        .write(&system, leaves, rescue.as_ref(), &esp, &state, &prepared)
+        .await
+}
+
+/// The recovery system belongs to the product that it is built with.
+fn recovery_recipe(path: &Path, system: &Recipe) -> Result<Recipe> {
+    let mut recovery = Recipe::load(path)?;
+    ensure!(
+        recovery.kind == recipe::Kind::Recovery,
+        "{} is named as the recovery system of {} but does not say that it is one",
+        path.display(),
+        system.path.display()
+    );
+    recovery.product.clone_from(&system.product);
+    recovery.layout.clone_from(&system.layout);
+    Ok(recovery)
+}
+
+struct Maker<'a> {
+    workshop: &'a Workshop,
+    order: &'a Order,
+    programs: &'a Programs,
+}
+
+impl Maker<'_> {
+    fn architecture(&self) -> Architecture {
+        self.order.identity.architecture
+    }
+
+    async fn finish_root(
+        &self,
+        recipe: &Recipe,
+        identity: &Identity,
+        prepared: &root::PreparedRoot,
+    ) -> Result<BuiltRoot> {
+        let trust = self
+            .order
+            .authority
+            .trust(boot_architecture(self.architecture()), &recipe.layout);
+        let own = self
+            .order
+            .profile
+            .as_deref()
+            .filter(|_| recipe.kind == recipe::Kind::System);
+        let profile = own.or(recipe.profile.as_deref());
+        let files = image_files(
+            recipe,
+            identity,
+            &prepared.kernel_version,
+            &trust,
+            profile,
+            self.programs,
+        )?;
+        prepared.finish(self.workshop, &files).await
+    }
+
+    /// The system's slot, and the leaves of its root.
+    async fn system(
+        &self,
+        recipe: &Recipe,
+        prepared: &root::PreparedRoot,
+    ) -> Result<(SlotImage, Vec<u8>)> {
+        let identity = &self.order.identity;
+        let built = self.finish_root(recipe, identity, prepared).await?;
+        let tree = self.verity(&recipe.product, &built).await?;
+        let hash = tree.root.hash.to_string();
+        let command_line = uki::command_line(
+            self.architecture(),
+            uki::Root::Verity(&hash),
+            &recipe.command_line,
+        );
+        let packed = self.initramfs(recipe, &built, &command_line, None).await?;
+        let uki = self
+            .uki(recipe, identity, &built, &command_line, &packed)
+            .await?;
+        let root = RootImage {
+            data: built.erofs.clone(),
+            tree: tree.directory.join("tree"),
+        };
+        let leaves = tree.directory.join("leaves");
+        let leaves = fs::read(&leaves).with_context(|| format!("reading {}", leaves.display()))?;
+        let image = self.sign(recipe, identity, &built, uki, Some((tree.root, root)))?;
+        Ok((image, leaves))
+    }
+
+    /// The recovery system's slot.
+    async fn recovery(&self, recipe: &Recipe, prepared: &root::PreparedRoot) -> Result<SlotImage> {
+        let identity = Identity {
+            version: recipe.version.clone(),
+            security_version: recipe.security_version,
+            ..self.order.identity.clone()
+        };
+        let built = self.finish_root(recipe, &identity, prepared).await?;
+        let command_line = uki::command_line(
+            self.architecture(),
+            uki::Root::Recovery,
+            &recipe.command_line,
+        );
+        let packed = self
+            .initramfs(recipe, &built, &command_line, Some(&built.erofs))
+            .await?;
+        let uki = self
+            .uki(recipe, &identity, &built, &command_line, &packed)
+            .await?;
+        self.sign(recipe, &identity, &built, uki, None)
+    }
+
+    async fn verity(&self, product: &str, built: &BuiltRoot) -> Result<Tree> {
+        let salt = verity::salt(product);
+        let key = KeyBuilder::new("verity-1")
+            .value("root", self.place(&built.erofs))
+            .value("salt", salt.to_string())
+            .finish();
+        let erofs = built.erofs.clone();
+        let directory = self
+            .workshop
+            .step(
+                "verity",
+                "verity tree of the root",
+                &key,
+                async |out: &Path, _| {
+                    let out = out.to_owned();
+                    let erofs = erofs.clone();
+                    blocking(move || {
+                        let hashed = verity::hash_file(&erofs, salt)?;
+                        fs::write(out.join("tree"), &hashed.tree)?;
+                        fs::write(out.join("leaves"), &hashed.leaves)?;
+                        fs::write(out.join("root.json"), serde_json::to_vec(&hashed.root)?)?;
+                        Ok(())
+                    })
+                    .await
+                },
+            )
+            .await?;
+        let root = fs::read(directory.join("root.json"))
+            .context("reading what is known of the verity tree")?;
+        Ok(Tree {
+            root: serde_json::from_slice(&root)
+                .context("reading what is known of the verity tree")?,
+            directory,
+        })
+    }
+
+    async fn initramfs(
+        &self,
+        recipe: &Recipe,
+        built: &BuiltRoot,
+        command_line: &str,
+        recovery_root: Option<&Path>,
+    ) -> Result<PathBuf> {
+        let list_path = programs::workspace()?.join("recipes/initramfs/modules.toml");
+        let mut list = ModuleList::read(&list_path)?;
+        list.always.extend(recipe.initramfs_modules.iter().cloned());
+        let chosen = modules::select(
+            &list,
+            &built.modules,
+            &built.kernel_version,
+            recovery_root.is_some(),
+        )?;
+        let index = serde_json::to_vec(&chosen.index).context("encoding modules.json")?;
+        let level = if recovery_root.is_some() { 12 } else { 19 };
+        let key = KeyBuilder::new("initramfs-1")
+            .file("agent", &self.programs.initrd)?
+            .value("command line", command_line)
+            .value("modules", &index)
+            .value("modules from", self.place(&built.modules))
+            .value(
+                "root",
+                recovery_root
+                    .map(|root| self.place(root))
+                    .unwrap_or_default(),
+            )
+            .finish();
+        let what = if recovery_root.is_some() {
+            "recovery's initramfs"
+        } else {
+            "initramfs"
+        };
+        let tools = self.workshop.tools().await?;
+        let directory = self
+            .workshop
+            .step("initramfs", what, &key, async |out: &Path, _| {
+                let modules = modules::read(tools, &chosen.files).await?;
+                let agent = fs::read(&self.programs.initrd).context("reading the initrd agent")?;
+                let index = index.clone();
+                let command_line = command_line.to_owned();
+                let root = recovery_root.map(Path::to_owned);
+                let out = out.join("initramfs.zst");
+                blocking(move || {
+                    let archive = initramfs::archive(&initramfs::Contents {
+                        agent: &agent,
+                        cmdline: &command_line,
+                        modules_json: &index,
+                        modules: &modules,
+                        recovery_root: root.as_deref(),
+                    })?;
+                    fs::write(&out, initramfs::compress(&archive, level)?)?;
+                    Ok(())
+                })
+                .await
+            })
+            .await?;
+        Ok(directory.join("initramfs.zst"))
+    }
+
+    async fn uki(
+        &self,
+        recipe: &Recipe,
+        identity: &Identity,
+        built: &BuiltRoot,
+        command_line: &str,
+        packed: &Path,
+    ) -> Result<PathBuf> {
+        let tools = self.workshop.tools().await?;
+        let stub = tools.efi_stub(self.architecture());
+        let os_release = format!(
+            "ID=sternpost\nNAME=\"{product}\"\nVERSION_ID=\"{version}\"\nPRETTY_NAME=\"{product} {version}\"\n",
+            product = recipe.product,
+            version = identity.version,
+        );
+        let key = KeyBuilder::new("uki-1")
+            .value("initramfs", self.place(packed))
+            .value("kernel", self.place(&built.kernel_image))
+            .value("kernel version", &built.kernel_version)
+            .value("command line", command_line)
+            .value("os-release", &os_release)
+            .file("stub", &stub)?
+            .value("tools", tools.identity())
+            .finish();
+        let what = format!("UKI of {} {}", recipe.name, identity.version);
+        let directory = self
+            .workshop
+            .step("uki", &what, &key, async |out: &Path, _| {
+                let parts = uki::Parts {
+                    architecture: self.architecture(),
+                    kernel: &built.kernel_image,
+                    kernel_version: &built.kernel_version,
+                    initramfs: packed,
+                    command_line,
+                    os_release: &os_release,
+                    epoch: identity.epoch,
+                };
+                uki::build(tools, &parts, &out.join("uki.efi")).await
+            })
+            .await?;
+        Ok(directory.join("uki.efi"))
+    }
+
+    fn sign(
+        &self,
+        recipe: &Recipe,
+        identity: &Identity,
+        built: &BuiltRoot,
+        uki: PathBuf,
+        root: Option<(Root, RootImage)>,
+    ) -> Result<SlotImage> {
+        let version: Version = identity
+            .version
+            .parse()
+            .with_context(|| format!("`{}` cannot be the version of an image", identity.version))?;
+        let (root, root_image) = root.unzip();
+        let manifest = Manifest {
+            format: boot_core::manifest::FORMAT,
+            product: recipe.product.clone(),
+            kind: if root.is_some() {
+                Kind::System
+            } else {
+                Kind::Recovery
+            },
+            layout: recipe.layout.clone(),
+            version,
+            security_version: SecurityVersion(identity.security_version),
+            state_epoch: recipe.state_epoch,
+            architecture: boot_architecture(identity.architecture),
+            uki: describe_uki(&uki)?,
+            root,
+            contents: Contents {
+                kernel: built.kernel_version.clone(),
+                kubernetes: recipe.kubernetes.as_ref().map(|kubernetes| Kubernetes {
+                    distribution: kubernetes.distribution.clone(),
+                    version: kubernetes.version.clone(),
+                }),
+                vm: recipe
+                    .vm
+                    .first()
+                    .cloned()
+                    .unwrap_or_else(|| "none".to_owned()),
+            },
+            build: Build {
+                time: identity.epoch,
+                tool: concat!("imager ", env!("CARGO_PKG_VERSION")).to_owned(),
+                recipe: recipe.name.clone(),
+            },
+            expires: self.order.expires,
+        };
+        let signed = self.order.authority.sign(&manifest)?;
+        Ok(SlotImage {
+            manifest,
+            signed,
+            chain: self.order.authority.chain.clone(),
+            uki,
+            root: root_image,
+        })
+    }
+
+    async fn esp(&self) -> Result<PathBuf> {
+        let architecture = self.architecture();
+        let recipe = &self.order.recipe;
+        let trust = self
+            .order
+            .authority
+            .trust(boot_architecture(architecture), &recipe.layout);
+        let program = fs::read(&self.programs.loader)
+            .with_context(|| format!("reading the loader {}", self.programs.loader.display()))?;
+        let program = loader::with_trust(program, &trust)?;
+        let sector_size = self.order.sector_size;
+        let epoch = self.order.identity.epoch;
+        let tools = self.workshop.tools().await?;
+        let key = KeyBuilder::new("esp-1")
+            .value("loader", &program)
+            .value("architecture", architecture.as_str())
+            .value("sector size", sector_size.to_string())
+            .value("time", epoch.to_string())
+            .value("tools", tools.identity())
+            .finish();
+        let directory = self
+            .workshop
+            .step("esp", "ESP with the loader", &key, async |out: &Path, _| {
+                let file = out.join("loader.efi");
+                fs::write(&file, &program)
+                    .with_context(|| format!("writing {}", file.display()))?;
+                filesystems::make_esp(
+                    tools,
+                    &out.join("esp.img"),
+                    architecture,
+                    sector_size,
+                    &file,
+                    epoch,
+                )
+                .await
+            })
+            .await?;
+        Ok(directory.join("esp.img"))
+    }
+
+    async fn state(&self) -> Result<PathBuf> {
+        let product = &self.order.recipe.product;
+        let epoch = self.order.identity.epoch;
+        let tools = self.workshop.tools().await?;
+        let key = KeyBuilder::new("state-1")
+            .value("product", product)
+            .value("time", epoch.to_string())
+            .value("tools", tools.identity())
+            .finish();
+        let directory = self
+            .workshop
+            .step("state", "state filesystem", &key, async |out: &Path, _| {
+                filesystems::make_state(tools, &out.join("state.img"), product, epoch).await
+            })
+            .await?;
+        Ok(directory.join("state.img"))
+    }
+
+    async fn write(
+        &self,
+        system: &SlotImage,
+        leaves: Vec<u8>,
+        recovery: Option<&SlotImage>,
+        esp: &Path,
+        state: &Path,
+        prepared: &root::PreparedRoot,
+    ) -> Result<Outcome> {
+        let out = &self.order.out;
+        let progress = self.workshop.progress();
+        let disk = {
+            let step = progress.start("disk image");
+            let (system, recovery) = (system.clone(), recovery.cloned());
+            let (esp, state) = (esp.to_owned(), state.to_owned());
+            let (headroom, sector_size) = (self.order.recipe.headroom, self.order.sector_size);
+            let path = out.join("disk.raw");
+            blocking(move || {
+                let parts = disk::Parts {
+                    system: &system,
+                    recovery: recovery.as_ref(),
+                    esp: &esp,
+                    state: &state,
+                    headroom,
+                    sector_size,
+                };
+                disk::write(&parts, &path)?;
+                step.done();
+                Ok(())
+            })
+        };
+        let spb = {
+            let step = progress.start("bundle");
+            let frames = self.workshop.cache().directory("frames")?;
+            let (system, path, level) = (
+                system.clone(),
+                out.join("bundle.spb"),
+                self.order.bundle_level,
+            );
+            blocking(move || {
+                bundle::write(&system, &leaves, level, &frames, &path, &step)?;
+                step.done();
+                Ok(())
+            })
+        };
+        tokio::try_join!(disk, spb)?;
+        if self.order.pack_disk {
+            let step = progress.start("packed disk image");
+            let (from, to) = (out.join("disk.raw"), out.join("disk.raw.zst"));
+            blocking(move || {
+                disk::pack(&from, &to, &step)?;
+                step.done();
+                Ok(())
+            })
+            .await?;
+        }
+        let outputs = crate::outputs::Outputs {
+            directory: out,
+            system,
+            recovery,
+            sector_size: self.order.sector_size,
+            recipe: &self.order.recipe,
+            packages: &prepared.packages,
+        };
+        let files = outputs.write()?;
+        Ok(Outcome {
+            manifest: system.manifest.clone(),
+            digest: system.signed.digest,
+            files,
+        })
+    }
+
+    /// A cached file by its place in the cache, which is named after what went into it.
+    fn place(&self, path: &Path) -> String {
+        path.strip_prefix(self.workshop.cache().path())
+            .unwrap_or(path)
+            .display()
+            .to_string()
+    }
+}
+
+struct Tree {
+    root: Root,
+    directory: PathBuf,
+}
+
+fn describe_uki(path: &Path) -> Result<Uki> {
+    let bytes = fs::read(path).with_context(|| format!("reading the UKI {}", path.display()))?;
+    let size = bytes.len() as u64;
+    let chunks = verity::in_chunks(size, |offset, length| {
+        let start = usize::try_from(offset)?;
+        let chunk = bytes
+            .get(start..start + length)
+            .context("a chunk past the end")?;
+        Ok(Digest::of(chunk))
+    })?;
+    Ok(Uki {
+        size,
+        digest: Digest::of(&bytes),
+        chunk_size: CHUNK_SIZE,
+        chunks,
+    })
+}
+
+/// Our own name for an architecture as the manifest's.
+#[must_use]
+pub fn boot_architecture(architecture: Architecture) -> boot_core::Architecture {
+    match architecture {
+        Architecture::X86_64 => boot_core::Architecture::X86_64,
+        Architecture::Aarch64 => boot_core::Architecture::Aarch64,
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .context("a worker stopped")?
+}

@@ -1,0 +1,100 @@
+//! The small files that a build leaves beside disk and bundle.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use crate::disk::SlotImage;
+use crate::lock::Package;
+use crate::recipe::Recipe;
+
+/// What is written about a build.
+#[derive(Debug)]
+pub struct Outputs<'a> {
+    /// Where.
+    pub directory: &'a Path,
+    /// The system.
+    pub system: &'a SlotImage,
+    /// The recovery system.
+    pub recovery: Option<&'a SlotImage>,
+    /// Bytes in a sector of the disk.
+    pub sector_size: u32,
+    /// The recipe.
+    pub recipe: &'a Recipe,
+    /// What is inside the system.
+    pub packages: &'a [Package],
+}
+
+impl Outputs<'_> {
+    /// Writes manifest.json (the very bytes that are signed), manifest.dsse.json, packages.json,
+    /// uki.efi and build.json; returns the names and sizes of all outputs.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(&self) -> Result<Vec<(String, u64)>> {
+        let payload = self.system.manifest.to_payload();
+        self.file("manifest.json", &payload)?;
+        self.file("manifest.dsse.json", &self.system.signed.envelope)?;
+        self.file("packages.json", &pretty(&json!(self.packages))?)?;
+        let uki = self.directory.join("uki.efi");
+        let temporary = self.directory.join("uki.efi.new");
+        fs::copy(&self.system.uki, &temporary)
+            .and_then(|_| fs::rename(&temporary, &uki))
+            .with_context(|| format!("copying the UKI to {}", uki.display()))?;
+        self.file("build.json", &pretty(&self.facts())?)?;
+        let names = [
+            "disk.raw",
+            "disk.raw.zst",
+            "bundle.spb",
+            "uki.efi",
+            "manifest.json",
+            "manifest.dsse.json",
+            "packages.json",
+            "build.json",
+        ];
+        Ok(names
+            .iter()
+            .filter_map(|name| {
+                let size = fs::metadata(self.directory.join(name)).ok()?.len();
+                Some(((*name).to_owned(), size))
+            })
+            .collect())
+    }
+
+    fn facts(&self) -> Value {
+        let image = |image: &SlotImage| {
+            json!({
+                "version": image.manifest.version,
+                "security_version": image.manifest.security_version,
+                "manifest_digest": image.signed.digest,
+                "uki_digest": image.manifest.uki.digest,
+                "root_hash": image.manifest.root.as_ref().map(|root| root.hash),
+            })
+        };
+        let manifest = &self.system.manifest;
+        json!({
+            "tool": manifest.build.tool,
+            "recipe": self.recipe.name,
+            "product": manifest.product,
+            "architecture": manifest.architecture,
+            "layout": manifest.layout,
+            "sector_size": self.sector_size,
+            "time": manifest.build.time,
+            "system": image(self.system),
+            "recovery": self.recovery.map(image),
+        })
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.directory.join(name);
+        fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+fn pretty(value: &Value) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value).context("encoding JSON")?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
