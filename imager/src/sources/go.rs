@@ -167,7 +167,8 @@ impl<'a> Go<'a> {
     /// `go` with an environment in which nothing of the host's own Go settings counts, except for
     /// where modules come from.
     async fn command(&self, network: bool) -> Result<Command> {
-        let mut command = self.workshop.tools().await?.command("go");
+        let tools = self.workshop.tools().await?;
+        let mut command = tools.command_in(&self.source.modules, "go")?;
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             let kept = matches!(
@@ -193,7 +194,6 @@ impl<'a> Go<'a> {
             .env("CGO_ENABLED", "0")
             .env("GOOS", "linux")
             .env("GOARCH", self.architecture.go())
-            .current_dir(&self.source.modules)
             .stdin(Stdio::null())
             .kill_on_drop(true);
         Ok(command)
