@@ -124,6 +124,7 @@ fn yaml_that_is_none() {
     for (text, line, part) in [
         ("", 1, "this file is empty"),
         ("# only this\n", 1, "this file is empty"),
+        ("# comment\nversion: 2 # two\n", 2, "must be 1"),
         ("version: 1\nhostname: \"edge\n", 2, "not valid YAML"),
         ("version: 1\nnetwork:\n\tdns: []\n", 3, "not valid YAML"),
         ("version: 1\nversion: 1\n", 2, "given twice"),

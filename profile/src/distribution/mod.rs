@@ -1,6 +1,7 @@
 //! Kubernetes distributions: each a folder, each behind [`Distribution`].
 
 pub mod kubeadm;
+pub(crate) mod yaml;
 
 use crate::{Action, Check, File, ImageFacts};
 

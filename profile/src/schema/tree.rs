@@ -123,7 +123,7 @@ impl<'a> Reader<'a> {
             match self.parser.next_event() {
                 None => return Ok(None),
                 Some(Ok((event, span))) => match event {
-                    Event::StreamStart | Event::Anchor(..) => {}
+                    Event::StreamStart | Event::Anchor(..) | Event::Comment(..) => {}
                     event => return Ok(Some((event, self.bytes(&span)))),
                 },
                 Some(Err(error)) => {

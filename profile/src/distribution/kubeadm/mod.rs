@@ -1,4 +1,28 @@
-//! Upstream Kubernetes, set up by kubeadm.
+//! Upstream Kubernetes, set up by kubeadm: one node that is control plane and worker.
+//!
+//! Every program that runs comes from the verified root. kubeadm writes static pods as it always does,
+//! under the names of its own images; behind all of these names is one small image (imported from the
+//! root), and each pod gets its program by a read-only mount of a single file. Nothing is pulled.
+//!
+//! ```text
+//! first boot     containerd → import → kubeadm init → addons
+//! later boots    containerd → import → kubelet
+//! new image or   containerd → import → certificates, manifests, kubelet's configuration anew
+//! new settings       → kubelet → what is kept in the cluster anew → addons
+//! ```
+//!
+//! What was done is remembered in `/etc/kubernetes/sternpost/`, beside the certificates that it is
+//! about: whatever goes back to an earlier state of `/etc/kubernetes` goes back with it.
+//!
+//! Sources: kubeadm v1beta4 (k8s.io/kubernetes cmd/kubeadm/app/apis/kubeadm/v1beta4), kubeadm's own
+//! addons (cmd/kubeadm/app/phases/addons), containerd 2 configuration version 3, CNI 1.0.
+
+mod actions;
+mod addons;
+mod config;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,20 +48,20 @@ pub struct Settings {
     /// Domain of services and pods.
     #[serde(default = "default_dns_domain")]
     pub dns_domain: ServerName,
-    /// Address under which this node serves and is known. Without it the node has one of its own,
-    /// 10.44.0.1, on the loopback interface, so that a lease that changes or a site without a
-    /// network does not stop the cluster.
-    #[serde(default = "default_node_address")]
-    pub node_address: std::net::IpAddr,
+    /// Address under which this node serves and is known; the machine must have it. Without it the
+    /// node uses 10.44.0.1, an address of its own on the loopback interface, so that neither a new
+    /// lease nor a site without a network stops the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_address: Option<IpAddr>,
     /// Further names and addresses for the API server's certificate.
     #[serde(default)]
     pub api_names: Vec<ServerName>,
     /// How pods are connected.
     #[serde(default)]
     pub cni: Cni,
-    /// Feature gates of Kubernetes.
+    /// Feature gates of Kubernetes, for the control plane, the kubelet and kube-proxy.
     #[serde(default)]
-    pub feature_gates: std::collections::BTreeMap<String, bool>,
+    pub feature_gates: BTreeMap<String, bool>,
     /// Most pods on this node.
     #[serde(default = "default_max_pods")]
     #[schemars(range(min = 10, max = 500))]
@@ -63,6 +87,9 @@ pub enum Cni {
     None,
 }
 
+/// The address of a node that was given none.
+const INTERNAL_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 44, 0, 1));
+
 fn default_cluster_name() -> ServerName {
     ServerName::literal("kubernetes")
 }
@@ -75,11 +102,14 @@ fn default_pod_cidr() -> Cidr {
 fn default_service_cidr() -> Cidr {
     Cidr::v4([10, 43, 0, 0], 16)
 }
-fn default_node_address() -> std::net::IpAddr {
-    std::net::IpAddr::from([10, 44, 0, 1])
-}
 fn default_max_pods() -> u16 {
     110
+}
+
+impl Settings {
+    fn address(&self) -> IpAddr {
+        self.node_address.unwrap_or(INTERNAL_ADDRESS)
+    }
 }
 
 impl Distribution for Settings {
@@ -87,11 +117,143 @@ impl Distribution for Settings {
         "kubeadm"
     }
 
-    fn validate(&self, _profile: &crate::Profile) -> Vec<Problem> {
-        Vec::new()
+    fn validate(&self, profile: &crate::Profile) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut wrong = |field: &str, message: String, help: Option<String>| {
+            problems.push(Problem::new(["kubernetes", field], message, help));
+        };
+        for (field, cidr, bits) in [
+            ("pod_cidr", self.pod_cidr, 8),
+            ("service_cidr", self.service_cidr, 4),
+        ] {
+            if !cidr.is_network() {
+                let help = cidr
+                    .nth(0)
+                    .map(|first| format!("the network is {first}/{}", cidr.prefix()));
+                wrong(field, format!("{cidr} is an address, not a network"), help);
+            }
+            let most = if cidr.address().is_ipv4() { 32 } else { 128 } - bits;
+            if cidr.prefix() > most {
+                wrong(
+                    field,
+                    format!("{cidr} is too small"),
+                    Some(format!("at most /{most}")),
+                );
+            }
+            // kube-apiserver refuses services with more than 20 bits; the controller manager, pods
+            // with more than 16 bits beside those of a node.
+            let least = if cidr.address().is_ipv4() { 8 } else { 48 };
+            let least = if field == "service_cidr" {
+                least + 4
+            } else {
+                least
+            };
+            let least = if cidr.address().is_ipv4() || field == "pod_cidr" {
+                least
+            } else {
+                108
+            };
+            if cidr.prefix() < least {
+                wrong(
+                    field,
+                    format!("{cidr} is larger than Kubernetes can use"),
+                    Some(format!("at least /{least}")),
+                );
+            }
+            if cidr.contains(self.address()) {
+                wrong(
+                    field,
+                    format!("{cidr} contains the node's own address {}", self.address()),
+                    None,
+                );
+            }
+            for address in profile.network.interfaces.iter().flat_map(|i| &i.addresses) {
+                if address.overlaps(&cidr) {
+                    let message = format!("{cidr} overlaps the network {address} of this machine");
+                    wrong(
+                        field,
+                        message,
+                        Some("addresses inside the cluster must be found nowhere else".into()),
+                    );
+                }
+            }
+        }
+        if self.pod_cidr.overlaps(&self.service_cidr) {
+            let message = format!(
+                "services ({}) and pods ({}) share addresses",
+                self.service_cidr, self.pod_cidr
+            );
+            wrong(
+                "service_cidr",
+                message,
+                Some("the two networks must not overlap".into()),
+            );
+        }
+        let family = self.address().is_ipv4();
+        if self.pod_cidr.address().is_ipv4() != family
+            || self.service_cidr.address().is_ipv4() != family
+        {
+            let message = format!(
+                "pods, services and the node's address ({}) must all be IPv4, or all IPv6",
+                self.address()
+            );
+            wrong("pod_cidr", message, None);
+        }
+        for gate in self.feature_gates.keys() {
+            if gate.is_empty() || !gate.bytes().all(|b| b.is_ascii_alphanumeric()) {
+                wrong(
+                    "feature_gates",
+                    "the name of a feature gate consists of letters and digits".into(),
+                    None,
+                );
+            }
+        }
+        let interfaces = &profile.network.interfaces;
+        if let Some(address) = self.node_address {
+            let fixed = interfaces
+                .iter()
+                .all(|i| i.dhcp != Some(true) && !i.addresses.is_empty());
+            let has = interfaces
+                .iter()
+                .flat_map(|i| &i.addresses)
+                .any(|a| a.address() == address);
+            if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+                wrong(
+                    "node_address",
+                    format!("{address} cannot be the address of a node"),
+                    None,
+                );
+            } else if !interfaces.is_empty() && fixed && !has {
+                let message = format!("no interface of this machine has the address {address}");
+                wrong(
+                    "node_address",
+                    message,
+                    Some("leave it out, or add it under `network`".into()),
+                );
+            }
+        }
+        problems
     }
 
-    fn render(&self, _context: &Context<'_>) -> Contribution {
-        Contribution::default()
+    fn render(&self, context: &Context<'_>) -> Contribution {
+        let version = context
+            .image
+            .kubernetes
+            .as_ref()
+            .map_or("", |k| k.version.as_str());
+        let plan = config::Plan::new(
+            self,
+            version.trim_start_matches('v'),
+            context.hostname,
+            &context.image.architecture,
+        );
+        let files = plan.files();
+        let key = plan.key(&files);
+        Contribution {
+            bring_up: actions::bring_up(self, &key),
+            units: vec!["containerd.service".into(), "kubelet.service".into()],
+            checks: actions::checks(context),
+            files,
+        }
     }
 }

@@ -1,0 +1,228 @@
+//! What is run, in which order, and how health is told.
+
+use std::net::IpAddr;
+
+use super::Settings;
+use super::config::{ADDONS, CONFIG, SOCKET};
+use crate::distribution::Context;
+use crate::schema::WorkloadKind;
+use crate::{Action, Check, Condition, Step};
+
+const KUBEADM: &str = "/usr/bin/kubeadm";
+const KUBECTL: &str = "/usr/bin/kubectl";
+const ADMIN: &str = "/etc/kubernetes/admin.conf";
+const IMAGE: &str = "/usr/lib/sternpost/kubernetes/image.tar";
+
+/// Holds the key of the configuration that the cluster was made or last brought forward with.
+/// There as soon as there is a cluster.
+const CLUSTER: &str = "/etc/kubernetes/sternpost/cluster";
+/// The same for what was applied by kubectl.
+const APPLIED: &str = "/etc/kubernetes/sternpost/addons";
+/// kubeadm's first files: there as soon as the making of a cluster has begun.
+const BEGUN: &str = "/etc/kubernetes/pki";
+
+/// As long as kubeadm itself may wait, and a little more.
+const LONG: u64 = 15 * 60;
+
+pub(super) fn bring_up(settings: &Settings, key: &str) -> Vec<Action> {
+    let exists = |path: &str| Condition::Exists { path: path.into() };
+    let missing = |path: &str| Condition::Missing { path: path.into() };
+    let differs = |path: &str| Condition::Differs {
+        path: path.into(),
+        content: key.into(),
+    };
+    let phase = |name: &str, words: &[&str]| {
+        let command = [&[KUBEADM, "init", "phase"], words, &["--config", CONFIG]].concat();
+        Step::new(name, &command).within(LONG)
+    };
+    let start = |unit: &str| Action::Start { unit: unit.into() };
+
+    let mut actions = vec![start("containerd.service")];
+    // Every time: it costs a second, and what is in the store may be older than this image.
+    actions.push(
+        Step::new(
+            "import the image of the control plane",
+            &[
+                "/usr/bin/ctr",
+                "--namespace",
+                "k8s.io",
+                "images",
+                "import",
+                "--local",
+                IMAGE,
+            ],
+        )
+        .within(180)
+        .tries(3, 2)
+        .into(),
+    );
+    if settings.node_address.is_none() {
+        actions.push(own_address(settings.address()));
+    }
+
+    let reset = [KUBEADM, "reset", "--force", "--cri-socket", SOCKET];
+    actions.push(
+        Step::new("clear a cluster that was never finished", &reset)
+            .only_if(&[missing(CLUSTER), exists(BEGUN)])
+            .within(LONG)
+            .into(),
+    );
+    let mut init = Step::new(
+        "create the cluster",
+        &[KUBEADM, "init", "--config", CONFIG, "--skip-token-print"],
+    )
+    .only_if(&[missing(CLUSTER)])
+    .within(2 * LONG)
+    .tries(3, 5)
+    .leaves(CLUSTER, key);
+    init.recover = Some(reset.map(str::to_owned).to_vec());
+    actions.push(init.into());
+
+    // Another version of Kubernetes or other settings than the cluster was left with. Before the
+    // kubelet starts: what lies on the disk.
+    let changed = [exists(CLUSTER), differs(CLUSTER)];
+    for step in [
+        Step::new(
+            "renew the certificates",
+            &[KUBEADM, "certs", "renew", "all", "--config", CONFIG],
+        )
+        .within(LONG),
+        phase("write the pod of etcd anew", &["etcd", "local"]),
+        phase(
+            "write the pods of the control plane anew",
+            &["control-plane", "all"],
+        ),
+        phase("configure the kubelet anew", &["kubelet-start"]),
+    ] {
+        actions.push(step.only_if(&changed).into());
+    }
+    actions.push(start("kubelet.service"));
+    actions.push(
+        Step::new(
+            "wait for the API server",
+            &[KUBECTL, "--kubeconfig", ADMIN, "get", "--raw", "/readyz"],
+        )
+        .within(30)
+        .tries(240, 3)
+        .into(),
+    );
+
+    // After: what is kept in the cluster.
+    for step in [
+        phase(
+            "keep the new configuration in the cluster",
+            &["upload-config", "all"],
+        ),
+        phase(
+            "bring the node's permissions forward",
+            &["bootstrap-token", "--skip-token-print"],
+        ),
+        phase("bring CoreDNS forward", &["addon", "coredns"]).leaves(CLUSTER, key),
+    ] {
+        actions.push(step.only_if(&changed).tries(3, 5).into());
+    }
+    let apply = [
+        KUBECTL,
+        "--kubeconfig",
+        ADMIN,
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--filename",
+        ADDONS,
+    ];
+    actions.push(
+        Step::new("apply kube-proxy", &apply)
+            .only_if(&[differs(APPLIED)])
+            .within(180)
+            .tries(10, 5)
+            .leaves(APPLIED, key)
+            .into(),
+    );
+    actions
+}
+
+/// The node's own address, on the loopback interface.
+fn own_address(address: IpAddr) -> Action {
+    let with_prefix = format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 });
+    Step::new(
+        "give the node its own address",
+        &[
+            "/usr/sbin/ip",
+            "address",
+            "replace",
+            &with_prefix,
+            "dev",
+            "lo",
+        ],
+    )
+    .tries(3, 1)
+    .into()
+}
+
+pub(super) fn checks(context: &Context<'_>) -> Vec<Check> {
+    let health = &context.profile.health;
+    let mut checks = vec![check(
+        "the API server is ready",
+        &["get", "--raw", "/readyz"],
+        Some("ok"),
+    )];
+    if health.node_ready.unwrap_or(true) {
+        // Ready as of this boot: what the kubelet said before the last one may still be written there.
+        checks.push(check(
+            &format!("node {} is Ready", context.hostname),
+            &[
+                "get",
+                "node",
+                context.hostname,
+                "--output",
+                r#"jsonpath={.status.nodeInfo.bootID} {.status.conditions[?(@.type=="Ready")].status}"#,
+            ],
+            Some(&format!("{} True", context.machine.boot_id)),
+        ));
+    }
+    for workload in &health.workloads {
+        let kind = match workload.kind {
+            WorkloadKind::Deployment => "deployment",
+            WorkloadKind::DaemonSet => "daemonset",
+            WorkloadKind::StatefulSet => "statefulset",
+        };
+        let (namespace, name) = (workload.namespace.as_str(), workload.name.as_str());
+        checks.push(check(
+            &format!("{kind} {namespace}/{name} is up"),
+            &[
+                "rollout",
+                "status",
+                kind,
+                name,
+                "--namespace",
+                namespace,
+                "--timeout",
+                "3s",
+            ],
+            None,
+        ));
+    }
+    checks
+}
+
+fn check(name: &str, words: &[&str], expect: Option<&str>) -> Check {
+    let command = [
+        &[
+            KUBECTL,
+            "--kubeconfig",
+            ADMIN,
+            "--cache-dir",
+            "/run/sternpost/kubectl",
+        ],
+        words,
+    ]
+    .concat();
+    Check {
+        name: name.into(),
+        command: command.into_iter().map(Into::into).collect(),
+        env: Vec::new(),
+        expect: expect.map(Into::into),
+        timeout: std::time::Duration::from_secs(30),
+    }
+}
