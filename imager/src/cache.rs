@@ -1,6 +1,33 @@
-//! The cache.
-use anyhow::{Result, bail};
+//! The cache: everything that was downloaded or made once and need not be again.
+//!
+//! ```text
+//! $XDG_CACHE_HOME/sternpost/
+//!   blobs/SHA256              downloads; what does not hash to its name is removed and fetched again
+//!   steps/KIND/KEY/           what a step made; KEY hashes everything that went in
+//!   steps/KIND/KEY.seal       what that directory consisted of when it was finished
+//!   tmp/XXXXXX/               in the making; locked by whoever makes it
+//!   locks/KIND-KEY            so that two builds do not make the same thing twice
+//!   cargo/, go/, …            directories of tools that keep a cache themselves
+//! ```
+//!
+//! An entry appears by one rename, after its content is on the disk, and counts only with a seal
+//! that agrees with it. So a build, or a deletion of the cache, may be killed at any point: what
+//! is half there is made again. What lies in `tmp` with nobody's lock on it is removed by whoever
+//! opens the cache next.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+use sha2::{Digest as _, Sha256};
+
+/// First line of a seal.
+const SEAL: &str = "sternpost seal 1";
 
 /// The cache directory.
 #[derive(Clone, Debug)]
@@ -9,47 +36,591 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Opens (and creates) the cache: `directory`, else `$STERNPOST_CACHE`, else `$XDG_CACHE_HOME/sternpost`, else `~/.cache/sternpost`.
+    /// Opens (and creates) the cache: `directory`, else `$STERNPOST_CACHE`, else
+    /// `$XDG_CACHE_HOME/sternpost`, else `~/.cache/sternpost`.
     pub fn open(directory: Option<&Path>) -> Result<Self> {
-        let _ = directory;
-        bail!("not built yet")
+        let root = match directory {
+            Some(directory) => directory.to_owned(),
+            None => default_directory()?,
+        };
+        let cannot = || {
+            format!(
+                "cannot use {} as the cache; choose another place with --cache or STERNPOST_CACHE",
+                root.display()
+            )
+        };
+        for name in ["blobs", "steps", "tmp", "locks"] {
+            fs::create_dir_all(root.join(name)).with_context(cannot)?;
+        }
+        let root = root.canonicalize().with_context(cannot)?;
+        let tag = root.join("CACHEDIR.TAG");
+        if !tag.exists() {
+            fs::write(
+                &tag,
+                "Signature: 8a477f597d28d172789f06886806bc55\n# Made by imager; may be deleted.\n",
+            )
+            .with_context(|| format!("cannot write {}", tag.display()))?;
+        }
+        let cache = Self { root };
+        cache.sweep();
+        Ok(cache)
     }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.root
     }
-    /// A directory of its own for a tool that keeps its own cache there (cargo's target, Go's builds): `NAME/`, created.
+
+    /// A directory for a tool that keeps a cache itself (cargo, Go): `NAME/`, created.
     pub fn directory(&self, name: &str) -> Result<PathBuf> {
-        let _ = name;
-        bail!("not built yet")
+        let path = self.root.join(name);
+        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(path)
     }
+
+    /// An empty directory in the cache, removed when dropped.
+    pub fn scratch(&self) -> Result<Scratch> {
+        let parent = self.directory("tmp")?;
+        let directory = tempfile::Builder::new()
+            .prefix("")
+            .tempdir_in(&parent)
+            .with_context(|| format!("cannot create a directory in {}", parent.display()))?;
+        // A mode of 0700 would hide it from the users that tools run as.
+        fs::set_permissions(
+            directory.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )?;
+        let lock = Flock::lock(
+            File::open(directory.path())?,
+            FlockArg::LockExclusiveNonblock,
+        )
+        .map_err(|(_, errno)| errno)
+        .with_context(|| format!("cannot lock {}", directory.path().display()))?;
+        Ok(Scratch {
+            directory: Some(directory),
+            _lock: lock,
+        })
+    }
+
+    /// The finished directory of `key`, if it is there and whole.
+    pub fn find(&self, kind: &str, key: &Key) -> Option<PathBuf> {
+        let entry = self.entry(kind, key);
+        let seal = fs::read_to_string(self.seal(kind, key)).ok()?;
+        if !seal_agrees(&seal, &entry) {
+            return None;
+        }
+        // Its time says when it was last of use; failing to note that harms nothing.
+        let _ = File::options()
+            .append(true)
+            .open(self.seal(kind, key))
+            .and_then(|file| file.set_modified(SystemTime::now()));
+        Some(entry)
+    }
+
+    /// Waits until nobody else makes `key`; it is ours until the lock is dropped. Blocks.
+    pub fn lock(&self, kind: &str, key: &Key) -> Result<EntryLock> {
+        let path = self.directory("locks")?.join(format!("{kind}-{key}"));
+        let file =
+            File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| errno)
+            .with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(EntryLock { _lock: lock })
+    }
+
+    /// Makes what is in `scratch` the entry of `key`. The caller holds the entry's lock.
+    pub fn commit(&self, kind: &str, key: &Key, scratch: Scratch) -> Result<PathBuf> {
+        let entry = self.entry(kind, key);
+        let seal_path = self.seal(kind, key);
+        fs::create_dir_all(entry.parent().unwrap_or(&self.root))?;
+        let seal = make_seal(scratch.path())?;
+        flush(scratch.path())?;
+        let _ = fs::remove_file(&seal_path);
+        self.discard(&entry)?;
+        fs::rename(scratch.path(), &entry)
+            .with_context(|| format!("cannot move a finished step to {}", entry.display()))?;
+        scratch.keep();
+        let mut file = tempfile::NamedTempFile::new_in(self.directory("tmp")?)?;
+        file.write_all(seal.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(&seal_path)
+            .with_context(|| format!("cannot write {}", seal_path.display()))?;
+        Ok(entry)
+    }
+
+    /// Removes an entry that turned out to be of no use (a tools tree that does not run, say).
+    pub fn forget(&self, kind: &str, key: &Key) -> Result<()> {
+        match fs::remove_file(self.seal(kind, key)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        self.discard(&self.entry(kind, key))
+    }
+
+    /// Where the blob of that SHA-256 is, or would be.
+    pub fn blob_path(&self, sha256: &str) -> PathBuf {
+        self.root.join("blobs").join(sha256)
+    }
+
+    /// The blob of that SHA-256, if it is there and whole. Reads it all.
+    pub fn blob(&self, sha256: &str) -> Option<PathBuf> {
+        let path = self.blob_path(sha256);
+        match hash_file(&path) {
+            Ok(found) if found == sha256 => {
+                let _ = File::options()
+                    .append(true)
+                    .open(&path)
+                    .and_then(|file| file.set_modified(SystemTime::now()));
+                Some(path)
+            }
+            Ok(_) => {
+                let _ = fs::remove_file(&path);
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Makes a file of `tmp` the blob `sha256`; the caller has hashed it.
+    pub fn commit_blob(&self, sha256: &str, file: tempfile::NamedTempFile) -> Result<PathBuf> {
+        let path = self.blob_path(sha256);
+        fs::create_dir_all(path.parent().unwrap_or(&self.root))?;
+        let file = file
+            .persist(&path)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+        Ok(path)
+    }
+
+    /// What is in the cache: one line a kind, with the number of entries and bytes on the disk.
+    pub fn usage(&self) -> Result<Vec<Usage>> {
+        let mut all = Vec::new();
+        for (name, path) in self.areas()? {
+            let entries = fs::read_dir(&path)?
+                .filter_map(Result::ok)
+                .filter(|e| !e.file_name().to_string_lossy().ends_with(".seal"))
+                .count() as u64;
+            all.push(Usage {
+                name,
+                entries,
+                bytes: disk_usage(&path),
+            });
+        }
+        Ok(all)
+    }
+
+    /// Removes what was not used for `age` (everything, if `None`), but nothing that is in use
+    /// at this moment. Gives the number of bytes freed.
+    pub fn prune(&self, age: Option<Duration>) -> Result<u64> {
+        let limit = age.and_then(|age| SystemTime::now().checked_sub(age));
+        let old = |path: &Path| match (limit, path.metadata().and_then(|m| m.modified())) {
+            (None, _) => true,
+            (Some(limit), Ok(time)) => time < limit,
+            (Some(_), Err(_)) => true,
+        };
+        let mut freed = 0;
+        for (name, area) in self.areas()? {
+            if let Some(kind) = name.strip_prefix("steps/") {
+                for entry in fs::read_dir(&area)?.filter_map(Result::ok) {
+                    let path = entry.path();
+                    let file_name = entry.file_name().to_string_lossy().into_owned();
+                    if file_name.ends_with(".seal") || !old(&path.with_extension("seal")) {
+                        continue;
+                    }
+                    let key = Key(file_name);
+                    let lock_path = self.root.join("locks").join(format!("{kind}-{key}"));
+                    let Ok(_lock) =
+                        Flock::lock(File::create(&lock_path)?, FlockArg::LockExclusiveNonblock)
+                    else {
+                        continue;
+                    };
+                    freed += disk_usage(&path);
+                    self.forget(kind, &key)?;
+                    let _ = fs::remove_file(lock_path);
+                }
+            } else if name == "blobs" {
+                for entry in fs::read_dir(&area)?.filter_map(Result::ok) {
+                    if old(&entry.path()) {
+                        freed += disk_usage(&entry.path());
+                        fs::remove_file(entry.path())?;
+                    }
+                }
+            } else if limit.is_none() {
+                freed += disk_usage(&area);
+                self.discard(&area)?;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// The kinds of entries: name and directory.
+    fn areas(&self) -> Result<Vec<(String, PathBuf)>> {
+        let mut areas = Vec::new();
+        for entry in fs::read_dir(&self.root)?.filter_map(Result::ok) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !entry.path().is_dir() || ["tmp", "locks"].contains(&name.as_str()) {
+                continue;
+            }
+            if name == "steps" {
+                for kind in fs::read_dir(entry.path())?.filter_map(Result::ok) {
+                    let kind_name = kind.file_name().to_string_lossy().into_owned();
+                    areas.push((format!("steps/{kind_name}"), kind.path()));
+                }
+            } else {
+                areas.push((name, entry.path()));
+            }
+        }
+        areas.sort();
+        Ok(areas)
+    }
+
+    fn entry(&self, kind: &str, key: &Key) -> PathBuf {
+        self.root.join("steps").join(kind).join(&key.0)
+    }
+
+    fn seal(&self, kind: &str, key: &Key) -> PathBuf {
+        self.entry(kind, key).with_extension("seal")
+    }
+
+    /// Removes a directory: first out of the way, so that nobody meets half of it.
+    fn discard(&self, path: &Path) -> Result<()> {
+        if !path.exists() {
+            return Ok(());
+        }
+        let scratch = self.scratch()?;
+        fs::rename(path, scratch.path().join("discarded"))
+            .with_context(|| format!("cannot remove {}", path.display()))?;
+        Ok(())
+    }
+
+    /// Removes what earlier builds left behind in `tmp`.
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(self.root.join("tmp")) else {
+            return;
+        };
+        for entry in entries.filter_map(Result::ok) {
+            let path = entry.path();
+            let young = path
+                .metadata()
+                .and_then(|m| m.modified())
+                .is_ok_and(|t| t.elapsed().unwrap_or_default() < Duration::from_secs(60));
+            let Ok(file) = File::open(&path) else {
+                continue;
+            };
+            // Between its creation and its lock a directory is young.
+            if young || Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err() {
+                continue;
+            }
+            let _ = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else if path.metadata().is_ok_and(|m| {
+                m.modified()
+                    .is_ok_and(|t| t.elapsed().unwrap_or_default() > Duration::from_secs(86400))
+            }) {
+                fs::remove_file(&path)
+            } else {
+                Ok(())
+            };
+        }
+    }
+}
+
+/// One kind of thing in the cache, as `imager cache` lists it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Usage {
+    /// Its folder, relative to the cache.
+    pub name: String,
+    /// How many.
+    pub entries: u64,
+    /// How much of the disk they take.
+    pub bytes: u64,
+}
+
+/// A directory in the making, see [`Cache::scratch`].
+#[derive(Debug)]
+pub struct Scratch {
+    directory: Option<tempfile::TempDir>,
+    _lock: Flock<File>,
+}
+
+impl Scratch {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.directory
+            .as_ref()
+            .map_or(Path::new(""), tempfile::TempDir::path)
+    }
+
+    fn keep(mut self) {
+        if let Some(directory) = self.directory.take() {
+            let _ = directory.keep();
+        }
+    }
+}
+
+/// Held while an entry is being made, see [`Cache::lock`].
+#[derive(Debug)]
+pub struct EntryLock {
+    _lock: Flock<File>,
 }
 
 /// The hash of everything that goes into a step; equal keys mean equal results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key(String);
 
-/// Collects what a [`Key`] is made of.
-pub struct KeyBuilder(sha2::Sha256);
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Collects what a [`Key`] is made of. Every part is hashed with its length, so that parts
+/// cannot run into each other.
+#[derive(Clone)]
+pub struct KeyBuilder(Sha256);
 
 impl KeyBuilder {
-    /// `kind` names the step and its version: raise the version when the step's code changes what it makes.
+    /// `kind` names the step and its version: raise the version when the step's code changes
+    /// what it makes.
     pub fn new(kind: &str) -> Self {
-        let _ = kind;
-        Self(Default::default())
+        Self(Sha256::new()).value("kind", kind)
     }
+
     /// Adds a named value.
-    pub fn value(self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        let _ = (name, value);
+    pub fn value(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        for part in [name.as_bytes(), value.as_ref()] {
+            self.0.update((part.len() as u64).to_le_bytes());
+            self.0.update(part);
+        }
         self
     }
-    /// Adds the content of a file (hashed).
+
+    /// Adds the content of a file (hashed), not its path.
     pub fn file(self, name: &str, path: &Path) -> Result<Self> {
-        let _ = (name, path);
-        Ok(self)
+        let hash = hash_file(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(self.value(name, hash))
     }
+
     /// The key.
     pub fn finish(self) -> Key {
-        Key(String::new())
+        Key(hex::encode(self.0.finalize()))
+    }
+}
+
+/// SHA-256 of a file, hexadecimal.
+pub fn hash_file(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex::encode(hash.finalize())),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+/// SHA-256 of bytes, hexadecimal.
+pub fn hash_bytes(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+fn default_directory() -> Result<PathBuf> {
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
+    if let Some(path) = set("STERNPOST_CACHE") {
+        return Ok(path);
+    }
+    if let Some(path) = set("XDG_CACHE_HOME").filter(|path| path.is_absolute()) {
+        return Ok(path.join("sternpost"));
+    }
+    match set("HOME") {
+        Some(home) => Ok(home.join(".cache/sternpost")),
+        None => bail!(
+            "no place for the cache: none of STERNPOST_CACHE, XDG_CACHE_HOME and HOME is set; use --cache"
+        ),
+    }
+}
+
+/// What a directory consists of: each directory's time (which changes with every name that is
+/// added or removed) and the sizes of the files at the top.
+fn make_seal(root: &Path) -> Result<String> {
+    let mut seal = format!("{SEAL}\n");
+    let mut pending = vec![PathBuf::new()];
+    while let Some(relative) = pending.pop() {
+        let directory = root.join(&relative);
+        for entry in fs::read_dir(&directory)
+            .with_context(|| format!("cannot read {}", directory.display()))?
+        {
+            let entry = entry?;
+            let meta = entry.path().symlink_metadata()?;
+            let path = relative.join(entry.file_name());
+            if meta.is_dir() {
+                pending.push(path);
+            } else if relative.as_os_str().is_empty() && meta.is_file() {
+                writeln!(seal, "file {} {}", meta.len(), path.display())?;
+            }
+        }
+        let meta = directory.metadata()?;
+        // The top directory's own time survives the rename that commits it.
+        writeln!(
+            seal,
+            "directory {}.{:09} {}",
+            meta.mtime(),
+            meta.mtime_nsec(),
+            relative.display()
+        )?;
+    }
+    seal.push_str("end\n");
+    Ok(seal)
+}
+
+fn seal_agrees(seal: &str, root: &Path) -> bool {
+    let mut lines = seal.lines();
+    if lines.next() != Some(SEAL) || !seal.ends_with("\nend\n") {
+        return false;
+    }
+    lines.filter(|line| *line != "end").all(|line| {
+        let mut words = line.splitn(3, ' ');
+        let (Some(kind), Some(expected), Some(path)) = (words.next(), words.next(), words.next())
+        else {
+            return false;
+        };
+        let Ok(meta) = root.join(path).symlink_metadata() else {
+            return false;
+        };
+        match kind {
+            "file" => meta.is_file() && meta.len().to_string() == expected,
+            "directory" => {
+                meta.is_dir() && format!("{}.{:09}", meta.mtime(), meta.mtime_nsec()) == expected
+            }
+            _ => false,
+        }
+    })
+}
+
+/// Puts a directory's content on the disk: file by file, or, when there are many, the whole
+/// file system.
+fn flush(root: &Path) -> Result<()> {
+    let files: Vec<_> = fs::read_dir(root)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .collect();
+    if files.iter().all(|path| path.is_file()) {
+        for path in files {
+            File::open(&path)?.sync_data()?;
+        }
+    } else {
+        nix::unistd::syncfs(File::open(root)?)?;
+    }
+    Ok(())
+}
+
+fn disk_usage(path: &Path) -> u64 {
+    let Ok(meta) = path.symlink_metadata() else {
+        return 0;
+    };
+    let inside: u64 = if meta.is_dir() {
+        fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok)
+            .map(|entry| disk_usage(&entry.path()))
+            .sum()
+    } else {
+        0
+    };
+    inside + meta.blocks() * 512
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture() -> (tempfile::TempDir, Cache, Key) {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(directory.path())).unwrap();
+        let key = KeyBuilder::new("test-1").value("a", "b").finish();
+        (directory, cache, key)
+    }
+
+    fn put(cache: &Cache, key: &Key) -> PathBuf {
+        let scratch = cache.scratch().unwrap();
+        fs::create_dir(scratch.path().join("tree")).unwrap();
+        fs::write(scratch.path().join("tree/inner"), "inner").unwrap();
+        fs::write(scratch.path().join("outer"), "outer").unwrap();
+        cache.commit("test", key, scratch).unwrap()
+    }
+
+    #[test]
+    fn a_finished_entry_is_found() {
+        let (_directory, cache, key) = fixture();
+        assert_eq!(cache.find("test", &key), None);
+        let path = put(&cache, &key);
+        assert_eq!(cache.find("test", &key), Some(path.clone()));
+        assert_eq!(fs::read(path.join("outer")).unwrap(), b"outer");
+    }
+
+    #[test]
+    fn an_entry_that_is_half_deleted_is_not_found_and_can_be_made_again() {
+        for victim in ["tree/inner", "outer"] {
+            let (_directory, cache, key) = fixture();
+            let path = put(&cache, &key);
+            fs::remove_file(path.join(victim)).unwrap();
+            assert_eq!(cache.find("test", &key), None, "{victim}");
+            put(&cache, &key);
+            assert!(cache.find("test", &key).is_some());
+        }
+    }
+
+    #[test]
+    fn a_truncated_file_is_noticed() {
+        let (_directory, cache, key) = fixture();
+        let path = put(&cache, &key);
+        fs::write(path.join("outer"), "out").unwrap();
+        assert_eq!(cache.find("test", &key), None);
+    }
+
+    #[test]
+    fn an_entry_without_its_seal_is_not_found() {
+        let (_directory, cache, key) = fixture();
+        let path = put(&cache, &key);
+        fs::remove_file(path.with_extension("seal")).unwrap();
+        assert_eq!(cache.find("test", &key), None);
+    }
+
+    #[test]
+    fn a_damaged_blob_is_removed() {
+        let (_directory, cache, _) = fixture();
+        let sha256 = hash_bytes(b"content");
+        fs::write(cache.blob_path(&sha256), "contend").unwrap();
+        assert_eq!(cache.blob(&sha256), None);
+        assert!(!cache.blob_path(&sha256).exists());
+        fs::write(cache.blob_path(&sha256), "content").unwrap();
+        assert!(cache.blob(&sha256).is_some());
+    }
+
+    #[test]
+    fn pruning_spares_what_is_being_made_and_what_was_just_used() {
+        let (_directory, cache, key) = fixture();
+        put(&cache, &key);
+        cache.prune(Some(Duration::from_secs(3600))).unwrap();
+        assert!(cache.find("test", &key).is_some());
+        let lock = cache.lock("test", &key).unwrap();
+        cache.prune(None).unwrap();
+        assert!(cache.find("test", &key).is_some());
+        drop(lock);
+        assert!(cache.prune(None).unwrap() > 0);
+        assert_eq!(cache.find("test", &key), None);
+    }
+
+    #[test]
+    fn parts_of_a_key_cannot_run_into_each_other() {
+        let one = KeyBuilder::new("k").value("ab", "c").finish();
+        let two = KeyBuilder::new("k").value("a", "bc").finish();
+        assert_ne!(one, two);
     }
 }
