@@ -4,6 +4,6 @@
 
 extern crate alloc;
 
+pub mod calendar;
 pub mod gpt;
 pub mod nonce;
-pub mod trust;

@@ -1,6 +1,17 @@
-//! The loader: the firmware stage of Sternpost.
+//! The loader: the firmware stage of Sternpost, a UEFI application for x86_64 and aarch64.
+//!
+//! What it does is in [`app`]; what of it needs no firmware is the library beside it.
 #![cfg_attr(target_os = "uefi", no_std, no_main)]
+
+#[cfg(target_os = "uefi")]
+extern crate alloc;
+
+#[cfg(target_os = "uefi")]
+mod app;
+
 #[cfg(not(target_os = "uefi"))]
 fn main() {
-    eprintln!("the loader is a UEFI application: build it for x86_64-unknown-uefi or aarch64-unknown-uefi");
+    eprintln!(
+        "the loader is a UEFI application: build it for x86_64-unknown-uefi or aarch64-unknown-uefi"
+    );
 }

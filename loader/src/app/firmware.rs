@@ -9,31 +9,42 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use alloc::vec::Vec;
-use loader::trust::SECTION_SIZE;
+use boot_core::trust::{SECTION_MAGIC, SECTION_SIZE};
 use uefi::boot::{
-    self, AllocateType, LoadImageSource, MemoryType, OpenProtocolAttributes, OpenProtocolParams, PAGE_SIZE,
-    ScopedProtocol,
+    self, AllocateType, LoadImageSource, MemoryType, OpenProtocolAttributes, OpenProtocolParams,
+    PAGE_SIZE, ScopedProtocol,
 };
 use uefi::proto::device_path::{DevicePath, DeviceSubType, DeviceType};
 use uefi::proto::loaded_image::LoadedImage;
 use uefi::proto::media::block::BlockIO;
 use uefi::proto::{ProtocolPointer, unsafe_protocol};
-use uefi::{Handle, Status, StatusExt};
+use uefi::{Handle, Status};
 
 /// The trust section as it is linked: the magic, then zeros. `imager` overwrites its raw data in the finished file.
 #[repr(C, align(4096))]
 struct TrustSection([u8; SECTION_SIZE]);
 
+/// The section before `imager` fills it in. The magic is not zero, so that the section has raw data to fill in.
+const fn unfilled() -> [u8; SECTION_SIZE] {
+    let mut section = [0; SECTION_SIZE];
+    let mut i = 0;
+    while i < SECTION_MAGIC.len() {
+        section[i] = SECTION_MAGIC[i];
+        i += 1;
+    }
+    section
+}
+
 // SAFETY: the section is data of our own name that nothing else is placed in; the attribute is unsafe because a
 // section may be given a meaning (constructors, code), which this one is not.
 #[unsafe(link_section = ".sptrust")]
 #[used]
-static TRUST: TrustSection = TrustSection(loader::trust::unpatched());
+static TRUST: TrustSection = TrustSection(unfilled());
 
 /// The bytes of the trust section as they are in memory now.
 ///
 /// Read volatile: the compiler knows the initial value of the static and would otherwise fold it into the code.
-pub fn trust_section() -> Vec<u8> {
+pub(super) fn trust_section() -> Vec<u8> {
     let start = (&raw const TRUST.0).cast::<u8>();
     (0..SECTION_SIZE)
         // SAFETY: `i` is below the size of the array that `start` points to, and the array lives as long as the image.
@@ -43,29 +54,31 @@ pub fn trust_section() -> Vec<u8> {
 
 /// The raw value of the counter that runs from reset at a constant rate.
 #[cfg(target_arch = "x86_64")]
-pub fn ticks() -> u64 {
+pub(super) fn ticks() -> u64 {
     // SAFETY: reads the time-stamp counter; every x86_64 processor has it, and firmware does not set CR4.TSD.
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
 /// The raw value of the counter that runs from reset at a constant rate.
 #[cfg(target_arch = "aarch64")]
-pub fn ticks() -> u64 {
+pub(super) fn ticks() -> u64 {
     let value: u64;
     // SAFETY: reads the virtual counter, which exists on every ARMv8 processor and is readable at EL1 and EL2.
-    unsafe { core::arch::asm!("isb", "mrs {}, cntvct_el0", out(reg) value, options(nomem, nostack)) };
+    unsafe {
+        core::arch::asm!("isb", "mrs {}, cntvct_el0", out(reg) value, options(nomem, nostack))
+    };
     value
 }
 
 /// Counter ticks in a second, where the processor says it; `None` where it must be measured.
 #[cfg(target_arch = "x86_64")]
-pub fn ticks_per_second() -> Option<u64> {
+pub(super) fn ticks_per_second() -> Option<u64> {
     None
 }
 
 /// Counter ticks in a second, where the processor says it; `None` where it must be measured.
 #[cfg(target_arch = "aarch64")]
-pub fn ticks_per_second() -> Option<u64> {
+pub(super) fn ticks_per_second() -> Option<u64> {
     let value: u64;
     // SAFETY: reads the counter's frequency register, readable at EL1 and EL2.
     unsafe { core::arch::asm!("mrs {}, cntfrq_el0", out(reg) value, options(nomem, nostack)) };
@@ -73,26 +86,27 @@ pub fn ticks_per_second() -> Option<u64> {
 }
 
 /// The firmware's monotonic counter, whose upper half firmware raises with every reset; 0 where it fails.
-pub fn monotonic_count() -> u64 {
+pub(super) fn monotonic_count() -> u64 {
     let Some(table) = uefi::table::system_table_raw() else {
         return 0;
     };
     let mut count = 0;
     // SAFETY: the system table is the one that firmware passed to this image and boot services are still active: the
     // loader never exits them.
-    let status = unsafe { ((*(*table.as_ptr()).boot_services).get_next_monotonic_count)(&mut count) };
+    let status =
+        unsafe { ((*(*table.as_ptr()).boot_services).get_next_monotonic_count)(&mut count) };
     if status.is_success() { count } else { 0 }
 }
 
 /// Memory in whole pages, for transfers from a disk. Freed when dropped.
-pub struct Pages {
+pub(super) struct Pages {
     start: NonNull<u8>,
     pages: usize,
 }
 
 impl Pages {
     /// Allocates room for at least `bytes` bytes, zeroed.
-    pub fn new(bytes: usize) -> Result<Pages, uefi::Error> {
+    pub(super) fn new(bytes: usize) -> Result<Pages, uefi::Error> {
         let pages = bytes.div_ceil(PAGE_SIZE).max(1);
         let start = boot::allocate_pages(AllocateType::AnyPages, MemoryType::LOADER_DATA, pages)?;
         // SAFETY: the firmware has just given us these pages; nothing else refers to them.
@@ -126,32 +140,43 @@ impl Drop for Pages {
 /// Opens a protocol without disturbing whoever has it open: an exclusive open would disconnect the partition driver
 /// and the file system of the disk that we were loaded from.
 fn peek<P: ProtocolPointer + ?Sized>(handle: Handle) -> uefi::Result<ScopedProtocol<P>> {
-    let params = OpenProtocolParams { handle, agent: boot::image_handle(), controller: None };
+    let params = OpenProtocolParams {
+        handle,
+        agent: boot::image_handle(),
+        controller: None,
+    };
     // SAFETY: the protocols opened this way belong to drivers of hardware that stays connected while the loader runs:
     // it runs at TPL_APPLICATION, alone, and never disconnects a controller.
     unsafe { boot::open_protocol(params, OpenProtocolAttributes::GetProtocol) }
 }
 
 /// The disk that this image was loaded from: its Block I/O, and which of its partitions the image lay on.
-pub struct BootDisk {
+pub(super) struct BootDisk {
     /// The whole disk.
-    pub block_io: ScopedProtocol<BlockIO>,
+    pub(super) block_io: ScopedProtocol<BlockIO>,
     /// Number of the partition that the loader lay on, counted from 1 as in the partition table.
-    pub partition: u32,
+    pub(super) partition: u32,
 }
 
 /// Finds the disk that this image was loaded from, by its device path less the partition's node. No other disk is
 /// looked at: labels may be the same on several.
-pub fn boot_disk() -> Result<BootDisk, &'static str> {
-    let image = peek::<LoadedImage>(boot::image_handle()).map_err(|_| "firmware has no record of this program")?;
-    let device = image.device().ok_or("firmware does not say what this program was loaded from")?;
-    let path = peek::<DevicePath>(device).map_err(|_| "what this program was loaded from has no device path")?;
+pub(super) fn boot_disk() -> Result<BootDisk, &'static str> {
+    let image = peek::<LoadedImage>(boot::image_handle())
+        .map_err(|_| "firmware has no record of this program")?;
+    let device = image
+        .device()
+        .ok_or("firmware does not say what this program was loaded from")?;
+    let path = peek::<DevicePath>(device)
+        .map_err(|_| "what this program was loaded from has no device path")?;
 
     let mut disk_path = Vec::new();
     let mut partition = None;
     for node in path.node_iter() {
         if node.full_type() == (DeviceType::MEDIA, DeviceSubType::MEDIA_HARD_DRIVE) {
-            let number = node.data().first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+            let number = node
+                .data()
+                .first_chunk()
+                .map(|bytes| u32::from_le_bytes(*bytes));
             partition = number;
             break;
         }
@@ -161,11 +186,14 @@ pub fn boot_disk() -> Result<BootDisk, &'static str> {
     }
     let partition = partition.ok_or("this program was not loaded from a partition of a disk")?;
     disk_path.extend_from_slice(&END_ENTIRE);
-    let disk_path: &DevicePath =
-        disk_path.as_slice().try_into().map_err(|_| "the disk's device path is malformed")?;
+    let disk_path: &DevicePath = disk_path
+        .as_slice()
+        .try_into()
+        .map_err(|_| "the disk's device path is malformed")?;
 
     let mut rest = disk_path;
-    let handle = boot::locate_device_path::<BlockIO>(&mut rest).map_err(|_| "the disk has no Block I/O")?;
+    let handle =
+        boot::locate_device_path::<BlockIO>(&mut rest).map_err(|_| "the disk has no Block I/O")?;
     if rest.node_iter().next().is_some() {
         return Err("the disk itself has no Block I/O, only something above it");
     }
@@ -173,14 +201,17 @@ pub fn boot_disk() -> Result<BootDisk, &'static str> {
     if block_io.media().is_logical_partition() {
         return Err("the disk's Block I/O is that of a partition");
     }
-    Ok(BootDisk { block_io, partition })
+    Ok(BootDisk {
+        block_io,
+        partition,
+    })
 }
 
 /// The node that ends a device path.
 const END_ENTIRE: [u8; 4] = [0x7f, 0xff, 4, 0];
 
 /// Fills `buffer` from the firmware's random number generator; `false` if there is none or it fails.
-pub fn random(buffer: &mut [u8]) -> bool {
+pub(super) fn random(buffer: &mut [u8]) -> bool {
     let Ok(handle) = boot::get_handle_for_protocol::<uefi::proto::rng::Rng>() else {
         return false;
     };
@@ -194,8 +225,13 @@ struct Security2 {
     file_authentication: FileAuthentication,
 }
 
-type FileAuthentication =
-    unsafe extern "efiapi" fn(*const Security2, *const c_void, *const c_void, usize, bool) -> Status;
+type FileAuthentication = unsafe extern "efiapi" fn(
+    *const Security2,
+    *const c_void,
+    *const c_void,
+    usize,
+    bool,
+) -> Status;
 
 static VERIFIED: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static VERIFIED_LENGTH: AtomicUsize = AtomicUsize::new(0);
@@ -210,7 +246,10 @@ unsafe extern "efiapi" fn permit_verified(
     boot_policy: bool,
 ) -> Status {
     let verified = VERIFIED.load(Ordering::Relaxed);
-    if !verified.is_null() && ptr::eq(buffer, verified) && size == VERIFIED_LENGTH.load(Ordering::Relaxed) {
+    if !verified.is_null()
+        && ptr::eq(buffer, verified)
+        && size == VERIFIED_LENGTH.load(Ordering::Relaxed)
+    {
         return Status::SUCCESS;
     }
     let original = ORIGINAL.load(Ordering::Relaxed);
@@ -228,8 +267,11 @@ unsafe extern "efiapi" fn permit_verified(
 /// With neither device path nor device, so that the image finds no file beside the ESP to pick up. Under Secure Boot
 /// (`override_authentication`) the image carries no signature that `db` knows: the firmware's check is replaced for
 /// exactly this buffer and put back before this returns.
-pub fn load_image(image: &[u8], override_authentication: bool) -> uefi::Result<Handle> {
-    let source = LoadImageSource::FromBuffer { buffer: image, file_path: None };
+pub(super) fn load_image(image: &[u8], override_authentication: bool) -> uefi::Result<Handle> {
+    let source = LoadImageSource::FromBuffer {
+        buffer: image,
+        file_path: None,
+    };
     if !override_authentication {
         return boot::load_image(boot::image_handle(), source);
     }
@@ -244,14 +286,4 @@ pub fn load_image(image: &[u8], override_authentication: bool) -> uefi::Result<H
     security.file_authentication = original;
     VERIFIED.store(ptr::null_mut(), Ordering::Relaxed);
     loaded
-}
-
-/// Runs a loaded image. Returns only if it gave up; `Ok` then means that it ended without an error.
-pub fn start_image(handle: Handle) -> uefi::Result {
-    boot::start_image(handle)
-}
-
-/// Unloads an image that will not be started.
-pub fn unload_image(handle: Handle) {
-    let _ = boot::unload_image(handle);
 }

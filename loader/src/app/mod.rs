@@ -1,0 +1,148 @@
+//! The program: what it does, in order.
+//!
+//! ```text
+//! disk it was loaded from → record, commit, verify (boot-core) → hand-over → LoadImage → StartImage
+//!                              ▲                                                │ came back
+//!                              └──────────── recorded, the next one ◀───────────┘
+//! nothing left: the reason stays on the console for a moment, then the machine is reset
+//! ```
+//!
+//! There is no error that stops here: what fails is said on the consoles, written to the event ring by `boot-core`
+//! where it can be, and the next candidate is tried.
+
+mod clock;
+mod console;
+mod disk;
+mod firmware;
+mod panic;
+mod platform;
+mod start;
+mod variables;
+
+use alloc::string::{String, ToString};
+
+use boot_core::boot::{Boot, Chosen};
+use boot_core::handover::{self, HandOver, Times};
+use boot_core::record;
+use boot_core::trust::Trust;
+use uefi::boot;
+
+use clock::Clock;
+use console::say;
+use disk::Disk;
+use platform::{Firmware, Uki};
+use start::Image;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What the firmware's watchdog is set to. It covers the loader itself and what it starts up to ExitBootServices, which
+/// takes a few seconds on the slowest machine that we know; much more means that something hangs.
+const WATCHDOG_SECONDS: u64 = 120;
+
+/// Where firmware starts us.
+#[uefi::entry]
+fn main() -> uefi::Status {
+    let entered = firmware::ticks();
+    let clock = Clock::calibrate();
+    let start_us = clock.microseconds(entered);
+    say!("loader {VERSION}");
+    let reason = run(clock, start_us);
+    say!("{reason}; starting again");
+    panic::reset()
+}
+
+/// Starts whatever can be started. Returns only when nothing can, with the reason.
+fn run(clock: Clock, start_us: u64) -> String {
+    let watchdog = set_watchdog();
+    let trust = match Trust::from_section(&firmware::trust_section()) {
+        Ok(trust) => trust,
+        Err(error) => return error.to_string(),
+    };
+    let disk = match Disk::open() {
+        Ok(disk) => disk,
+        Err(error) => return error,
+    };
+    let secure_boot = variables::secure_boot();
+    let from = disk
+        .loaded_from
+        .as_ref()
+        .map_or("a partition that is not in the table", |(label, _)| label);
+    say!(
+        "disk {}, loaded from {from}; {}; Secure Boot {}",
+        disk.guid,
+        trust.summary(),
+        if secure_boot { "on" } else { "off" }
+    );
+    let mut platform = Firmware::new(&disk, clock, secure_boot);
+    let mut boot = Boot::new(&trust);
+    while let Some(chosen) = boot.next(&mut platform) {
+        let target = chosen.target;
+        let image = match Image::load(chosen.image.bytes(), secure_boot) {
+            Ok(image) => image,
+            Err(reason) => {
+                boot.failed_to_start(&mut platform, target, reason);
+                continue;
+            }
+        };
+        let handed_over = HandOver {
+            version: handover::VERSION,
+            slot: target,
+            why: chosen.why,
+            nonce: chosen.nonce,
+            recorded: chosen.recorded,
+            disk: disk.guid.to_string(),
+            manifest: chosen.verified.digest,
+            record_versions: [record::FORMAT, record::FORMAT],
+            loader: VERSION.into(),
+            secure_boot,
+            watchdog_seconds: watchdog,
+            rejected: boot.rejected().to_vec(),
+            times: Times {
+                start_us,
+                exec_us: clock.now(),
+            },
+        };
+        if let Err(reason) = publish(&handed_over, &disk) {
+            image.unload();
+            boot.failed_to_start(&mut platform, target, reason);
+            continue;
+        }
+        announce(&chosen, &handed_over.times);
+        let reason = image.start();
+        // What it left running must not reset the next one half-way.
+        set_watchdog();
+        boot.failed_to_start(&mut platform, target, reason);
+    }
+    String::from("nothing can be started from this disk")
+}
+
+/// Sets the watchdog; gives its seconds, 0 if the firmware has none.
+fn set_watchdog() -> u64 {
+    let seconds = usize::try_from(WATCHDOG_SECONDS).unwrap_or(usize::MAX);
+    // Codes up to 0xffff are the firmware's own.
+    match boot::set_watchdog_timer(seconds, 0x1_0000, None) {
+        Ok(()) => WATCHDOG_SECONDS,
+        Err(error) => {
+            say!("no firmware watchdog: {}", error.status());
+            0
+        }
+    }
+}
+
+/// Writes the volatile variables that the initrd and the running system read.
+fn publish(hand_over: &HandOver, disk: &Disk) -> Result<(), String> {
+    let partition = disk.loaded_from.as_ref().map(|(_, guid)| *guid);
+    variables::publish_boot_loader_interface(VERSION, partition, &hand_over.times);
+    variables::hand_over(&hand_over.to_json())
+        .map_err(|error| alloc::format!("firmware does not take the hand-over: {}", error.status()))
+}
+
+/// The last line before the kernel's.
+fn announce(chosen: &Chosen<Uki>, times: &Times) {
+    say!(
+        "starting {}, version {}, {} ms after the loader began",
+        chosen.target,
+        chosen.verified.manifest.version,
+        times.exec_us.saturating_sub(times.start_us) / 1000
+    );
+}

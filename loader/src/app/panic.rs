@@ -1,0 +1,29 @@
+//! A panic is a bug, and still no reason to stand still: it is shown, and the machine starts again.
+
+use core::fmt::Write;
+use core::panic::PanicInfo;
+use core::time::Duration;
+
+use uefi::runtime::{self, ResetType};
+use uefi::{Status, boot, system};
+
+/// How long a message stays before the machine is reset.
+pub(super) const SHOW: Duration = Duration::from_secs(5);
+
+#[panic_handler]
+fn panicked(info: &PanicInfo<'_>) -> ! {
+    // No allocation: memory may be what ran out.
+    system::with_stdout(|console| {
+        let _ = writeln!(
+            console,
+            "sternpost: error in the loader: {info}; starting again"
+        );
+    });
+    reset()
+}
+
+/// Waits long enough for a person to read the last line, then resets the machine.
+pub(super) fn reset() -> ! {
+    boot::stall(SHOW);
+    runtime::reset(ResetType::COLD, Status::ABORTED, None)
+}

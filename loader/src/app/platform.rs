@@ -1,0 +1,158 @@
+//! The machine as `boot-core` sees it: the partitions of one disk, memory for a UKI, a nonce, the consoles, the floors.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::fmt;
+
+use boot_core::boot::{Floors, Platform};
+use boot_core::{Device, Digest, Nonce, Target};
+use loader::nonce;
+use sha2::{Digest as _, Sha256};
+
+use super::clock::{self, Clock};
+use super::disk::{Disk, Partition};
+use super::firmware::{self, Pages};
+use super::{console, variables};
+
+/// Most bytes of a UKI: what is larger is a damaged header, not an image, and would only exhaust memory.
+const UKI_MAX: u64 = 1 << 30;
+
+/// How much is read before it is hashed: little enough to be still in the processor's cache where that is large, much
+/// enough that the firmware's cost per call does not show.
+const STEP: usize = 4 << 20;
+
+/// The machine.
+pub(super) struct Firmware {
+    clock: Clock,
+    secure_boot: bool,
+    boot_state: Option<Partition>,
+    slots: [(Target, Option<Partition>); 3],
+}
+
+impl Firmware {
+    /// Opens the partitions of `disk`. One that is missing is reported and does without: the record can be lost, a slot
+    /// can be lost, and something still starts.
+    pub(super) fn new(disk: &Disk, clock: Clock, secure_boot: bool) -> Firmware {
+        let open = |label: &str| match disk.partition(label) {
+            Ok(partition) => Some(partition),
+            Err(error) => {
+                console::say!("{error}");
+                None
+            }
+        };
+        Firmware {
+            clock,
+            secure_boot,
+            boot_state: open("boot-state"),
+            slots: Target::ALL.map(|target| (target, open(target.label_boot()))),
+        }
+    }
+}
+
+impl Platform for Firmware {
+    type Device = Partition;
+    type Image = Uki;
+
+    fn boot_state(&mut self) -> Option<&mut Partition> {
+        self.boot_state.as_mut()
+    }
+
+    fn slot(&mut self, target: Target) -> Option<&mut Partition> {
+        self.slots
+            .iter_mut()
+            .find(|(t, _)| *t == target)
+            .and_then(|(_, partition)| partition.as_mut())
+    }
+
+    fn load_uki(
+        &mut self,
+        target: Target,
+        offset: u64,
+        length: u64,
+    ) -> Result<(Uki, Digest), String> {
+        let clock = self.clock;
+        let before = clock.now();
+        let device = self.slot(target).ok_or("its partition is missing")?;
+        if length > UKI_MAX {
+            return Err(format!(
+                "a UKI of {length} bytes is larger than the {UKI_MAX} allowed"
+            ));
+        }
+        let length = usize::try_from(length).map_err(|error| error.to_string())?;
+        let block = usize::try_from(device.block_size()).map_err(|error| error.to_string())?;
+        // Whole blocks are read, and whole pages are more than whole blocks.
+        let rounded = length.next_multiple_of(block);
+        let mut pages = Pages::new(rounded)
+            .map_err(|error| format!("no memory for the UKI: {}", error.status()))?;
+        let mut hash = Sha256::new();
+        let mut hashed = 0;
+        let mut at = offset;
+        for step in pages
+            .get_mut(..rounded)
+            .unwrap_or_default()
+            .chunks_mut(STEP)
+        {
+            device
+                .read_at(at, step)
+                .map_err(|error| error.to_string())?;
+            let part = step
+                .get(..step.len().min(length.saturating_sub(hashed)))
+                .unwrap_or_default();
+            hash.update(part);
+            hashed = hashed.saturating_add(part.len());
+            at = at.saturating_add(step.len() as u64);
+        }
+        let digest = Digest(hash.finalize().into());
+        self.log(format_args!(
+            "{target}: read and hashed {} KiB in {} ms",
+            length / 1024,
+            clock.now().saturating_sub(before) / 1000
+        ));
+        Ok((Uki { pages, length }, digest))
+    }
+
+    fn nonce(&mut self) -> Nonce {
+        let mut random = [0; 32];
+        if !firmware::random(&mut random) {
+            console::say!(
+                "firmware has no random numbers; the nonce comes from clocks and counters"
+            );
+        }
+        // Where the stack and the heap lie differs between starts on some firmware; it costs nothing to use.
+        let address = (&raw const random as usize as u64).to_le_bytes();
+        let clock = clock::unix_seconds().to_le_bytes();
+        let count = firmware::monotonic_count().to_le_bytes();
+        let ticks = firmware::ticks().to_le_bytes();
+        Nonce(nonce::mix(&[&random, &address, &clock, &count, &ticks]))
+    }
+
+    fn log(&mut self, line: fmt::Arguments<'_>) {
+        console::print(line);
+    }
+
+    fn now(&mut self) -> Option<i64> {
+        Some(clock::unix_seconds()).filter(|seconds| *seconds > 0)
+    }
+
+    fn firmware_floors(&mut self) -> Option<Floors> {
+        self.secure_boot.then(variables::floors)
+    }
+
+    fn raise_firmware_floors(&mut self, floors: Floors) -> Result<(), String> {
+        variables::set_floors(floors)
+            .map_err(|error| format!("cannot be written: {}", error.status()))
+    }
+}
+
+/// A UKI in memory: the very bytes that were hashed.
+pub(super) struct Uki {
+    pages: Pages,
+    length: usize,
+}
+
+impl Uki {
+    /// The bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.pages.get(..self.length).unwrap_or_default()
+    }
+}

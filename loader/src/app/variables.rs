@@ -1,0 +1,107 @@
+//! UEFI variables: the hand-over and the Boot Loader Interface, both volatile; the security floor, which only boot
+//! services can read and write.
+
+use alloc::format;
+
+use boot_core::SecurityVersion;
+use boot_core::boot::Floors;
+use boot_core::handover::Times;
+use boot_core::layout::{Guid, VENDOR};
+use uefi::runtime::{self, VariableAttributes, VariableVendor};
+use uefi::{CStr16, CString16, cstr16, guid};
+
+/// Ours.
+const STERNPOST: VariableVendor = VariableVendor(uefi::Guid::from_bytes(VENDOR.0));
+/// systemd.io/BOOT_LOADER_INTERFACE
+const BOOT_LOADER_INTERFACE: VariableVendor =
+    VariableVendor(guid!("4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"));
+
+const VOLATILE: VariableAttributes =
+    VariableAttributes::BOOTSERVICE_ACCESS.union(VariableAttributes::RUNTIME_ACCESS);
+const BOOT_SERVICES_ONLY: VariableAttributes =
+    VariableAttributes::NON_VOLATILE.union(VariableAttributes::BOOTSERVICE_ACCESS);
+
+const HAND_OVER: &CStr16 = cstr16!("SternpostHandover");
+const SYSTEM_FLOOR: &CStr16 = cstr16!("SternpostFloor");
+const RECOVERY_FLOOR: &CStr16 = cstr16!("SternpostRecoveryFloor");
+
+/// Whether Secure Boot is on: images are checked against `db`.
+pub(super) fn secure_boot() -> bool {
+    let mut value = [0; 1];
+    let on = runtime::get_variable(
+        cstr16!("SecureBoot"),
+        &VariableVendor::GLOBAL_VARIABLE,
+        &mut value,
+    );
+    matches!(on, Ok(([1], _)))
+}
+
+/// Publishes the hand-over to the initrd. Whatever was there before is deleted first: a variable that someone stored
+/// cannot become a volatile one.
+pub(super) fn hand_over(json: &[u8]) -> uefi::Result {
+    let _ = runtime::delete_variable(HAND_OVER, &STERNPOST);
+    runtime::set_variable(HAND_OVER, &STERNPOST, VOLATILE, json)
+}
+
+/// Publishes one variable of the Boot Loader Interface. Nobody's boot depends on it.
+fn boot_loader_interface(name: &CStr16, value: &str) {
+    let Ok(text) = CString16::try_from(value) else {
+        return;
+    };
+    let _ = runtime::set_variable(name, &BOOT_LOADER_INTERFACE, VOLATILE, text.as_bytes());
+}
+
+/// The floors that count under Secure Boot. Zero where none was ever written.
+pub(super) fn floors() -> Floors {
+    Floors {
+        system: floor(SYSTEM_FLOOR),
+        recovery: floor(RECOVERY_FLOOR),
+    }
+}
+
+/// Writes the floors where the running system cannot reach them. Never lowers one.
+pub(super) fn set_floors(floors: Floors) -> uefi::Result {
+    let now = self::floors();
+    for (name, old, new) in [
+        (SYSTEM_FLOOR, now.system, floors.system),
+        (RECOVERY_FLOOR, now.recovery, floors.recovery),
+    ] {
+        if new > old {
+            runtime::set_variable(name, &STERNPOST, BOOT_SERVICES_ONLY, &new.0.to_le_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+fn floor(name: &CStr16) -> SecurityVersion {
+    let mut value = [0; 8];
+    match runtime::get_variable(name, &STERNPOST, &mut value) {
+        Ok((bytes, attributes)) if attributes == BOOT_SERVICES_ONLY => SecurityVersion(
+            bytes
+                .first_chunk()
+                .map_or(0, |bytes| u64::from_le_bytes(*bytes)),
+        ),
+        // Whoever rules the running system can make one that is visible there, and none of ours is.
+        Ok(_) => {
+            let _ = runtime::delete_variable(name, &STERNPOST);
+            SecurityVersion::default()
+        }
+        Err(_) => SecurityVersion::default(),
+    }
+}
+
+/// Publishes the Boot Loader Interface variables that the running system's tools look for.
+pub(super) fn publish_boot_loader_interface(version: &str, partition: Option<Guid>, times: &Times) {
+    boot_loader_interface(
+        cstr16!("LoaderInfo"),
+        &format!("Sternpost loader {version}"),
+    );
+    boot_loader_interface(
+        cstr16!("LoaderTimeInitUSec"),
+        &format!("{}", times.start_us),
+    );
+    boot_loader_interface(cstr16!("LoaderTimeExecUSec"), &format!("{}", times.exec_us));
+    if let Some(partition) = partition {
+        boot_loader_interface(cstr16!("LoaderDevicePartUUID"), &format!("{partition}"));
+    }
+}
