@@ -54,10 +54,17 @@ pub struct Record {
 }
 
 /// Bytes of the record that version 1 does not use.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Reserved {
     head: [u8; 6],
     tail: [u8; STRUCTURE - TAIL_AT],
+}
+
+impl core::fmt::Debug for Reserved {
+    /// 262 bytes that mean nothing would hide the rest.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("Reserved").finish_non_exhaustive()
+    }
 }
 
 /// What the record says about one slot.

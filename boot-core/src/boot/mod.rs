@@ -135,9 +135,7 @@ impl<'t> Boot<'t> {
             if let Some(candidate) = self.pop_candidate() {
                 return Some(candidate);
             }
-            if !self.below_floor.is_empty() && self.drop_implausible_floor(platform) {
-                let again = core::mem::take(&mut self.below_floor);
-                self.excluded.retain(|target| !again.contains(target));
+            if self.reconsider_floor(platform) {
                 self.fill_queue();
                 if let Some(candidate) = self.pop_candidate() {
                     return Some(candidate);
@@ -165,14 +163,28 @@ impl<'t> Boot<'t> {
                 self.round = select::round(Target::from_code(first));
             }
         }
-        let target = self
-            .round
+        let mut target = self.next_in_round();
+        if target.is_none() && self.reconsider_floor(platform) {
+            target = self.next_in_round();
+        }
+        let why = Why::LastResort;
+        target.map(|target| Candidate { target, why })
+    }
+
+    fn next_in_round(&self) -> Option<Target> {
+        self.round
             .into_iter()
-            .find(|target| !self.excluded.contains(target))?;
-        Some(Candidate {
-            target,
-            why: Why::LastResort,
-        })
+            .find(|target| !self.excluded.contains(target))
+    }
+
+    /// If something was below the floor, and the floor turns out to be damage: lets it try again.
+    fn reconsider_floor<P: Platform>(&mut self, platform: &mut P) -> bool {
+        let dropped = !self.below_floor.is_empty() && self.drop_implausible_floor(platform);
+        if dropped {
+            let again = core::mem::take(&mut self.below_floor);
+            self.excluded.retain(|target| !again.contains(target));
+        }
+        dropped
     }
 
     fn pop_candidate(&mut self) -> Option<Candidate> {

@@ -11,7 +11,7 @@ use crc::{CRC_32_ISO_HDLC, Crc};
 use proptest::prelude::*;
 
 /// What the image numbered `number` puts into a record. Small numbers are on some disks; 0 is nothing.
-pub fn contents(number: u8, security_version: u64) -> SlotContents {
+pub(crate) fn contents(number: u8, security_version: u64) -> SlotContents {
     SlotContents {
         version: format!("{number}").parse().unwrap(),
         security_version: SecurityVersion(security_version),
@@ -28,24 +28,24 @@ fn entry_with(contents: SlotContents) -> SlotEntry {
 }
 
 /// A slot that was marked good.
-pub fn good(contents: SlotContents, priority: u8) -> SlotEntry {
+pub(crate) fn good(contents: SlotContents, priority: u8) -> SlotEntry {
     let mut entry = entry_with(contents);
     (entry.successful, entry.priority) = (true, priority);
     entry
 }
 
 /// A slot that was not.
-pub fn trial(contents: SlotContents, priority: u8, tries: u8) -> SlotEntry {
+pub(crate) fn trial(contents: SlotContents, priority: u8, tries: u8) -> SlotEntry {
     let mut entry = entry_with(contents);
     (entry.priority, entry.tries) = (priority, tries);
     entry
 }
 
-pub fn block_size() -> impl Strategy<Value = u32> {
+pub(crate) fn block_size() -> impl Strategy<Value = u32> {
     prop::sample::select(vec![512, 4096])
 }
 
-pub fn target() -> impl Strategy<Value = Target> {
+pub(crate) fn target() -> impl Strategy<Value = Target> {
     prop::sample::select(Target::ALL.to_vec())
 }
 
@@ -85,7 +85,7 @@ const RESERVED: [(usize, usize); 8] = [
 ];
 
 /// Those bytes.
-pub fn reserved(record: &Record) -> Vec<u8> {
+pub(crate) fn reserved(record: &Record) -> Vec<u8> {
     let bytes = record.encode();
     RESERVED
         .iter()
@@ -105,7 +105,7 @@ fn with_reserved(record: &Record, fill: u8) -> Record {
 }
 
 /// Any record that decodes, with a sequence number that leaves room.
-pub fn record() -> impl Strategy<Value = Record> {
+pub(crate) fn record() -> impl Strategy<Value = Record> {
     let head = (
         10_u64..u64::MAX / 2,
         prop::option::of(target()),
@@ -126,8 +126,14 @@ pub fn record() -> impl Strategy<Value = Record> {
     })
 }
 
+/// The same record with another sequence number.
+pub(crate) fn numbered(mut record: Record, sequence: u64) -> Record {
+    record.sequence = sequence;
+    record
+}
+
 /// A `boot-state` partition with these copies.
-pub fn boot_state(block_size: u32, copies: &[Option<Record>; 2]) -> MemoryDevice {
+pub(crate) fn boot_state(block_size: u32, copies: &[Option<Record>; 2]) -> MemoryDevice {
     let mut device = MemoryDevice::new(PARTITION_SIZE, block_size);
     for (offset, record) in COPIES.into_iter().zip(copies) {
         if let Some(record) = record {
@@ -142,7 +148,7 @@ pub fn boot_state(block_size: u32, copies: &[Option<Record>; 2]) -> MemoryDevice
 
 /// How a slot on a disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
+pub(crate) enum Health {
     Sound,
     BadUki,
     NoHeader,
@@ -162,14 +168,14 @@ fn health() -> impl Strategy<Value = Health> {
 
 /// A disk: in each of A, B and recovery an image of a security version, sound or not.
 #[derive(Clone, Debug)]
-pub struct Disk {
-    pub health: [Health; 3],
-    pub security_versions: [u64; 3],
+pub(crate) struct Disk {
+    pub(crate) health: [Health; 3],
+    pub(crate) security_versions: [u64; 3],
 }
 
 impl Disk {
     /// Everything verifies: A has security version 2, B 3, recovery 1.
-    pub fn sound() -> Self {
+    pub(crate) fn sound() -> Self {
         Self {
             health: [Health::Sound; 3],
             security_versions: [2, 3, 1],
@@ -189,17 +195,17 @@ impl Disk {
     }
 
     /// What the image in `slot` puts into a record.
-    pub fn contents(&self, slot: Slot) -> SlotContents {
+    pub(crate) fn contents(&self, slot: Slot) -> SlotContents {
         self.image(slot.into(), Signers::default()).contents()
     }
 
     /// The highest security version in A and B.
-    pub fn highest(&self) -> u64 {
+    pub(crate) fn highest(&self) -> u64 {
         self.security_versions[0].max(self.security_versions[1])
     }
 
     /// What verifies, above a floor that the firmware keeps; sorted.
-    pub fn startable(&self, floor: u64) -> Vec<Target> {
+    pub(crate) fn startable(&self, floor: u64) -> Vec<Target> {
         let verifies = |(index, _): &(usize, Target)| {
             self.health[*index] == Health::Sound && self.security_versions[*index] >= floor
         };
@@ -237,7 +243,7 @@ impl Disk {
 }
 
 /// Arbitrary disks.
-pub fn disk() -> impl Strategy<Value = Disk> {
+pub(crate) fn disk() -> impl Strategy<Value = Disk> {
     let versions = prop_oneof![Just([2, 3, 1]), prop::array::uniform3(0_u64..5)];
     (prop::array::uniform3(health()), versions).prop_map(|(health, security_versions)| Disk {
         health,
@@ -246,7 +252,7 @@ pub fn disk() -> impl Strategy<Value = Disk> {
 }
 
 /// A machine with this disk and record.
-pub fn machine(disk: &Disk, record: Option<&Record>) -> Machine {
+pub(crate) fn machine(disk: &Disk, record: Option<&Record>) -> Machine {
     let mut machine = Machine::new(512, [None; 3]);
     for (target, health) in Target::ALL.into_iter().zip(disk.health) {
         *machine.slot_mut(target) = disk.device(target, health);
