@@ -1,0 +1,446 @@
+//! A directory that stands in for a machine, images for it, and bundles of them.
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use boot_core::bundle::{FrameTable, Header};
+use boot_core::dsse::Envelope;
+use boot_core::keyring::{KeySet, Keyring};
+use boot_core::manifest::{self, CHUNK_SIZE, Contents, Kind, Manifest, Root, Uki};
+use boot_core::record::Record;
+use boot_core::slot_header::{SlotHeader, UKI_OFFSET};
+use boot_core::store::BootState;
+use boot_core::trust::Trust;
+use boot_core::types::Salt;
+use boot_core::verity::{BlockHasher, TreeBuilder};
+use boot_core::{
+    Architecture, Digest, PublicKey, SecurityVersion, Slot, Target, keyring, transition,
+};
+use bootctl::device::BlockFile;
+use ed25519_dalek::{Signer as _, SigningKey};
+use serde_json::Value;
+
+pub(crate) const BOOT_SIZE: u64 = 4 << 20;
+pub(crate) const ROOT_SIZE: u64 = 16 << 20;
+pub(crate) const ROOT_KEY: u8 = 1;
+pub(crate) const SIGNING_KEY: u8 = 2;
+
+pub(crate) fn public(seed: u8) -> PublicKey {
+    PublicKey(
+        SigningKey::from_bytes(&[seed; 32])
+            .verifying_key()
+            .to_bytes(),
+    )
+}
+
+fn sign(envelope: &mut Envelope, seed: u8) {
+    let key = SigningKey::from_bytes(&[seed; 32]);
+    envelope
+        .sign(&public(seed), |bytes| {
+            Ok::<_, ()>(key.sign(bytes).to_bytes())
+        })
+        .unwrap();
+}
+
+pub(crate) fn trust() -> Trust {
+    Trust {
+        format: 1,
+        product: "demo".into(),
+        architecture: Architecture::X86_64,
+        layout: "ab-1".into(),
+        root: KeySet::new(1, vec![public(ROOT_KEY)]).unwrap(),
+    }
+}
+
+fn chain() -> Vec<u8> {
+    let keyring = Keyring {
+        format: 1,
+        serial: 1,
+        product: "demo".into(),
+        root: KeySet::new(1, vec![public(ROOT_KEY)]).unwrap(),
+        signing: KeySet::new(1, vec![public(SIGNING_KEY)]).unwrap(),
+        profile: None,
+    };
+    let mut link = Envelope::new(keyring::PAYLOAD_TYPE, keyring.to_payload());
+    sign(&mut link, ROOT_KEY);
+    Envelope::array_to_json(&[link])
+}
+
+/// Bytes that do not compress, different for each seed.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut out = Vec::with_capacity(len + 8);
+    while out.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(&state.to_le_bytes());
+    }
+    out.truncate(len);
+    out
+}
+
+/// An image, and what is made of it.
+#[derive(Clone)]
+pub(crate) struct Image {
+    pub(crate) manifest: Manifest,
+    pub(crate) uki: Vec<u8>,
+    pub(crate) root: Vec<u8>,
+    pub(crate) signing_key: u8,
+}
+
+impl Image {
+    /// 100 KiB of UKI; a root of three chunks, the second all zero, mostly the same in every version.
+    pub(crate) fn new(version: &str) -> Self {
+        let number = version.bytes().map(u64::from).sum::<u64>();
+        let mut root = noise(7, 4 << 20);
+        root.resize(8 << 20, 0);
+        root.extend(noise(number, 64 * 1024));
+        let mut image = Self {
+            manifest: Manifest {
+                format: 1,
+                product: "demo".into(),
+                kind: Kind::System,
+                layout: "ab-1".into(),
+                version: version.parse().unwrap(),
+                security_version: SecurityVersion(1),
+                state_epoch: 1,
+                architecture: Architecture::X86_64,
+                uki: Uki {
+                    size: 0,
+                    digest: Digest::ZERO,
+                    chunk_size: CHUNK_SIZE,
+                    chunks: vec![],
+                },
+                root: None,
+                contents: Contents::default(),
+                build: manifest::Build::default(),
+                expires: None,
+            },
+            uki: noise(number + 1000, 100 * 1024 + 5),
+            root,
+            signing_key: SIGNING_KEY,
+        };
+        image.seal();
+        image
+    }
+
+    /// Has the manifest say what UKI and root are.
+    pub(crate) fn seal(&mut self) {
+        self.manifest.uki = Uki {
+            size: self.uki.len() as u64,
+            digest: Digest::of(&self.uki),
+            chunk_size: CHUNK_SIZE,
+            chunks: self
+                .uki
+                .chunks(CHUNK_SIZE as usize)
+                .map(Digest::of)
+                .collect(),
+        };
+        let salt = Salt([3; 32]);
+        let leaves = self.leaves();
+        let mut builder = TreeBuilder::new(&salt);
+        builder.push(&leaves);
+        let tree = builder.finish().unwrap();
+        self.manifest.root = Some(Root {
+            hash: tree.root,
+            salt,
+            data_size: self.root.len() as u64,
+            size: (self.root.len() + tree.to_bytes(&leaves).len()) as u64,
+            chunk_size: CHUNK_SIZE,
+        });
+    }
+
+    fn leaves(&self) -> Vec<u8> {
+        let mut leaves = Vec::new();
+        BlockHasher::new(&Salt([3; 32])).append_leaves(&self.root, &mut leaves);
+        leaves
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::of(&self.manifest.to_payload())
+    }
+
+    fn envelope(&self) -> Vec<u8> {
+        let mut envelope = Envelope::new(manifest::PAYLOAD_TYPE, self.manifest.to_payload());
+        sign(&mut envelope, self.signing_key);
+        envelope.to_json()
+    }
+
+    /// The bundle.
+    pub(crate) fn bundle(&self) -> Vec<u8> {
+        let (envelope, keyring, leaves) = (self.envelope(), chain(), self.leaves());
+        let compress = |chunk: &[u8]| {
+            if chunk.iter().all(|b| *b == 0) {
+                Vec::new()
+            } else {
+                zstd::bulk::compress(chunk, 1).unwrap()
+            }
+        };
+        let uki: Vec<_> = self.uki.chunks(CHUNK_SIZE as usize).map(compress).collect();
+        let root: Vec<_> = self
+            .root
+            .chunks(CHUNK_SIZE as usize)
+            .map(compress)
+            .collect();
+        let header = Header {
+            flags: 0,
+            envelope_length: envelope.len() as u32,
+            keyring_length: keyring.len() as u32,
+            uki_frames: uki.len() as u32,
+            root_frames: root.len() as u32,
+            leaves_length: leaves.len() as u64,
+        };
+        let lengths = uki.iter().chain(&root).map(|f| f.len() as u32).collect();
+        let mut bytes = header.encode().to_vec();
+        bytes.extend(envelope);
+        bytes.extend(keyring);
+        bytes.extend(FrameTable::new(lengths).unwrap().encode());
+        bytes.extend(leaves);
+        bytes.extend(uki.into_iter().chain(root).flatten());
+        bytes
+    }
+
+    /// Root and tree, as they lie in a slot.
+    pub(crate) fn root_partition(&self) -> Vec<u8> {
+        let leaves = self.leaves();
+        let mut builder = TreeBuilder::new(&Salt([3; 32]));
+        builder.push(&leaves);
+        let mut bytes = self.root.clone();
+        bytes.extend(builder.finish().unwrap().to_bytes(&leaves));
+        bytes
+    }
+
+    fn write(&self, machine: &Fixture, slot: Slot) {
+        let (envelope, keyring) = (self.envelope(), chain());
+        let header = SlotHeader::new(
+            slot.into(),
+            envelope.len(),
+            keyring.len(),
+            self.uki.len() as u64,
+            self.digest(),
+        )
+        .unwrap();
+        let boot = machine.partition(slot.label_boot());
+        boot.write_all_at(&header.encode(), 0).unwrap();
+        boot.write_all_at(&envelope, header.envelope_offset.into())
+            .unwrap();
+        boot.write_all_at(&keyring, header.keyring_offset.into())
+            .unwrap();
+        boot.write_all_at(&self.uki, UKI_OFFSET).unwrap();
+        machine
+            .partition(slot.label_root())
+            .write_all_at(&self.root_partition(), 0)
+            .unwrap();
+    }
+}
+
+/// The stand-in: version 1.0 runs from slot A and is good, slot B is empty.
+pub(crate) struct Fixture {
+    dir: tempfile::TempDir,
+}
+
+impl Fixture {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = Self { dir };
+        let root = fixture.root();
+        for made in [
+            "dev",
+            "run/sternpost",
+            "usr/lib/sternpost",
+            "state/sternpost",
+            "etc",
+        ] {
+            fs::create_dir_all(root.join(made)).unwrap();
+        }
+        for (label, size) in [
+            ("esp-a", 1 << 20),
+            ("esp-b", 1 << 20),
+            ("boot-state", 4 << 20),
+            ("boot-a", BOOT_SIZE),
+            ("boot-b", BOOT_SIZE),
+            ("boot-r", BOOT_SIZE),
+            ("root-a", ROOT_SIZE),
+            ("root-b", ROOT_SIZE),
+        ] {
+            let file = fs::File::create(root.join("dev").join(label)).unwrap();
+            file.set_len(size).unwrap();
+        }
+        fs::write(root.join("usr/lib/sternpost/trust.json"), trust().to_json()).unwrap();
+        fs::write(
+            root.join("usr/lib/sternpost/image.json"),
+            r#"{"product":"demo","version":"1.0","architecture":"x86_64","security_version":1,
+                "state_epoch":1,"build_time":1790000000,"kubernetes":null,"vm":["none"],"kernel":"6.12"}"#,
+        )
+        .unwrap();
+        fs::write(
+            root.join("usr/lib/sternpost/profile.yaml"),
+            "version: 1\nhostname: edge-1\n",
+        )
+        .unwrap();
+        fs::write(
+            root.join("etc/machine-id"),
+            "0123456789abcdef0123456789abcdef\n",
+        )
+        .unwrap();
+        let running = Image::new("1.0");
+        running.write(&fixture, Slot::A);
+        fixture.boots(Target::A, &running);
+        fixture.change(|_| {
+            let contents = running.manifest.slot_contents(running.digest());
+            let record = transition::first_image(contents);
+            transition::mark_good(&record, Slot::A, &running.digest(), Target::A).unwrap()
+        });
+        fixture
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn path(&self, label: &str) -> PathBuf {
+        self.root().join("dev").join(label)
+    }
+
+    pub(crate) fn partition(&self, label: &str) -> fs::File {
+        fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.path(label))
+            .unwrap()
+    }
+
+    /// What the loader and the initrd would say.
+    pub(crate) fn boots(&self, target: Target, image: &Image) {
+        let slot = bootctl::machine::target_name(target);
+        let partitions: serde_json::Map<String, Value> = [
+            "esp-a",
+            "esp-b",
+            "boot-state",
+            "boot-a",
+            "boot-b",
+            "boot-r",
+            "root-a",
+            "root-b",
+        ]
+        .map(|label| (label.to_owned(), format!("/dev/{label}").into()))
+        .into_iter()
+        .collect();
+        let run = self.root().join("run/sternpost");
+        let boot = serde_json::json!({
+            "version": 1, "slot": slot, "kind": "system", "disk": "/dev/vda",
+            "partitions": partitions, "manifest_digest": image.digest(),
+        });
+        fs::write(run.join("boot.json"), boot.to_string()).unwrap();
+        let handover = serde_json::json!({
+            "version": 1, "slot": slot, "why": "priority", "nonce": "11".repeat(16),
+            "recorded": true, "disk": "x", "manifest": image.digest(), "record_versions": [1, 1],
+            "loader": "0.1.0", "secure_boot": false, "watchdog_seconds": 60, "rejected": [],
+            "times": {"start_us": 1, "exec_us": 2},
+        });
+        fs::write(run.join("handover.json"), handover.to_string()).unwrap();
+    }
+
+    pub(crate) fn store(&self) -> BootState<BlockFile> {
+        BootState::new(BlockFile::open(&self.path("boot-state"), true).unwrap())
+    }
+
+    pub(crate) fn record(&self) -> Record {
+        self.store().load().record.unwrap()
+    }
+
+    /// Commits what `change` makes of the record.
+    pub(crate) fn change(&self, change: impl FnOnce(&Record) -> Record) {
+        let mut store = self.store();
+        let record = store.load().record.unwrap_or_else(Record::empty);
+        store.commit(&change(&record)).unwrap();
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bootctl"));
+        command.arg("--root").arg(self.root()).args(arguments);
+        command
+            .env_remove("http_proxy")
+            .env_remove("HTTP_PROXY")
+            .env("NO_PROXY", "*");
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        Ran(self.command(arguments).output().unwrap())
+    }
+
+    /// Writes a file into the machine and gives its name.
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.root().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    }
+
+    /// Slot B holds exactly `image`, staged or activated.
+    pub(crate) fn assert_holds(&self, image: &Image, status: &str) {
+        let record = self.record();
+        assert_eq!(record.b.digest, image.digest());
+        assert_eq!(record.b.status().name(), status);
+        let root = fs::read(self.path("root-b")).unwrap();
+        let wanted = image.root_partition();
+        assert!(
+            root[..wanted.len()] == wanted[..],
+            "root-b is not the image's root"
+        );
+        let boot = fs::read(self.path("boot-b")).unwrap();
+        let uki = UKI_OFFSET as usize;
+        assert!(
+            boot[uki..uki + image.uki.len()] == image.uki[..],
+            "boot-b is not the image's UKI"
+        );
+    }
+
+    /// All bytes of the partitions that an installation may never touch.
+    pub(crate) fn untouchable(&self) -> Vec<Vec<u8>> {
+        ["boot-a", "root-a", "boot-r", "esp-a", "esp-b"]
+            .map(|label| fs::read(self.path(label)).unwrap())
+            .into()
+    }
+}
+
+/// A command that has ended.
+pub(crate) struct Ran(Output);
+
+impl Ran {
+    pub(crate) fn code(&self) -> i32 {
+        self.0.status.code().unwrap_or(-1)
+    }
+
+    pub(crate) fn out(&self) -> String {
+        String::from_utf8_lossy(&self.0.stdout).into_owned()
+    }
+
+    pub(crate) fn err(&self) -> String {
+        String::from_utf8_lossy(&self.0.stderr).into_owned()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.out()).unwrap_or_else(|e| panic!("{e}: {}", self.out()))
+    }
+
+    /// It ended well.
+    pub(crate) fn ok(self) -> Self {
+        assert_eq!(self.code(), 0, "{}{}", self.out(), self.err());
+        self
+    }
+
+    /// It ended with this code, a message that has each of `says`, and what to do next.
+    pub(crate) fn fails(self, code: i32, says: &[&str]) -> Self {
+        let err = self.err();
+        assert_eq!(self.code(), code, "{err}");
+        for part in says {
+            assert!(err.contains(part), "no \"{part}\" in: {err}");
+        }
+        assert!(err.contains("\n  next: "), "does not say what to do: {err}");
+        self
+    }
+}
