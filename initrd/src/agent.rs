@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use boot_core::Target;
 use boot_core::event::EventKind;
@@ -159,16 +159,22 @@ impl Hardware {
             seen: BTreeSet::new(),
             watchdog: None,
         };
-        let modaliases = hardware::modaliases();
-        let wanted = hardware
-            .index
-            .wanted_by(modaliases.iter().map(String::as_str));
-        let watchdogs: Vec<String> = wanted
-            .into_iter()
-            .filter(|name| hardware.index.is_watchdog(name))
-            .collect();
-        hardware.load(&watchdogs);
-        hardware.open_watchdog();
+        // Twice, because a bridge's driver may be what makes the watchdog's device appear.
+        for _ in 0..2 {
+            let modaliases = hardware::modaliases();
+            let mut wanted = hardware
+                .index
+                .wanted_by(modaliases.iter().map(String::as_str));
+            wanted.retain(|name| hardware.index.is_watchdog(name));
+            if wanted.is_empty() {
+                break;
+            }
+            hardware.load(&wanted);
+            hardware.open_watchdog();
+            if hardware.watchdog.is_some() {
+                break;
+            }
+        }
         Ok(hardware)
     }
 
@@ -192,16 +198,31 @@ impl Hardware {
         load_all(orders.iter().flatten());
     }
 
-    /// Loads the drivers of what has appeared since the last look.
-    fn look(&mut self) {
+    /// Loads the drivers of what has appeared since the last look, and stops as soon as `enough` says so: what is left
+    /// is not needed to start, and the running system loads it.
+    fn look(
+        &mut self,
+        mut enough: impl FnMut() -> Result<Option<Candidate>, Failure>,
+    ) -> Result<Option<Candidate>, Failure> {
         let now = hardware::modaliases();
         let new: Vec<&str> = now.difference(&self.seen).map(String::as_str).collect();
         let wanted = self.index.wanted_by(new.into_iter());
-        self.load(&wanted);
-        if wanted.iter().any(|name| self.index.is_watchdog(name)) {
-            self.open_watchdog();
-        }
         self.seen = now;
+        let mut disks = Vec::new();
+        for name in wanted {
+            self.load(std::slice::from_ref(&name));
+            if self.index.is_watchdog(&name) {
+                self.open_watchdog();
+            }
+            let there = hardware::disks();
+            if there != disks {
+                disks = there;
+                if let Some(candidate) = enough()? {
+                    return Ok(Some(candidate));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Waits for the disk that this start came from.
@@ -218,8 +239,20 @@ impl Hardware {
         };
         let deadline = Instant::now() + limit;
         loop {
-            self.look();
-            match disk::find(&wanted) {
+            // A nonce that was written for this start is on one disk alone. Otherwise all disks have to be seen.
+            let found = self
+                .look(|| {
+                    if wanted.recorded {
+                        disk::find(&wanted)
+                    } else {
+                        Ok(None)
+                    }
+                })
+                .and_then(|found| match found {
+                    Some(candidate) => Ok(Some(candidate)),
+                    None => disk::find(&wanted),
+                });
+            match found {
                 Ok(Some(candidate)) => return Ok(Some(candidate)),
                 Ok(None) => {}
                 Err(failure) if start.is_recovery() => {
@@ -328,7 +361,8 @@ fn bring_up(
     note_state(&state);
     timeline.mark("state_us");
 
-    let first_boot = furnish(&mut report)?;
+    // An id that is new because `state` is out of reach says nothing about the machine.
+    let first_boot = furnish(start, &mut report)? && state.status != state::Status::Degraded;
     if !root::has_program(INIT) {
         return Err(Failure::new(
             "looking for",
@@ -462,8 +496,8 @@ fn note_state(state: &State) {
     fail::record(kind, reason);
 }
 
-/// Folders of `state`, /etc, /var, what persists, identity. Whether this is the first boot.
-fn furnish(report: &mut Report) -> Result<bool, Failure> {
+/// Folders of `state`, /etc, /var, what persists, identity. Whether the identity is new.
+fn furnish(start: &Start, report: &mut Report) -> Result<bool, Failure> {
     let state = Path::new(NEW_ROOT).join("state");
     let ours = state.join("sternpost");
     for (path, mode) in [(state.join("var"), 0o755), (ours.clone(), 0o755)] {
@@ -472,7 +506,7 @@ fn furnish(report: &mut Report) -> Result<bool, Failure> {
             report.notes.push(failure.reason());
         }
     }
-    let (id, first_boot, failure) = state::machine_id(&ours);
+    let (id, first_boot, failure) = state::machine_id(&ours, &unique(start));
     if let Some(failure) = failure {
         console::announce(failure.reason());
         report.notes.push(failure.reason());
@@ -484,6 +518,17 @@ fn furnish(report: &mut Report) -> Result<bool, Failure> {
     }
     report.notes.extend(root::bind_persistent());
     Ok(first_boot)
+}
+
+/// What differs between machines and starts: the loader's hand-over, the firmware's id of the machine, the clocks.
+fn unique(start: &Start) -> Vec<u8> {
+    let mut bytes = start.raw.clone();
+    for id in ["product_uuid", "product_serial", "board_serial"] {
+        // A machine without one is told apart by the rest.
+        bytes.extend(fs::read(Path::new("/sys/class/dmi/id").join(id)).unwrap_or_default());
+    }
+    bytes.extend(format!("{:?} {:?}", SystemTime::now(), Instant::now()).into_bytes());
+    bytes
 }
 
 /// Writes handover.json and boot.json.

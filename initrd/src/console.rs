@@ -16,8 +16,9 @@ pub fn unlimit() {
 /// One line into the kernel log.
 pub fn log(line: impl Display) {
     if let Ok(mut kmsg) = OpenOptions::new().write(true).open("/dev/kmsg") {
-        // There is nowhere to report that the log cannot be written.
-        let _ = writeln!(kmsg, "<{NOTICE}>sternpost: {line}");
+        // One write is one record. There is nowhere to report that the log cannot be written.
+        let record = format!("<{NOTICE}>sternpost: {line}\n");
+        let _ = kmsg.write_all(record.as_bytes());
     }
 }
 
@@ -35,7 +36,8 @@ pub fn announce(line: impl Display) {
     }
     for path in paths {
         if let Ok(mut console) = OpenOptions::new().write(true).open(path) {
-            let _ = write!(console, "\r\nsternpost: {line}\r\n");
+            let text = format!("\r\nsternpost: {line}\r\n");
+            let _ = console.write_all(text.as_bytes());
         }
     }
 }

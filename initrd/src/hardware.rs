@@ -12,11 +12,31 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv,
 
 use crate::failure::{Context, Failure};
 
+/// Buses whose devices are many and never ask for a module that an initramfs has.
+const DULL: [&str; 9] = [
+    "clockevents",
+    "clocksource",
+    "container",
+    "cpu",
+    "event_source",
+    "machinecheck",
+    "memory",
+    "node",
+    "workqueue",
+];
+
 /// Modaliases of all devices on all buses.
 #[must_use]
 pub fn modaliases() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for bus in fs::read_dir("/sys/bus").into_iter().flatten().flatten() {
+        if bus
+            .file_name()
+            .to_str()
+            .is_some_and(|name| DULL.contains(&name))
+        {
+            continue;
+        }
         for device in fs::read_dir(bus.path().join("devices"))
             .into_iter()
             .flatten()

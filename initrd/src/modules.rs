@@ -63,7 +63,7 @@ impl Index {
         order.push(name.to_owned());
     }
 
-    /// Modules that answer to any of these modaliases, the watchdogs' first.
+    /// Modules that answer to any of these modaliases: watchdogs first, then what is quick to show a disk.
     #[must_use]
     pub fn wanted_by<'a>(&self, modaliases: impl Iterator<Item = &'a str>) -> Vec<String> {
         let mut found: Vec<String> = Vec::new();
@@ -74,7 +74,13 @@ impl Index {
                 }
             }
         }
-        found.sort_by_key(|module| !self.is_watchdog(module));
+        found.sort_by_key(|module| {
+            (
+                !self.is_watchdog(module),
+                !module.starts_with("virtio"),
+                !module.starts_with("nvme"),
+            )
+        });
         found
     }
 

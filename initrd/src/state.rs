@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use boot_core::Device;
+use boot_core::{Device, Digest};
 use rustix::mount::{MountFlags, mount};
 
 use crate::block::BlockDevice;
@@ -252,27 +252,36 @@ pub fn exec_in_root(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> 
     Command::new(program).args(arguments).env_clear().exec()
 }
 
-/// The machine's id: what `state` has, or a new one, which is kept there. The flag says that it is new.
+/// The machine's id: what `state` has, or a new one, which is kept there. The flag says that it is new; a failure that
+/// it could not be kept, which leaves it good for this start.
 ///
-/// # Errors
-/// When it cannot be kept; the id is still good for this start.
-pub fn machine_id(folder: &Path) -> (String, bool, Option<Failure>) {
+/// `unique` is anything that differs between machines and starts. It is mixed in because the kernel may not have
+/// gathered randomness yet, and waiting for it takes seconds on a machine without a source of it. An id has to be
+/// unique, not secret.
+#[must_use]
+pub fn machine_id(folder: &Path, unique: &[u8]) -> (String, bool, Option<Failure>) {
     let path = folder.join("machine-id");
     if let Ok(text) = fs::read_to_string(&path)
         && is_machine_id(text.trim())
     {
         return (text.trim().to_owned(), false, None);
     }
-    let mut bytes = [0u8; 16];
-    let made = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    // A random UUID (RFC 9562, version 4) without its dashes, as machine-id(5) wants.
+    let mut random = [0u8; 32];
+    // Without any randomness `unique` has to do.
+    let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::INSECURE);
+    let mut mixed = random.to_vec();
+    mixed.extend_from_slice(unique);
+    let mut bytes = Digest::of(&mixed).0;
+    // A UUID of version 4 (RFC 9562) without its dashes, as machine-id(5) wants.
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
-    let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let kept = made
-        .map_err(io::Error::from)
-        .and_then(|_| keep(&path, &format!("{id}\n")))
-        .context("keeping the machine's id in", path.display());
+    let id: String = bytes
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let kept =
+        keep(&path, &format!("{id}\n")).context("keeping the machine's id in", path.display());
     (id, true, kept.err())
 }
 
@@ -300,21 +309,21 @@ mod tests {
     #[test]
     fn the_machine_id_is_made_once() {
         let folder = tempfile::tempdir().unwrap();
-        let (first, new, failure) = machine_id(folder.path());
+        let (first, new, failure) = machine_id(folder.path(), b"");
         assert!(new && failure.is_none() && is_machine_id(&first), "{first}");
-        assert_eq!(machine_id(folder.path()), (first, false, None));
+        assert_eq!(machine_id(folder.path(), b""), (first, false, None));
     }
 
     #[test]
     fn a_damaged_machine_id_is_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("machine-id"), "uninitialized\n").unwrap();
-        assert!(machine_id(folder.path()).1);
+        assert!(machine_id(folder.path(), b"").1);
     }
 
     #[test]
     fn an_id_that_cannot_be_kept_is_still_an_id() {
-        let (id, new, failure) = machine_id(Path::new("/nonexistent"));
+        let (id, new, failure) = machine_id(Path::new("/nonexistent"), b"");
         assert!(new && is_machine_id(&id) && failure.is_some());
     }
 }

@@ -16,7 +16,7 @@ const SECONDS: i32 = 60;
 #[derive(Debug)]
 pub struct Watchdog {
     device: File,
-    /// Name of the driver.
+    /// Name of the driver's module, or what the device calls itself.
     pub name: String,
     /// Seconds until it bites.
     pub seconds: i32,
@@ -29,7 +29,7 @@ impl Watchdog {
         let device = OpenOptions::new().write(true).open("/dev/watchdog0").ok()?;
         let name = fs::read_to_string("/sys/class/watchdog/watchdog0/identity")
             .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned());
-        let driver = fs::read_link("/sys/class/watchdog/watchdog0/device/driver")
+        let driver = fs::read_link("/sys/class/watchdog/watchdog0/device/driver/module")
             .ok()
             .and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
         // A driver with a fixed time refuses; it counts all the same.
