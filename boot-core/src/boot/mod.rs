@@ -59,6 +59,8 @@ pub struct Boot<'t> {
     /// Not tried again in this start.
     excluded: Vec<Target>,
     below_floor: Vec<Target>,
+    /// Excluded by what the record says of them, which the last resort does not ask.
+    by_record: Vec<Target>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,7 @@ impl<'t> Boot<'t> {
             rejected: Vec::new(),
             excluded: Vec::new(),
             below_floor: Vec::new(),
+            by_record: Vec::new(),
         }
     }
 
@@ -142,6 +145,8 @@ impl<'t> Boot<'t> {
                 }
             }
             self.phase = Phase::LastResort;
+            let again = core::mem::take(&mut self.by_record);
+            self.excluded.retain(|target| !again.contains(target));
             let text = "nothing that the record allows can be started";
             platform.log(format_args!(
                 "{text}; last resort: A, B and recovery in turn"
@@ -274,6 +279,7 @@ impl<'t> Boot<'t> {
             match next {
                 Ok(next) => recorded = self.commit(platform, next),
                 Err(refused) => {
+                    self.by_record.push(target);
                     self.reject(platform, target, EventKind::REJECTED, refused.to_string());
                     return None;
                 }
@@ -319,8 +325,10 @@ impl<'t> Boot<'t> {
                 })
             }
             Err(reason) => {
-                if matches!(reason, Rejected::BelowFloor { .. }) {
-                    self.below_floor.push(target);
+                match reason {
+                    Rejected::BelowFloor { .. } => self.below_floor.push(target),
+                    Rejected::NotRecorded { .. } => self.by_record.push(target),
+                    _ => {}
                 }
                 self.reject(platform, target, EventKind::REJECTED, reason.to_string());
                 None
