@@ -3,11 +3,14 @@
 use core::fmt;
 use core::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde::Serialize;
 
 /// Most errors that one report holds. Whoever has more has the wrong file.
 const MOST: usize = 100;
+
+/// Longest line, in bytes, that is shown.
+const LONGEST_LINE: usize = 500;
 
 /// One thing that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -92,14 +95,20 @@ impl Diagnostics {
         };
         let mut text = String::new();
         for error in &self.errors {
-            let snippet = Snippet::source(self.source.as_str())
-                .path(self.file.as_str())
-                .annotation(AnnotationKind::Primary.span(error.span.clone()));
-            let mut report: Vec<Group<'_>> = vec![
-                Level::ERROR
-                    .primary_title(error.message.as_str())
-                    .element(snippet),
-            ];
+            let title = Level::ERROR.primary_title(error.message.as_str());
+            let mut report: Vec<Group<'_>> = vec![match self.line_of(error) {
+                Some((line, span)) => title.element(
+                    Snippet::source(line)
+                        .path(self.file.as_str())
+                        .line_start(error.line)
+                        .annotation(AnnotationKind::Primary.span(span)),
+                ),
+                None => title.element(
+                    Origin::path(self.file.as_str())
+                        .line(error.line)
+                        .char_column(error.column),
+                ),
+            }];
             if let Some(help) = &error.help {
                 report.push(Group::with_title(
                     Level::HELP.secondary_title(help.as_str()),
@@ -120,6 +129,16 @@ impl Diagnostics {
             self.file
         ));
         text
+    }
+
+    /// The line that an error is about and the part of it that is wrong, if it is short enough to be
+    /// shown.
+    fn line_of(&self, error: &Diagnostic) -> Option<(&str, Range<usize>)> {
+        let before = self.source.get(..error.span.start)?;
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = self.source.get(start..)?.split('\n').next()?;
+        let span = error.span.start.checked_sub(start)?..error.span.end.checked_sub(start)?;
+        (line.len() <= LONGEST_LINE).then_some((line, span))
     }
 }
 
@@ -208,10 +227,10 @@ fn without_secrets(text: &str, secrets: &[Range<usize>]) -> String {
     let mut private_key = false;
     for line in text.split_inclusive('\n') {
         let lower = line.to_ascii_lowercase();
-        if let Some(word) = lower.find("password") {
-            if let Some(colon) = lower.get(word..).and_then(|rest| rest.find(':')) {
-                hide(offset + word + colon + 1..offset + line.len());
-            }
+        if let Some(word) = lower.find("password")
+            && let Some(colon) = lower.get(word..).and_then(|rest| rest.find(':'))
+        {
+            hide(offset + word + colon + 1..offset + line.len());
         }
         private_key |= line.contains("BEGIN") && line.contains("PRIVATE KEY");
         if private_key {

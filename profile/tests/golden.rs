@@ -1,6 +1,8 @@
 //! What profiles turn into, file by file: `tests/golden/NAME/` holds what recipes/profiles/NAME.yaml
 //! renders to. `UPDATE_GOLDEN=1 cargo test -p profile` writes it anew; the diff is then to be read.
 
+#![allow(clippy::unwrap_used)] // writing to a String cannot fail
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;

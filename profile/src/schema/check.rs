@@ -275,15 +275,15 @@ impl<'a> Checker<'a> {
             return None;
         };
         let before = self.findings.len();
-        if let Some(most) = schema.get("maxItems").and_then(Value::as_u64) {
-            if items.len() as u64 > most {
-                let message = format!(
-                    "{} has at most {most} entries, not {}",
-                    self.subject(),
-                    items.len()
-                );
-                self.report(&first_line(node), message, None);
-            }
+        if let Some(most) = schema.get("maxItems").and_then(Value::as_u64)
+            && items.len() as u64 > most
+        {
+            let message = format!(
+                "{} has at most {most} entries, not {}",
+                self.subject(),
+                items.len()
+            );
+            self.report(&first_line(node), message, None);
         }
         let item_schema = schema.get("items")?;
         let values: Vec<Value> = items
@@ -479,10 +479,13 @@ fn distance(a: &str, b: &str) -> usize {
             let mut best = (above + 1)
                 .min(left + 1)
                 .min(diagonal + usize::from(x != y));
-            if i > 0 && j > 0 && Some(&x) == b.get(j - 1) && a.get(i - 1) == Some(&y) {
-                if let Some(before) = rows.get(i - 1).and_then(|r| r.get(j - 1)) {
-                    best = best.min(before + 1);
-                }
+            if i > 0
+                && j > 0
+                && Some(&x) == b.get(j - 1)
+                && a.get(i - 1) == Some(&y)
+                && let Some(before) = rows.get(i - 1).and_then(|r| r.get(j - 1))
+            {
+                best = best.min(before + 1);
             }
             row.push(best);
         }

@@ -138,7 +138,7 @@ impl<'a> Reader<'a> {
         let marker = error.marker();
         let at = marker
             .byte_offset()
-            .unwrap_or_else(|| self.from_characters(marker.index()));
+            .unwrap_or_else(|| self.byte_offset(marker.index()));
         let line = self.text.get(..at.min(self.text.len())).unwrap_or_default();
         let line = line.rsplit('\n').next().unwrap_or_default();
         let help = if line.contains('\t')
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Byte offset of the n-th character.
-    fn from_characters(&self, n: usize) -> usize {
+    fn byte_offset(&self, n: usize) -> usize {
         self.text
             .char_indices()
             .nth(n)
@@ -165,7 +165,7 @@ impl<'a> Reader<'a> {
 
     fn bytes(&self, span: &Span) -> Range<usize> {
         span.byte_range().unwrap_or_else(|| {
-            self.from_characters(span.start.index())..self.from_characters(span.end.index())
+            self.byte_offset(span.start.index())..self.byte_offset(span.end.index())
         })
     }
 
