@@ -166,21 +166,25 @@ impl Hardware {
                 .index
                 .wanted_by(modaliases.iter().map(String::as_str));
             wanted.retain(|name| hardware.index.is_watchdog(name));
+            for name in &wanted {
+                hardware.load(std::slice::from_ref(name));
+                hardware.open_watchdog(Some(name));
+                if hardware.watchdog.is_some() {
+                    return Ok(hardware);
+                }
+            }
             if wanted.is_empty() {
                 break;
             }
-            hardware.load(&wanted);
-            hardware.open_watchdog();
-            if hardware.watchdog.is_some() {
-                break;
-            }
         }
+        // One whose driver is built in.
+        hardware.open_watchdog(None);
         Ok(hardware)
     }
 
-    fn open_watchdog(&mut self) {
+    fn open_watchdog(&mut self, module: Option<&str>) {
         if self.watchdog.is_none() {
-            self.watchdog = Watchdog::open();
+            self.watchdog = Watchdog::open(module);
             if let Some(watchdog) = &self.watchdog {
                 console::log(format_args!(
                     "watchdog {} armed, {} s",
@@ -212,7 +216,7 @@ impl Hardware {
         for name in wanted {
             self.load(std::slice::from_ref(&name));
             if self.index.is_watchdog(&name) {
-                self.open_watchdog();
+                self.open_watchdog(Some(&name));
             }
             let there = hardware::disks();
             if there != disks {

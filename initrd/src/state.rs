@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use boot_core::{Device, Digest};
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
 use crate::block::BlockDevice;
 use crate::console;
@@ -22,6 +22,8 @@ use crate::watchdog::Watchdog;
 
 /// Longest time for a filesystem check. A check of a terabyte after a power cut takes minutes, not hours.
 const CHECK_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// What e2fsck said, kept for the running system.
+const CHECK_LOG: &str = "/run/sternpost/e2fsck.log";
 /// Growing by less than this is not worth the writes.
 const WORTH: u64 = 1 << 20;
 
@@ -177,9 +179,35 @@ fn check(
     console::log(format_args!(
         "checking {device}: it was not unmounted cleanly"
     ));
+    let dev = root.join("dev");
+    mount_bind("/dev", &dev).context("binding /dev to", dev.display())?;
+    let outcome = run_check(device, root, watchdog);
+    // Left mounted it would only hide what is moved there later.
+    unmount(&dev, UnmountFlags::DETACH).context("unmounting", dev.display())?;
+    outcome
+}
+
+/// What the check said last, for people.
+fn last_words() -> String {
+    let said = fs::read_to_string(CHECK_LOG).unwrap_or_default();
+    said.lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty())
+        .unwrap_or("it said nothing")
+        .to_owned()
+}
+
+fn run_check(
+    device: &str,
+    root: &Path,
+    watchdog: Option<&Watchdog>,
+) -> Result<Option<String>, Failure> {
+    let log = File::create(CHECK_LOG).context("making", CHECK_LOG)?;
+    let errors = log.try_clone().context("making", CHECK_LOG)?;
     let mut child = in_root(root, "/usr/sbin/e2fsck", &["-p", device])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
         .spawn()
         .context("starting e2fsck on", device)?;
     let started = Instant::now();
@@ -212,7 +240,10 @@ fn check(
         Some(code) => Err(Failure::new(
             "checking",
             device,
-            format_args!("e2fsck -p cannot repair it without a person (exit code {code})"),
+            format_args!(
+                "e2fsck -p did not repair it (exit code {code}: {})",
+                last_words()
+            ),
         )),
         None => Err(Failure::new("checking", device, "e2fsck was killed")),
     }

@@ -23,20 +23,19 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Opens the first watchdog there is, which arms it.
+    /// Opens the first watchdog there is, which arms it. `module` is what was loaded last and so made it appear.
     #[must_use]
-    pub fn open() -> Option<Self> {
+    pub fn open(module: Option<&str>) -> Option<Self> {
         let device = OpenOptions::new().write(true).open("/dev/watchdog0").ok()?;
-        let name = fs::read_to_string("/sys/class/watchdog/watchdog0/identity")
-            .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned());
-        let driver = fs::read_link("/sys/class/watchdog/watchdog0/device/driver/module")
-            .ok()
-            .and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
+        let name = module.map(ToOwned::to_owned).or_else(|| {
+            let text = fs::read_to_string("/sys/class/watchdog/watchdog0/identity").ok()?;
+            Some(text.trim().to_owned())
+        });
         // A driver with a fixed time refuses; it counts all the same.
         let seconds = sys::watchdog_timeout(device.as_fd(), SECONDS).unwrap_or(0);
         Some(Self {
             device,
-            name: driver.unwrap_or(name),
+            name: name.unwrap_or_else(|| "unknown".to_owned()),
             seconds,
         })
     }
