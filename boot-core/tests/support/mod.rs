@@ -1,4 +1,5 @@
 //! Arbitrary records and disks.
+#![allow(unreachable_pub)]
 
 use boot_core::{
     Device as _, Digest, Nonce, SecurityVersion, Slot, Target,

@@ -1,0 +1,472 @@
+//! What is refused, and with which reason; and the rings.
+#![allow(clippy::unwrap_used)]
+
+use boot_core::{
+    Architecture, Device as _, Digest, SecurityVersion, Slot, Target,
+    boot::Boot,
+    bundle::{BundleError, FRAME_MAX, FrameTable, Header},
+    dsse::{DsseError, Envelope},
+    event::{Event, EventKind, Stage, TEXT_MAX},
+    keyring::{self, Chain, KeySet, KeySetError, Keyring, KeyringError},
+    layout::{Guid, TYPE_ESP},
+    manifest::{Kind, Manifest, ManifestError},
+    record::{Corrupt, Record},
+    slot_header::{HeaderError, SlotHeader, read_slot},
+    store::{BootState, CopyHealth, EVENT_RING, PARTITION_SIZE, STRIDE},
+    test_support::{
+        Image, Machine, MemoryDevice, ROOT, SIGNING, Signers, TestKey, manifest, trust,
+    },
+    transition::{self, RefusedBecause},
+    trust::{Trust, TrustError},
+    types::Salt,
+    verify::{Expect, Rejected, verify_slot},
+    verity::{BlockHasher, Mismatch},
+};
+
+const EXPECT: Expect = Expect {
+    target: Target::A,
+    floor: SecurityVersion(2),
+    uki: None,
+};
+
+fn verify(image: &Image, header: &SlotHeader) -> Result<(), Rejected> {
+    verify_slot(&trust(), header, &image.envelope, &image.keyring, &EXPECT).map(drop)
+}
+
+fn changed(change: impl FnOnce(&mut Manifest)) -> Image {
+    let uki = vec![1; 5000];
+    let mut manifest = manifest(Kind::System, "1", 2, &uki);
+    change(&mut manifest);
+    Image::signed(manifest, uki, Signers::default())
+}
+
+#[test]
+fn a_slot_is_rejected_with_what_is_wrong_with_it() {
+    let check = |image: &Image| verify(image, &image.header(Target::A));
+    assert_eq!(check(&changed(|_| {})), Ok(()));
+    let sound = changed(|_| {});
+    let other = verify(&sound, &sound.header(Target::B));
+    assert_eq!(other, Err(Rejected::OtherSlot { found: Target::B }));
+    let text = |image: &Image| check(image).unwrap_err().to_string();
+    let product = changed(|it| it.product = "toaster".into());
+    assert_eq!(
+        text(&product),
+        r#"it is for product "toaster", this is "test""#
+    );
+    let architecture = changed(|it| it.architecture = Architecture::Aarch64);
+    assert_eq!(
+        text(&architecture),
+        "it is for aarch64, this machine is x86_64"
+    );
+    let layout = changed(|it| it.layout = "ab-2".into());
+    assert_eq!(
+        text(&layout),
+        r#"it is for disk layout "ab-2", this disk has "ab-1""#
+    );
+    let old = changed(|it| it.security_version = SecurityVersion(1));
+    assert_eq!(text(&old), "its security version 1 is below the floor 2");
+    let kind = changed(|it| (it.kind, it.root) = (Kind::Recovery, None));
+    assert_eq!(text(&kind), "it is a recovery image, expected system");
+    let format = changed(|it| it.format = 2);
+    assert_eq!(check(&format), Err(ManifestError::Format(2).into()));
+
+    let manifest = sound.manifest.clone();
+    let wrong = Signers {
+        signing: TestKey(9),
+        ..Signers::default()
+    };
+    let mut forged = Image::signed(manifest.clone(), vec![1; 5000], wrong);
+    let unsigned = DsseError::Signatures { good: 0, needed: 1 };
+    forged.keyring = sound.keyring.clone();
+    assert_eq!(check(&forged), Err(Rejected::Signature(unsigned.clone())));
+    let foreign = Signers {
+        root: TestKey(9),
+        ..Signers::default()
+    };
+    let foreign = Image::signed(manifest, vec![1; 5000], foreign);
+    let error = KeyringError::Link {
+        link: 1,
+        error: unsigned,
+    };
+    assert_eq!(check(&foreign), Err(Rejected::Keyring(error)));
+
+    let mut header = sound.header(Target::A);
+    header.manifest_digest = Digest::ZERO;
+    assert!(matches!(
+        verify(&sound, &header),
+        Err(Rejected::HeaderDigest { .. })
+    ));
+    let mut header = sound.header(Target::A);
+    header.uki_length -= 1;
+    assert_eq!(
+        verify(&sound, &header),
+        Err(Rejected::UkiSize {
+            found: 4999,
+            expected: 5000
+        })
+    );
+    let (header, uki) = (sound.header(Target::A), Some(Digest::ZERO));
+    let expect = Expect { uki, ..EXPECT };
+    let bad_uki = verify_slot(&trust(), &header, &sound.envelope, &sound.keyring, &expect);
+    assert_eq!(
+        bad_uki,
+        Err(Rejected::UkiDigest {
+            found: Digest::ZERO
+        })
+    );
+}
+
+#[test]
+fn manifests_with_impossible_fields_are_refused() {
+    let refused = |change: fn(&mut Manifest)| changed(change).manifest.check().is_err();
+    assert!(refused(|it| it.uki.size = 0));
+    assert!(refused(|it| it.uki.chunk_size = 4096));
+    assert!(refused(|it| it.uki.chunks.push(Digest::ZERO)));
+    assert!(refused(|it| it.root = None));
+    assert!(refused(|it| it.kind = Kind::Recovery));
+    assert!(refused(|it| it.product = "a b".into()));
+    assert!(refused(|it| it.root.as_mut().unwrap().data_size = 4097));
+    assert!(refused(|it| it.root.as_mut().unwrap().size += 4096));
+    let mut newer = serde_json::to_value(changed(|_| {}).manifest).unwrap();
+    newer["from_the_future"] = 1.into();
+    assert!(Manifest::parse(newer.to_string().as_bytes()).is_ok());
+    let twice = newer.to_string().replacen('{', r#"{"product":"x","#, 1);
+    assert!(matches!(
+        Manifest::parse(twice.as_bytes()),
+        Err(ManifestError::Json(_))
+    ));
+    let large = vec![b' '; (64 << 10) + 1];
+    assert_eq!(
+        Manifest::parse(&large),
+        Err(ManifestError::TooLarge(large.len()))
+    );
+}
+
+#[test]
+fn distinct_keys_are_counted_not_signatures() {
+    let keys = || [1, 2, 3].map(|byte| TestKey(byte).public()).to_vec();
+    let two_of_three = KeySet::new(2, keys()).unwrap();
+    let mut envelope = Envelope::new(keyring::PAYLOAD_TYPE, *b"{}");
+    TestKey(1).sign(&mut envelope);
+    TestKey(1).sign(&mut envelope);
+    TestKey(4).sign(&mut envelope);
+    let one = Err(DsseError::Signatures { good: 1, needed: 2 });
+    assert_eq!(envelope.verify(keyring::PAYLOAD_TYPE, &two_of_three), one);
+    TestKey(3).sign(&mut envelope);
+    envelope
+        .signatures
+        .iter_mut()
+        .for_each(|it| it.keyid.clear());
+    assert_eq!(
+        envelope.verify(keyring::PAYLOAD_TYPE, &two_of_three),
+        Ok(&b"{}"[..])
+    );
+    let wrong_type = envelope.verify("other", &two_of_three);
+    assert!(matches!(wrong_type, Err(DsseError::PayloadType { .. })));
+    assert_eq!(
+        KeySet::new(0, keys()),
+        Err(KeySetError::Threshold {
+            threshold: 0,
+            keys: 3
+        })
+    );
+    assert_eq!(
+        KeySet::new(4, keys()),
+        Err(KeySetError::Threshold {
+            threshold: 4,
+            keys: 3
+        })
+    );
+    assert_eq!(KeySet::new(1, vec![]), Err(KeySetError::Count(0)));
+    assert_eq!(
+        KeySet::new(1, vec![ROOT.public(); 2]),
+        Err(KeySetError::Duplicate)
+    );
+}
+
+#[test]
+fn a_keyring_chain_leads_from_root_to_root() {
+    let link = |serial, root: TestKey, signer: TestKey, product: &str| {
+        let set = |key: TestKey| KeySet::new(1, vec![key.public()]).unwrap();
+        let (root, signing) = (set(root), set(SIGNING));
+        let product = product.into();
+        let ring = Keyring {
+            format: 1,
+            serial,
+            product,
+            root,
+            signing,
+            profile: None,
+        };
+        let mut envelope = Envelope::new(keyring::PAYLOAD_TYPE, ring.to_payload());
+        signer.sign(&mut envelope);
+        envelope
+    };
+    let verify = |links: &[Envelope]| {
+        Chain::verify(&Envelope::array_to_json(links), &trust().root, "test").map(|it| it.links)
+    };
+    let first = link(1, TestKey(5), ROOT, "test");
+    assert_eq!(
+        verify(&[first.clone(), link(2, TestKey(6), TestKey(5), "test")]),
+        Ok(2)
+    );
+    let by_old_root = verify(&[first.clone(), link(2, TestKey(6), ROOT, "test")]);
+    assert!(matches!(
+        by_old_root,
+        Err(KeyringError::Link { link: 2, .. })
+    ));
+    let same_serial = verify(&[first.clone(), link(1, TestKey(6), TestKey(5), "test")]);
+    assert_eq!(
+        same_serial,
+        Err(KeyringError::Serial { link: 2, serial: 1 })
+    );
+    let other_product = verify(&[link(1, ROOT, ROOT, "toaster")]);
+    assert!(matches!(
+        other_product,
+        Err(KeyringError::Product { link: 1, .. })
+    ));
+    assert_eq!(verify(&[]), Err(KeyringError::NoLinks));
+    let too_many: Vec<_> = (1..=9)
+        .map(|serial| link(serial, ROOT, ROOT, "test"))
+        .collect();
+    assert!(matches!(verify(&too_many), Err(KeyringError::Chain(_))));
+    assert_eq!(verify(&too_many[..8]), Ok(8));
+}
+
+#[test]
+fn a_damaged_copy_is_named_and_the_other_one_used() {
+    let mut device = MemoryDevice::new(PARTITION_SIZE, 4096);
+    let mut store = BootState::new(&mut device);
+    let one = store.commit(&Record::empty()).unwrap();
+    let two = store.commit(&one).unwrap();
+    assert_eq!((two.sequence, store.load().newest), (2, Some(1)));
+    device.bytes[(1 << 20) + 40] ^= 1;
+    let loaded = BootState::new(&mut device).load();
+    assert_eq!(loaded.record, Some(one));
+    assert_eq!(loaded.copies[1], CopyHealth::Corrupt(Corrupt::Checksum));
+    device.bad_reads = Some(0..512);
+    let loaded = BootState::new(&mut device).load();
+    assert_eq!(loaded.record, None);
+    assert_eq!(
+        loaded.copies[0].to_string(),
+        "cannot be read: I/O error at 0"
+    );
+}
+
+#[test]
+fn the_event_ring_wraps_and_skips_torn_entries() {
+    let mut device = MemoryDevice::new(PARTITION_SIZE, 512);
+    let mut store = BootState::new(&mut device);
+    for number in 0..300 {
+        let text = format!("{number}");
+        store
+            .append_event(&Event::new(Stage::LOADER, EventKind::REJECTED, text))
+            .unwrap();
+    }
+    let events = store.events().unwrap();
+    assert_eq!((events.len(), events[0].sequence), (256, 44));
+    assert_eq!(events[255].text, "299");
+    let torn = EVENT_RING + 43 * STRIDE;
+    store.device_mut().write_at(torn, &[0xff; 512]).unwrap();
+    let long = "ä".repeat(300);
+    store
+        .append_event(&Event::new(Stage::LOADER, EventKind::REJECTED, long))
+        .unwrap();
+    let events = store.events().unwrap();
+    assert_eq!(
+        (events.len(), events[255].sequence),
+        (256, 299),
+        "the torn one is written again"
+    );
+    assert_eq!(events[255].text.len(), TEXT_MAX);
+}
+
+#[test]
+fn the_quarantine_keeps_the_last_sixteen() {
+    let mut store = BootState::new(MemoryDevice::new(PARTITION_SIZE, 512));
+    for number in 1..=18 {
+        store
+            .quarantine(&Digest([number; 32]), "unhealthy", 0)
+            .unwrap();
+    }
+    store.quarantine(&Digest([18; 32]), "again", 0).unwrap();
+    let kept = |store: &mut BootState<MemoryDevice>| {
+        store
+            .quarantined()
+            .unwrap()
+            .iter()
+            .map(|it| it.digest.0[0])
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(kept(&mut store), (3..=18).collect::<Vec<_>>());
+    assert_eq!(store.release(&Digest([5; 32])), Ok(true));
+    assert_eq!(store.release(&Digest([5; 32])), Ok(false));
+    store.quarantine(&Digest([19; 32]), "unhealthy", 0).unwrap();
+    assert!(
+        kept(&mut store).contains(&3),
+        "a free place is used before the oldest"
+    );
+    assert_eq!(
+        store
+            .quarantine_entry(&Digest([19; 32]))
+            .unwrap()
+            .unwrap()
+            .reason,
+        "unhealthy"
+    );
+}
+
+#[test]
+fn verdicts() {
+    let image = Image::new(Kind::System, "1", 1);
+    let record = transition::first_image(image.contents());
+    let good = transition::mark_good(&record, Slot::A, &image.digest, Target::A).unwrap();
+    assert!(good.a.is_good());
+    let other = transition::mark_good(&record, Slot::A, &Digest([1; 32]), Target::A);
+    assert_eq!(other, Err(RefusedBecause::OtherContents(Slot::A)));
+    let given_up = transition::give_up(&good, Slot::A, &image.digest).unwrap();
+    assert_eq!(given_up.a.status().name(), "given-up");
+    let again = transition::activate(&given_up, Slot::A, Target::B).unwrap_err();
+    assert_eq!(again.to_string(), "slot A is given-up");
+    assert_eq!(
+        transition::rollback(&good, Slot::A),
+        Err(RefusedBecause::Empty(Slot::B))
+    );
+    let back = transition::rollback(&good, Slot::B).unwrap();
+    assert_eq!((back.a.priority, back.b.priority), (2, 0));
+}
+
+#[test]
+fn what_the_firmware_refuses_is_recorded_and_the_next_is_tried() {
+    let (a, b) = (
+        Image::new(Kind::System, "1", 1),
+        Image::new(Kind::System, "2", 1),
+    );
+    let mut record = transition::first_image(a.contents());
+    record.a.successful = true;
+    record.b = record.a.clone();
+    (record.b.priority, record.b.digest) = (1, b.digest);
+    let mut machine = Machine::new(4096, [Some(&a), Some(&b), None]);
+    machine.set_record(&record);
+    let trust = trust();
+    let mut boot = Boot::new(&trust);
+    assert_eq!(boot.next(&mut machine).unwrap().target, Target::A);
+    boot.failed_to_start(&mut machine, Target::A, "LoadImage: not supported");
+    assert_eq!(boot.next(&mut machine).unwrap().target, Target::B);
+    assert_eq!(boot.rejected()[0].reason, "LoadImage: not supported");
+    boot.failed_to_start(&mut machine, Target::B, "again");
+    assert_eq!(boot.next(&mut machine), None);
+    let events = BootState::new(machine.boot_state.unwrap())
+        .events()
+        .unwrap();
+    let kinds: Vec<_> = events.iter().map(|it| it.kind.name()).collect();
+    assert_eq!(
+        kinds,
+        ["start-failed", "start-failed", "last-resort", "rejected"]
+    );
+    assert_eq!(events[0].digest, a.digest);
+}
+
+#[test]
+fn headers_that_point_outside_are_refused() {
+    let image = Image::new(Kind::System, "1", 1);
+    let header = image.header(Target::A);
+    let mut device = image.device(Target::A, 512);
+    assert_eq!(read_slot(&mut device).unwrap().header, header);
+    let refused = |change: fn(&mut SlotHeader)| {
+        let mut header = header.clone();
+        change(&mut header);
+        header.check(Image::PARTITION_SIZE)
+    };
+    assert_eq!(
+        refused(|it| it.uki_length = 1 << 40),
+        Err(HeaderError::Place("UKI"))
+    );
+    assert_eq!(
+        refused(|it| it.uki_offset = u64::MAX - 4095),
+        Err(HeaderError::Place("UKI"))
+    );
+    assert_eq!(
+        refused(|it| it.envelope_offset = 0),
+        Err(HeaderError::Place("manifest"))
+    );
+    assert_eq!(
+        refused(|it| it.envelope_length = 0),
+        Err(HeaderError::Place("manifest"))
+    );
+    assert_eq!(
+        refused(|it| it.keyring_offset += 1),
+        Err(HeaderError::Place("keyring chain"))
+    );
+    device.bytes[20] ^= 1;
+    let damaged = read_slot(&mut device).unwrap_err();
+    assert_eq!(
+        damaged.to_string(),
+        "the slot header's checksum does not match"
+    );
+    device.bytes[..512].fill(0);
+    let empty = read_slot(&mut device).unwrap_err().to_string();
+    assert_eq!(empty, "no slot header: nothing is completely installed");
+}
+
+#[test]
+fn bundles_that_do_not_fit_their_manifest_are_refused() {
+    let manifest = Image::new(Kind::System, "1", 1).manifest;
+    let mut header = Header {
+        envelope_length: 9,
+        keyring_length: 9,
+        ..Header::default()
+    };
+    assert_eq!(
+        Header::decode(&header.encode()),
+        Err(BundleError::Length("number of UKI frames"))
+    );
+    (header.uki_frames, header.root_frames, header.leaves_length) = (1, 1, 32);
+    assert_eq!(header.check_against(&manifest), Ok(()));
+    header.leaves_length = 64;
+    assert_eq!(
+        header.check_against(&manifest),
+        Err(BundleError::Mismatch("verity leaves"))
+    );
+    header.flags = 1;
+    assert_eq!(Header::decode(&header.encode()), Err(BundleError::Flags(1)));
+    let table = FrameTable::new(vec![5, 0, 7]).unwrap();
+    assert_eq!(FrameTable::decode(&table.encode()).as_ref(), Ok(&table));
+    assert_eq!(
+        (table.frame(2), table.frame(3), table.total()),
+        (Some((5, 7)), None, 12)
+    );
+    assert_eq!(
+        FrameTable::new(vec![FRAME_MAX + 1]),
+        Err(BundleError::Length("frame"))
+    );
+}
+
+#[test]
+fn the_rest() {
+    let hasher = BlockHasher::new(&Salt([1; 32]));
+    let mut data = vec![3; 3 * 4096];
+    let mut leaves = Vec::new();
+    hasher.append_leaves(&data, &mut leaves);
+    assert_eq!(hasher.check_run(&leaves, &data), Ok(()));
+    data[5000] ^= 1;
+    assert_eq!(hasher.check_run(&leaves, &data), Err(Mismatch { block: 1 }));
+    assert_eq!(
+        hasher.check_run(&leaves[32..], &data),
+        Err(Mismatch { block: 3 })
+    );
+
+    let esp = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
+    assert_eq!(
+        (TYPE_ESP.to_string().as_str(), esp.parse::<Guid>()),
+        (esp, Ok(TYPE_ESP))
+    );
+    assert_eq!(TYPE_ESP.0[..4], [0x28, 0x73, 0x2a, 0xc1]);
+    assert!(esp[1..].parse::<Guid>().is_err());
+
+    let mut section = trust().to_section().unwrap();
+    section[8..12].fill(0);
+    assert_eq!(Trust::from_section(&section), Err(TrustError::Unfilled));
+    section[8..12].fill(0xff);
+    assert_eq!(Trust::from_section(&section), Err(TrustError::Section));
+}
