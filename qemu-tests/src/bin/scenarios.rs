@@ -1,0 +1,208 @@
+//! Lists and runs the scenarios.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::Parser;
+use libtest_mimic::{Arguments, Failed, Trial};
+use qemu_tests::artefacts::Artefacts;
+use qemu_tests::scenario::{Context, Scenario};
+use qemu_tests::scenarios::ALL;
+
+/// Boots the real artefacts in emulated machines and breaks them on purpose.
+///
+/// Images are built through imager on first use and kept in the cache. Console logs and disks of what failed are kept
+/// under the directory that is printed; --keep keeps those of what passed too.
+#[derive(Parser)]
+struct Options {
+    /// Names, or parts of names; without any: all that --gate and --arch leave.
+    names: Vec<String>,
+    /// List the scenarios: what each shows and how long it takes.
+    #[arg(long)]
+    list: bool,
+    /// Only those that every change has to pass.
+    #[arg(long, conflicts_with = "all")]
+    gate: bool,
+    /// All, however long.
+    #[arg(long)]
+    all: bool,
+    /// Only this architecture.
+    #[arg(long)]
+    arch: Option<String>,
+    /// How many run side by side.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// Keep the files of scenarios that pass.
+    #[arg(long)]
+    keep: bool,
+    /// The imager program.
+    #[arg(long)]
+    imager: Option<PathBuf>,
+    /// Where keys, images and logs are kept.
+    #[arg(long)]
+    directory: Option<PathBuf>,
+}
+
+impl Options {
+    fn chosen(&self) -> Vec<&'static Scenario> {
+        ALL.iter()
+            .filter(|scenario| !self.gate || scenario.gate)
+            .filter(|scenario| {
+                self.arch
+                    .as_ref()
+                    .is_none_or(|arch| arch == scenario.architecture.name())
+            })
+            .filter(|scenario| {
+                self.names.is_empty()
+                    || self
+                        .names
+                        .iter()
+                        .any(|name| self.is_named(name, scenario.name))
+            })
+            .collect()
+    }
+
+    /// A whole name means that one, even where it is the beginning of another's.
+    fn is_named(&self, wanted: &str, name: &str) -> bool {
+        if ALL.iter().any(|scenario| scenario.name == wanted) {
+            name == wanted
+        } else {
+            name.contains(wanted)
+        }
+    }
+
+    fn imager(&self) -> Result<PathBuf> {
+        let beside = || {
+            let here = std::env::current_exe().context("cannot find this program's directory")?;
+            Ok(here.with_file_name("imager"))
+        };
+        self.imager.clone().map_or_else(beside, Ok)
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.directory
+            .clone()
+            .unwrap_or_else(|| qemu_tests::cache_directory().join("qemu-tests"))
+    }
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let chosen = options.chosen();
+    if options.list {
+        list(&chosen);
+        return ExitCode::SUCCESS;
+    }
+    if chosen.is_empty() {
+        eprintln!(
+            "no scenario is named {:?}; --list names them",
+            options.names
+        );
+        return ExitCode::from(2);
+    }
+    match run(&options, &chosen) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn list(scenarios: &[&Scenario]) {
+    let width = scenarios
+        .iter()
+        .map(|scenario| scenario.name.len())
+        .max()
+        .unwrap_or(0);
+    for scenario in scenarios {
+        println!(
+            "{:width$}  {:7}  {:>4} s  {:4}  {}",
+            scenario.name,
+            scenario.architecture.name(),
+            scenario.seconds,
+            if scenario.gate { "gate" } else { "" },
+            scenario.shows
+        );
+    }
+    let gate: Vec<_> = scenarios.iter().filter(|scenario| scenario.gate).collect();
+    let minutes = |scenarios: &mut dyn Iterator<Item = u64>| scenarios.sum::<u64>().div_ceil(60);
+    println!(
+        "{} scenarios, {} minutes; {} in the gate, {} minutes (one after another, images built)",
+        scenarios.len(),
+        minutes(&mut scenarios.iter().map(|scenario| scenario.seconds)),
+        gate.len(),
+        minutes(&mut gate.iter().map(|scenario| scenario.seconds)),
+    );
+}
+
+fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
+    let directory = options.directory();
+    let root = qemu_tests::workspace();
+    let (imager, keep) = (options.imager()?, options.keep);
+    // Opened by the first scenario that runs, so that a failure is that scenario's failure.
+    let artefacts: Arc<OnceLock<Result<Artefacts, String>>> = Arc::default();
+    let trials = chosen.iter().map(|scenario| {
+        let (scenario, directory, root, imager) =
+            (**scenario, directory.clone(), root.clone(), imager.clone());
+        let artefacts = Arc::clone(&artefacts);
+        Trial::test(scenario.name, move || {
+            let artefacts = artefacts
+                .get_or_init(|| {
+                    Artefacts::open(imager, root, directory.clone())
+                        .map_err(|error| format!("{error:#}"))
+                })
+                .as_ref()
+                .map_err(|error| Failed::from(error.clone()))?;
+            let files = directory.join("runs").join(scenario.name);
+            one(scenario, files, artefacts.clone(), keep)
+                .map_err(|error| Failed::from(format!("{error:#}")))
+        })
+        .with_kind(scenario.architecture.name())
+    });
+    let arguments = Arguments {
+        test_threads: Some(options.jobs.max(1)),
+        ..Arguments::default()
+    };
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    println!(
+        "{} passed, {} failed",
+        conclusion.num_passed, conclusion.num_failed
+    );
+    Ok(if conclusion.has_failed() {
+        ExitCode::from(1)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// One run: its files stay if it fails or `keep` says so, its console logs always.
+fn one(scenario: Scenario, files: PathBuf, artefacts: Artefacts, keep: bool) -> Result<()> {
+    let context = Context::new(scenario, files.clone(), artefacts)?;
+    let result =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (scenario.run)(&context)))
+            .unwrap_or_else(|_| Err(anyhow!("the scenario's own code panicked")));
+    match result {
+        Ok(()) if keep => Ok(()),
+        Ok(()) => remove_disks(&files),
+        Err(error) => Err(error.context(format!(
+            "{} failed; its files are in {}",
+            scenario.name,
+            files.display()
+        ))),
+    }
+}
+
+/// Leaves the logs and removes what is large.
+fn remove_disks(files: &std::path::Path) -> Result<()> {
+    for entry in std::fs::read_dir(files)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "log") && path.is_file() {
+            std::fs::remove_file(&path)
+                .with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}

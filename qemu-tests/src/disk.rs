@@ -1,0 +1,241 @@
+//! A machine's disk: a throwaway copy of a built image, and ways to damage it while the machine is off.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use boot_core::Device;
+
+/// A raw disk image that a scenario may do with what it likes.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    path: PathBuf,
+    sector_size: u32,
+}
+
+impl Disk {
+    /// A copy of `image` at `path`: shared blocks where the file system can, holes where not.
+    ///
+    /// # Errors
+    /// The copy fails.
+    pub fn copy(image: &Path, path: &Path, sector_size: u32) -> Result<Disk> {
+        let status = Command::new("cp")
+            .args(["--reflink=auto", "--sparse=always", "--"])
+            .args([image, path])
+            .status()
+            .context("cannot run cp")?;
+        if !status.success() {
+            bail!("cannot copy {} to {}", image.display(), path.display());
+        }
+        Ok(Disk {
+            path: path.to_owned(),
+            sector_size,
+        })
+    }
+
+    /// The image file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes in a logical sector.
+    #[must_use]
+    pub fn sector_size(&self) -> u32 {
+        self.sector_size
+    }
+
+    /// Makes the disk larger, as a machine's disk is larger than the image.
+    ///
+    /// # Errors
+    /// The file cannot be extended.
+    pub fn grow(&self, bytes: u64) -> Result<()> {
+        let file = self.open()?;
+        if file.metadata()?.len() > bytes {
+            bail!(
+                "{} is larger than {bytes} bytes already",
+                self.path.display()
+            );
+        }
+        file.set_len(bytes)
+            .with_context(|| format!("cannot extend {}", self.path.display()))
+    }
+
+    /// The partition with this label.
+    ///
+    /// # Errors
+    /// The table does not check or has no such label.
+    pub fn partition(&self, label: &str) -> Result<Partition> {
+        let (start, size) = self.bounds(label)?;
+        Ok(Partition {
+            file: self.open()?,
+            name: format!("{label} of {}", self.path.display()),
+            start,
+            size,
+            sector_size: self.sector_size,
+        })
+    }
+
+    /// First byte and length of a partition.
+    ///
+    /// # Errors
+    /// The table does not check or has no such label.
+    pub fn bounds(&self, label: &str) -> Result<(u64, u64)> {
+        let sectors = match self.sector_size {
+            512 => gpt::disk::LogicalBlockSize::Lb512,
+            4096 => gpt::disk::LogicalBlockSize::Lb4096,
+            other => bail!("no disk has sectors of {other} bytes"),
+        };
+        let table = gpt::GptConfig::new()
+            .logical_block_size(sectors)
+            .writable(false)
+            .open(&self.path)
+            .with_context(|| format!("{} has no partition table", self.path.display()))?;
+        let partition = table
+            .partitions()
+            .values()
+            .find(|partition| partition.name == label)
+            .ok_or_else(|| anyhow!("{} has no partition {label}", self.path.display()))?;
+        let start = partition.bytes_start(sectors)?;
+        Ok((start, partition.bytes_len(sectors)?))
+    }
+
+    /// Flips one bit: the lowest of the byte at `offset` in the partition.
+    ///
+    /// # Errors
+    /// There is no such byte.
+    pub fn flip_bit(&self, label: &str, offset: u64) -> Result<()> {
+        let partition = self.partition(label)?;
+        let mut byte = [0];
+        partition.read(offset, &mut byte)?;
+        byte[0] ^= 1;
+        partition.write(offset, &byte)
+    }
+
+    /// Overwrites `length` bytes of a partition with zeros.
+    ///
+    /// # Errors
+    /// They are not all in the partition.
+    pub fn zero(&self, label: &str, offset: u64, length: u64) -> Result<()> {
+        let partition = self.partition(label)?;
+        let chunk = vec![0; 1 << 20];
+        let mut done = 0;
+        while done < length {
+            let part = (length - done).min(chunk.len() as u64);
+            partition.write(offset + done, &chunk[..part as usize])?;
+            done += part;
+        }
+        Ok(())
+    }
+
+    /// Overwrites the start of one partition with the start of another.
+    ///
+    /// # Errors
+    /// Either has fewer than `length` bytes.
+    pub fn copy_partition(&self, from: &str, to: &str, length: u64) -> Result<()> {
+        let (source, target) = (self.partition(from)?, self.partition(to)?);
+        let mut chunk = vec![0; 1 << 20];
+        let mut done = 0;
+        while done < length {
+            let part = (length - done).min(chunk.len() as u64) as usize;
+            source.read(done, &mut chunk[..part])?;
+            target.write(done, &chunk[..part])?;
+            done += part as u64;
+        }
+        Ok(())
+    }
+
+    fn open(&self) -> Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&self.path)
+            .with_context(|| format!("cannot open {}", self.path.display()))
+    }
+}
+
+/// A partition of an image file.
+#[derive(Debug)]
+pub struct Partition {
+    file: File,
+    name: String,
+    start: u64,
+    size: u64,
+    sector_size: u32,
+}
+
+impl Partition {
+    /// Reads bytes at any offset.
+    ///
+    /// # Errors
+    /// They are not all in the partition.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.check(offset, buffer.len())?;
+        self.file
+            .read_exact_at(buffer, self.start + offset)
+            .with_context(|| format!("cannot read {}", self.name))
+    }
+
+    /// Writes bytes at any offset.
+    ///
+    /// # Errors
+    /// They do not all fit into the partition.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.check(offset, bytes.len())?;
+        self.file
+            .write_all_at(bytes, self.start + offset)
+            .with_context(|| format!("cannot write {}", self.name))
+    }
+
+    fn check(&self, offset: u64, length: usize) -> Result<()> {
+        if offset
+            .checked_add(length as u64)
+            .is_none_or(|end| end > self.size)
+        {
+            bail!(
+                "{length} bytes at {offset} are not within {} ({} bytes)",
+                self.name,
+                self.size
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What went wrong on an image file.
+#[derive(Debug)]
+pub struct DiskError(anyhow::Error);
+
+impl std::fmt::Display for DiskError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#}", self.0)
+    }
+}
+
+impl Device for Partition {
+    type Error = DiskError;
+
+    fn block_size(&self) -> u32 {
+        self.sector_size
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        self.read(offset, buf).map_err(DiskError)
+    }
+
+    fn write_at(&mut self, offset: u64, buf: &[u8]) -> Result<(), DiskError> {
+        self.write(offset, buf).map_err(DiskError)
+    }
+
+    fn flush(&mut self) -> Result<(), DiskError> {
+        self.file
+            .sync_data()
+            .map_err(|error| DiskError(error.into()))
+    }
+}

@@ -1,0 +1,38 @@
+//! Boots the real artefacts in emulated machines and breaks them on purpose.
+//!
+//! A [`scenario::Scenario`] gets a [`scenario::Context`]: images from [`artefacts`], throwaway copies of them
+//! ([`disk`]), machines ([`machine`]) that run through `imager run`, their [`console`], commands inside ([`ssh`]), and
+//! an HTTP [`server`]. Every wait has a limit, and what fails leaves its console log.
+
+pub mod artefacts;
+pub mod console;
+pub mod disk;
+pub mod machine;
+pub mod scenario;
+pub mod scenarios;
+pub mod server;
+pub mod slots;
+pub mod ssh;
+pub mod steps;
+
+use std::path::PathBuf;
+
+/// The cache that all checkouts share: `STERNPOST_CACHE`, else `$XDG_CACHE_HOME/sternpost`.
+#[must_use]
+pub fn cache_directory() -> PathBuf {
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    set("STERNPOST_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("sternpost")))
+        .or_else(|| set("HOME").map(|home| home.join(".cache/sternpost")))
+        .unwrap_or_else(|| std::env::temp_dir().join("sternpost"))
+}
+
+/// The workspace that this program was built from.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}

@@ -1,0 +1,333 @@
+//! An emulated machine, started through `imager run`, which alone knows QEMU's command line.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use boot_core::Architecture;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::console::Console;
+use crate::disk::Disk;
+use crate::scenario::Context;
+use crate::ssh::Ssh;
+
+/// First words of the loader on every start: what counts boots.
+pub const LOADER_STARTS: &str = "sternpost: loader";
+
+/// What a machine is made of, beside its disks.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What the disks hang on, as `imager run --bus` names it.
+    pub bus: &'static str,
+    /// MiB of memory.
+    pub memory: u32,
+    /// A hardware watchdog that resets the machine.
+    pub watchdog: bool,
+    /// Passed to QEMU as they are.
+    pub extra: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            bus: "virtio",
+            memory: 1024,
+            watchdog: false,
+            extra: Vec::new(),
+        }
+    }
+}
+
+/// A running machine. Dropping it cuts its power.
+pub struct Machine<'c> {
+    context: &'c Context,
+    child: Child,
+    console: Console,
+    ssh: Ssh,
+    qmp: PathBuf,
+}
+
+impl<'c> Machine<'c> {
+    /// Starts a machine with these disks, the first of which it boots from. Its firmware variables outlive it within
+    /// one scenario, as a board's do.
+    ///
+    /// # Errors
+    /// `imager run` cannot be started.
+    pub fn start(context: &'c Context, disks: &[&Disk], options: Options) -> Result<Machine<'c>> {
+        let (first, others) = disks
+            .split_first()
+            .ok_or_else(|| anyhow!("a machine needs a disk"))?;
+        let log = free_name(context, "console");
+        let port = free_port()?;
+        let qmp = std::env::temp_dir().join(format!("sternpost-{}-{port}.qmp", std::process::id()));
+        let mut command = Command::new(context.artefacts().imager());
+        command.arg("run").arg(first.path());
+        command
+            .arg("--arch")
+            .arg(context.scenario().architecture.name());
+        command
+            .arg("--firmware-vars")
+            .arg(context.file("firmware-variables.fd"));
+        command
+            .args(["--bus", options.bus])
+            .arg("--sector-size")
+            .arg(first.sector_size().to_string());
+        for disk in others {
+            command.arg("--disk").arg(disk.path());
+        }
+        command
+            .arg("--memory")
+            .arg(options.memory.to_string())
+            .args(["--cpus", "2"]);
+        command
+            .arg("--serial")
+            .arg(&log)
+            .arg("--qmp")
+            .arg(&qmp)
+            .arg("--ssh")
+            .arg(port.to_string());
+        if options.watchdog {
+            command.arg("--watchdog");
+        }
+        if !options.extra.is_empty() {
+            command.arg("--").args(&options.extra);
+        }
+        let output = std::fs::File::create(context.file("imager-run.log"))
+            .context("cannot write imager's log")?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            // A group of its own, so that whatever imager starts ends with it.
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))?;
+        Ok(Machine {
+            context,
+            child,
+            console: Console::new(&log),
+            ssh: context.artefacts().ssh(port),
+            qmp,
+        })
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn architecture(&self) -> Architecture {
+        self.context.scenario().architecture
+    }
+
+    /// Its console log.
+    #[must_use]
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// Waits for a line on the console; gives the line. Waits go forward only.
+    ///
+    /// # Errors
+    /// It does not come in time, or the machine ends.
+    pub fn wait_for_line(&mut self, pattern: &str, limit: Duration) -> Result<String> {
+        self.wait_for_any(&[pattern], limit)
+    }
+
+    /// Waits for a line on the console that contains one of `patterns`.
+    ///
+    /// # Errors
+    /// None comes in time, or the machine ends.
+    pub fn wait_for_any(&mut self, patterns: &[&str], limit: Duration) -> Result<String> {
+        let limit = self.context.patience(limit)?;
+        let child = &mut self.child;
+        let result = self.console.wait_for(patterns, limit, &mut || {
+            matches!(child.try_wait(), Ok(None))
+        });
+        result.map_err(|error| self.explain(error))
+    }
+
+    /// Waits until the loader starts once more: the machine has been reset.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub fn wait_for_boot(&mut self, limit: Duration) -> Result<()> {
+        self.wait_for_line(LOADER_STARTS, limit)?;
+        Ok(())
+    }
+
+    /// Waits until commands can be run inside.
+    ///
+    /// # Errors
+    /// They cannot in time, or the machine ends.
+    pub fn wait_for_ssh(&mut self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + self.context.patience(limit)?;
+        loop {
+            if self.ssh.run("true", Duration::from_secs(20)).is_ok() {
+                return Ok(());
+            }
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return Err(
+                    self.explain(anyhow!("the machine ended before it could be logged into"))
+                );
+            }
+            if Instant::now() >= deadline {
+                let error = anyhow!("no login over SSH within {} s", limit.as_secs());
+                return Err(self.explain(error));
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    /// Runs a command inside; gives what it printed.
+    ///
+    /// # Errors
+    /// It fails, or takes longer than a minute.
+    pub fn run(&mut self, command: &str) -> Result<String> {
+        self.run_within(command, Duration::from_secs(60))
+    }
+
+    /// Runs a command inside that may take as long as `limit`.
+    ///
+    /// # Errors
+    /// It fails, or takes longer.
+    pub fn run_within(&mut self, command: &str, limit: Duration) -> Result<String> {
+        let limit = self.context.patience(limit)?;
+        self.ssh
+            .run(command, limit)
+            .map_err(|error| self.explain(error))
+    }
+
+    /// Starts a command inside and does not wait for it.
+    ///
+    /// # Errors
+    /// ssh cannot be started.
+    pub fn run_beside(&self, command: &str) -> Result<Child> {
+        self.ssh.spawn(command)
+    }
+
+    /// Runs a command that must fail; gives its exit code and what it said.
+    ///
+    /// # Errors
+    /// It succeeds, or cannot be run.
+    pub fn run_refused(&mut self, command: &str, limit: Duration) -> Result<(i32, String)> {
+        let limit = self.context.patience(limit)?;
+        let (code, out) = self
+            .ssh
+            .run_any(command, limit)
+            .map_err(|error| self.explain(error))?;
+        if code == 0 {
+            bail!("`{command}` was to be refused, but succeeded:\n{out}");
+        }
+        Ok((code, out))
+    }
+
+    /// What `bootctl status --json` says.
+    ///
+    /// # Errors
+    /// It cannot be run or prints no JSON.
+    pub fn status(&mut self) -> Result<serde_json::Value> {
+        self.json("bootctl status --json")
+    }
+
+    /// What a command prints, as JSON.
+    ///
+    /// # Errors
+    /// It cannot be run or prints no JSON.
+    pub fn json(&mut self, command: &str) -> Result<serde_json::Value> {
+        let text = self.run(command)?;
+        serde_json::from_str(&text).with_context(|| format!("`{command}` printed no JSON:\n{text}"))
+    }
+
+    /// Cuts the power: nothing inside is told.
+    pub fn cut_power(&mut self) {
+        // Asks first, because a killed QEMU leaves its temporary files; then makes sure.
+        let _ = self.quit();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.qmp);
+    }
+
+    /// Waits until the machine has switched itself off.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub fn wait_for_power_off(&mut self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + self.context.patience(limit)?;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() >= deadline {
+                let error = anyhow!(
+                    "the machine did not switch itself off within {} s",
+                    limit.as_secs()
+                );
+                return Err(self.explain(error));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    }
+
+    /// Tells QEMU's control socket to quit.
+    fn quit(&self) -> Result<()> {
+        let mut socket = UnixStream::connect(&self.qmp)?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let mut greeting = [0; 4096];
+        let _ = socket.read(&mut greeting)?;
+        socket.write_all(b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n")?;
+        let _ = socket.read(&mut greeting);
+        Ok(())
+    }
+
+    /// An error with the end of the console log, and what imager said if the machine never ran.
+    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        let mut tail = self.console.tail(25);
+        if tail.is_empty() {
+            tail = std::fs::read_to_string(self.context.file("imager-run.log")).unwrap_or_default();
+        }
+        anyhow!(
+            "{error:#}\nthe console's last lines ({}):\n{tail}",
+            self.console.path().display()
+        )
+    }
+}
+
+impl Drop for Machine<'_> {
+    fn drop(&mut self) {
+        self.cut_power();
+    }
+}
+
+/// The architecture's longest wait for one boot to a login, without KVM and with another machine beside it.
+#[must_use]
+pub fn boot_limit(architecture: Architecture) -> Duration {
+    match architecture {
+        Architecture::X86_64 => Duration::from_secs(180),
+        Architecture::Aarch64 => Duration::from_secs(300),
+    }
+}
+
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("cannot find a free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// `console.log`, `console-2.log`, …: a scenario that starts several machines keeps all logs.
+fn free_name(context: &Context, stem: &str) -> PathBuf {
+    let mut path = context.file(&format!("{stem}.log"));
+    let mut n = 2;
+    while path.exists() {
+        path = context.file(&format!("{stem}-{n}.log"));
+        n += 1;
+    }
+    path
+}

@@ -1,0 +1,138 @@
+//! What a scenario is, and what it is given when it runs.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::artefacts::Artefacts;
+use crate::disk::Disk;
+use crate::machine::{Machine, Options};
+
+pub use boot_core::Architecture;
+
+/// One scenario: a file in `scenarios/`.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// What it shows, as a name.
+    pub name: &'static str,
+    /// What it shows, as a sentence.
+    pub shows: &'static str,
+    /// The architecture that it runs on.
+    pub architecture: Architecture,
+    /// The recipe of its image.
+    pub recipe: &'static str,
+    /// Belongs to what every change has to pass.
+    pub gate: bool,
+    /// What it takes on two cores without KVM, images built, in seconds.
+    pub seconds: u64,
+    /// What it does.
+    pub run: fn(&Context) -> Result<()>,
+}
+
+impl Scenario {
+    /// When it is ended from outside: far beyond what it takes, because a slow host is no failure.
+    #[must_use]
+    pub fn limit(&self) -> Duration {
+        Duration::from_secs(120 + self.seconds * 6)
+    }
+}
+
+/// What a running scenario works with.
+pub struct Context {
+    scenario: Scenario,
+    /// Where its files are: disks, variables, console logs.
+    directory: PathBuf,
+    artefacts: Artefacts,
+    deadline: Instant,
+}
+
+impl Context {
+    /// For one run of `scenario`, with its files in `directory`, which is emptied.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn new(scenario: Scenario, directory: PathBuf, artefacts: Artefacts) -> Result<Context> {
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory)
+                .with_context(|| format!("cannot empty {}", directory.display()))?;
+        }
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        Ok(Context {
+            scenario,
+            directory,
+            artefacts,
+            deadline: Instant::now() + scenario.limit(),
+        })
+    }
+
+    /// The scenario.
+    #[must_use]
+    pub fn scenario(&self) -> &Scenario {
+        &self.scenario
+    }
+
+    /// What is built for it.
+    #[must_use]
+    pub fn artefacts(&self) -> &Artefacts {
+        &self.artefacts
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A path for a file of this run.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// At most `wanted`, and never beyond the end of the scenario's own time.
+    ///
+    /// # Errors
+    /// The scenario's time is over.
+    pub fn patience(&self, wanted: Duration) -> Result<Duration> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            bail!(
+                "the scenario took longer than its limit of {} s",
+                self.scenario.limit().as_secs()
+            );
+        }
+        Ok(wanted.min(left))
+    }
+
+    /// A throwaway copy of a built disk image.
+    ///
+    /// # Errors
+    /// The copy fails.
+    pub fn disk(&self, image: &Path, name: &str, sector_size: u32) -> Result<Disk> {
+        Disk::copy(image, &self.file(name), sector_size)
+    }
+
+    /// A throwaway copy of the first version's disk, in a machine's usual size.
+    ///
+    /// # Errors
+    /// It cannot be built or copied.
+    pub fn first_disk(&self) -> Result<Disk> {
+        let built = self.artefacts.image(
+            self.scenario.architecture,
+            crate::artefacts::Version::First,
+            512,
+        )?;
+        let disk = self.disk(&built.disk(), "disk.raw", 512)?;
+        Ok(disk)
+    }
+
+    /// Starts a machine.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(&self, disks: &[&Disk], options: Options) -> Result<Machine<'_>> {
+        Machine::start(self, disks, options)
+    }
+}

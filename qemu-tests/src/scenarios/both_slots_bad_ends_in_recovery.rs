@@ -1,0 +1,64 @@
+//! with both slots damaged, recovery comes up with network and login, and installs a working system from HTTP
+
+use std::time::Duration;
+
+use anyhow::Result;
+use boot_core::Target;
+
+use crate::artefacts::Version;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::server::Server;
+use crate::slots;
+use crate::steps::{REBOOT, expect};
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "both-slots-bad-ends-in-recovery",
+    shows: "with both slots damaged, recovery comes up with network and login, and installs a working system from HTTP",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: true,
+    seconds: 140,
+    run,
+};
+
+fn run(context: &Context) -> Result<()> {
+    let server = Server::start(context.image(Version::Second)?.directory())?;
+    let disk = context.first_disk()?;
+    slots::twin(&disk, true)?;
+    slots::damage_uki(&disk, Target::A)?;
+    slots::damage_uki(&disk, Target::B)?;
+    let mut machine = context.start(
+        &[&disk],
+        Options {
+            memory: 2048,
+            ..Options::default()
+        },
+    )?;
+    machine.wait_for_boot(machine.boot_limit())?;
+    machine.wait_for_line("starting recovery", machine.boot_limit())?;
+    machine.wait_for_ssh(machine.boot_limit())?;
+    let status = machine.status()?;
+    expect(
+        status["booted"]["slot"] == "recovery",
+        "recovery to run",
+        &status["booted"],
+    )?;
+
+    let install = format!(
+        "bootctl install --slot a --now {}",
+        server.url("bundle.spb")
+    );
+    // The reboot ends the connection before the command has ended.
+    let ended = machine.run_within(&install, Duration::from_secs(300));
+    machine
+        .wait_for_boot(REBOOT)
+        .map_err(|error| ended.err().unwrap_or(error))?;
+    let status = machine.wait_until_good(Version::Second.number())?;
+    expect(
+        status["booted"]["slot"] == "a",
+        "slot A to run",
+        &status["booted"],
+    )
+}

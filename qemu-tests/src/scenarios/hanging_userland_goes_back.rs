@@ -1,0 +1,51 @@
+//! an upgrade in which nothing runs any more after some seconds is reset by the hardware watchdog three times, then the old version runs
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::artefacts::Version;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::server::Server;
+use crate::steps::{REBOOT, expect};
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "hanging-userland-goes-back",
+    shows: "an upgrade in which nothing runs any more after some seconds is reset by the hardware watchdog three times, then the old version runs",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: true,
+    seconds: 420,
+    run,
+};
+
+fn run(context: &Context) -> Result<()> {
+    let server = Server::start(context.image(Version::Hanging)?.directory())?;
+    let disk = context.first_disk()?;
+    let options = Options {
+        watchdog: true,
+        ..Options::default()
+    };
+    let mut machine = context.start_well(&[&disk], options, Version::First)?;
+    machine.install_now(&server.url("bundle.spb"))?;
+    for _ in 0..3 {
+        machine.wait_for_line("starting slot B", REBOOT)?;
+        machine.wait_for_line("hanging now", machine.boot_limit())?;
+        // The watchdog's own time, which the profile may make longer than the agent's minute.
+        machine.wait_for_boot(Duration::from_secs(300))?;
+    }
+    machine.wait_for_line("starting slot A", REBOOT)?;
+    let status = machine.wait_until_good(Version::First.number())?;
+    expect(
+        status["slots"]["b"]["status"] == "unproven",
+        "slot B to be unproven",
+        &status["slots"],
+    )?;
+    expect(
+        status["watchdog"]["hardware"] == "i6300esb",
+        "the hardware watchdog to be named",
+        &status["watchdog"],
+    )
+}

@@ -1,0 +1,94 @@
+//! The scenarios, one a file, each named after what it shows.
+
+use crate::scenario::Scenario;
+
+mod arm64_first_boot;
+mod arm64_kubernetes_node_ready;
+mod arm64_uki_with_a_flipped_bit;
+mod arm64_upgrade;
+mod both_slots_bad_ends_in_recovery;
+mod disk_on_ahci;
+mod disk_on_nvme;
+mod disk_on_usb;
+mod first_boot_grows_the_disk;
+mod first_esp_destroyed;
+mod hanging_userland_goes_back;
+mod install_cut_by_power_loss;
+mod kubernetes_node_ready;
+mod manifest_by_a_wrong_key;
+mod manifest_of_another_product;
+mod manifest_of_the_other_architecture;
+mod no_verdict_three_times_goes_back;
+mod root_with_a_flipped_bit;
+mod sectors_of_4096_bytes;
+mod slot_header_of_the_other_slot;
+mod two_disks_of_the_same_image;
+mod uki_with_a_flipped_bit;
+mod unhealthy_upgrade_goes_back;
+mod upgrade_is_marked_good;
+
+/// All of them, in the order in which they are listed and started.
+pub const ALL: &[Scenario] = &[
+    first_boot_grows_the_disk::SCENARIO,
+    upgrade_is_marked_good::SCENARIO,
+    unhealthy_upgrade_goes_back::SCENARIO,
+    no_verdict_three_times_goes_back::SCENARIO,
+    uki_with_a_flipped_bit::SCENARIO,
+    manifest_by_a_wrong_key::SCENARIO,
+    manifest_of_another_product::SCENARIO,
+    manifest_of_the_other_architecture::SCENARIO,
+    slot_header_of_the_other_slot::SCENARIO,
+    root_with_a_flipped_bit::SCENARIO,
+    first_esp_destroyed::SCENARIO,
+    both_slots_bad_ends_in_recovery::SCENARIO,
+    install_cut_by_power_loss::SCENARIO,
+    hanging_userland_goes_back::SCENARIO,
+    two_disks_of_the_same_image::SCENARIO,
+    sectors_of_4096_bytes::SCENARIO,
+    disk_on_nvme::SCENARIO,
+    disk_on_ahci::SCENARIO,
+    disk_on_usb::SCENARIO,
+    arm64_first_boot::SCENARIO,
+    arm64_upgrade::SCENARIO,
+    arm64_uki_with_a_flipped_bit::SCENARIO,
+    kubernetes_node_ready::SCENARIO,
+    arm64_kubernetes_node_ready::SCENARIO,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_sentences_short() {
+        for (at, scenario) in ALL.iter().enumerate() {
+            assert!(
+                ALL[..at].iter().all(|other| other.name != scenario.name),
+                "{} twice",
+                scenario.name
+            );
+            assert!(
+                scenario.shows.len() <= 200,
+                "{} explains too much",
+                scenario.name
+            );
+        }
+    }
+
+    #[test]
+    fn every_file_is_listed() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/scenarios");
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path
+                .file_stem()
+                .unwrap()
+                .to_string_lossy()
+                .replace('_', "-");
+            assert!(
+                name == "mod" || ALL.iter().any(|scenario| scenario.name == name),
+                "{name} is not in ALL"
+            );
+        }
+    }
+}

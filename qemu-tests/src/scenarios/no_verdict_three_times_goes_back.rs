@@ -1,0 +1,55 @@
+//! an upgrade that loses its power three times before a verdict is unproven: the fourth start is the old version
+
+use anyhow::Result;
+
+use crate::artefacts::Version;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::server::Server;
+use crate::steps::expect;
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "no-verdict-three-times-goes-back",
+    shows: "an upgrade that loses its power three times before a verdict is unproven: the fourth start is the old version",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: true,
+    seconds: 160,
+    run,
+};
+
+fn run(context: &Context) -> Result<()> {
+    let server = Server::start(context.image(Version::Undecided)?.directory())?;
+    let disk = context.first_disk()?;
+    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    machine.install_now(&server.url("bundle.spb"))?;
+    for start in 0..3 {
+        if start > 0 {
+            machine = context.start(&[&disk], Options::default())?;
+            machine.wait_for_boot(machine.boot_limit())?;
+        }
+        machine.wait_for_line("starting slot B", machine.boot_limit())?;
+        machine
+            .wait_for_line("Linux version", machine.boot_limit())
+            .or_else(|_| {
+                machine
+                    .wait_for_ssh(machine.boot_limit())
+                    .map(|()| String::new())
+            })?;
+        machine.cut_power();
+    }
+    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let status = machine.status()?;
+    expect(
+        status["slots"]["b"]["status"] == "unproven",
+        "slot B to be unproven",
+        &status["slots"],
+    )?;
+    expect(
+        status["slots"]["b"]["quarantined"] == false,
+        "nothing in quarantine",
+        &status["slots"],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! a version on trial whose root has a flipped bit is stopped by dm-verity, and after its tries the other slot runs
+
+use anyhow::{Result, bail};
+
+use crate::artefacts::Version;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::slots;
+use crate::steps::{REBOOT, expect};
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "root-with-a-flipped-bit",
+    shows: "a version on trial whose root has a flipped bit is stopped by dm-verity, and after its tries the other slot runs",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: true,
+    seconds: 110,
+    run,
+};
+
+fn run(context: &Context) -> Result<()> {
+    let disk = context.first_disk()?;
+    slots::twin(&disk, false)?;
+    // The superblock of the filesystem: what is read first.
+    disk.flip_bit("root-b", 1024 + 16)?;
+    let mut machine = context.start(&[&disk], Options::default())?;
+    for _ in 0..3 {
+        machine.wait_for_boot(machine.boot_limit())?;
+        machine.wait_for_line("starting slot B", REBOOT)?;
+    }
+    machine.wait_for_boot(machine.boot_limit())?;
+    let status = machine.wait_until_good(Version::First.number())?;
+    expect(
+        status["booted"]["slot"] == "a",
+        "slot A to run",
+        &status["booted"],
+    )?;
+    expect(
+        status["slots"]["b"]["status"] == "unproven",
+        "slot B to be unproven",
+        &status["slots"],
+    )?;
+    let events = machine.history()?;
+    if !events
+        .iter()
+        .any(|event| event["stage"] == "initrd" && event["slot"] == "b")
+    {
+        bail!("the initrd left no event about slot B: {events:#?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! on a disk with sectors of 4096 bytes, a new image boots, grows, is upgraded and marked good
+
+use anyhow::Result;
+
+use crate::artefacts::Version;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::server::Server;
+use crate::steps::expect;
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "sectors-of-4096-bytes",
+    shows: "on a disk with sectors of 4096 bytes, a new image boots, grows, is upgraded and marked good",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: true,
+    seconds: 120,
+    run,
+};
+
+fn run(context: &Context) -> Result<()> {
+    let built = context
+        .artefacts()
+        .image(context.scenario().architecture, Version::First, 4096)?;
+    let server = Server::start(context.image(Version::Second)?.directory())?;
+    let disk = context.disk(&built.disk(), "disk.raw", 4096)?;
+    disk.grow(6 << 30)?;
+    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let status = machine.status()?;
+    expect(
+        status["state"]["size"].as_u64() > Some(2 << 30),
+        "a grown state filesystem",
+        &status["state"],
+    )?;
+    machine.install_now(&server.url("bundle.spb"))?;
+    machine.wait_until_good(Version::Second.number())?;
+    Ok(())
+}

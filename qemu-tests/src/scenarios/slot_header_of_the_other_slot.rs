@@ -1,0 +1,29 @@
+//! a slot that holds the header of the other one is not started; the other one is
+
+use anyhow::Result;
+use boot_core::Target;
+
+use crate::artefacts::Version;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::slots;
+use crate::steps::expect_rejected;
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "slot-header-of-the-other-slot",
+    shows: "a slot that holds the header of the other one is not started; the other one is",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: true,
+    seconds: 45,
+    run,
+};
+
+fn run(context: &Context) -> Result<()> {
+    let disk = context.first_disk()?;
+    slots::twin(&disk, true)?;
+    slots::misplace_header(&disk, Target::B, Target::A)?;
+    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    expect_rejected(&machine.status()?, "b", "slot header is that of slot A")
+}

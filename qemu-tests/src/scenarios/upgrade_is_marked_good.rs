@@ -1,0 +1,57 @@
+//! an upgrade over HTTP starts in the other slot, is marked good, and keeps data and identity
+
+use anyhow::{Result, bail};
+
+use crate::artefacts::Version;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::server::Server;
+use crate::steps::expect;
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "upgrade-is-marked-good",
+    shows: "an upgrade over HTTP starts in the other slot, is marked good, and keeps data and identity",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: true,
+    seconds: 110,
+    run,
+};
+
+fn run(context: &Context) -> Result<()> {
+    let second = context.image(Version::Second)?;
+    let server = Server::start(second.directory())?;
+    let disk = context.first_disk()?;
+    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    machine.run("echo kept > /var/lib/kept && sync")?;
+    let id = machine.run("cat /etc/machine-id")?;
+
+    machine.install_now(&server.url("bundle.spb"))?;
+    let status = machine.wait_until_good(Version::Second.number())?;
+    expect(
+        status["booted"]["slot"] == "b",
+        "slot B to run",
+        &status["booted"],
+    )?;
+    expect(
+        status["slots"]["a"]["status"] == "good",
+        "slot A to stay good",
+        &status["slots"],
+    )?;
+    expect(
+        status["slots"]["b"]["status"] == "good",
+        "slot B to be good",
+        &status["slots"],
+    )?;
+    let digest = second.manifest_digest()?.to_string();
+    expect(
+        status["booted"]["manifest"] == digest.as_str(),
+        &format!("manifest {digest}"),
+        &status["booted"],
+    )?;
+    if machine.run("cat /var/lib/kept")? != "kept\n" || machine.run("cat /etc/machine-id")? != id {
+        bail!("what was written to /var, or the machine's identity, did not outlive the upgrade");
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! What many scenarios do: wait for a version to be well, install another one, look at what `bootctl` says.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, bail};
+use boot_core::Architecture;
+use serde_json::Value;
+
+use crate::artefacts::{Image, Version};
+use crate::disk::Disk;
+use crate::machine::{Machine, Options, boot_limit};
+use crate::scenario::Context;
+
+/// How long a reboot may take to the loader's first line: the way down and the firmware.
+pub const REBOOT: Duration = Duration::from_secs(180);
+
+impl Context {
+    /// The image of `version` for this scenario, for disks with sectors of 512 bytes.
+    ///
+    /// # Errors
+    /// It cannot be built.
+    pub fn image(&self, version: Version) -> Result<Image> {
+        self.artefacts()
+            .image(self.scenario().architecture, version, 512)
+    }
+
+    /// Starts a machine and waits until `version` runs and is marked good.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub fn start_well(
+        &self,
+        disks: &[&Disk],
+        options: Options,
+        version: Version,
+    ) -> Result<Machine<'_>> {
+        let mut machine = self.start(disks, options)?;
+        machine.wait_for_boot(boot_limit(self.scenario().architecture))?;
+        machine.wait_until_good(version.number())?;
+        Ok(machine)
+    }
+}
+
+impl Machine<'_> {
+    /// The architecture's limit for one boot.
+    #[must_use]
+    pub fn boot_limit(&self) -> Duration {
+        boot_limit(self.architecture())
+    }
+
+    /// Waits until the machine can be logged into, and `version` runs and is marked good; gives the status.
+    ///
+    /// # Errors
+    /// Another version runs, or it is not marked good in time.
+    pub fn wait_until_good(&mut self, version: &str) -> Result<Value> {
+        self.wait_for_ssh(self.boot_limit())?;
+        let limit = match self.architecture() {
+            Architecture::X86_64 => Duration::from_secs(240),
+            Architecture::Aarch64 => Duration::from_secs(400),
+        };
+        self.wait_for_status(limit, &format!("version {version} marked good"), |status| {
+            status["booted"]["version"] == version && status["booted"]["good"] == true
+        })
+    }
+
+    /// Waits until what `bootctl status --json` says is as wanted; gives it.
+    ///
+    /// # Errors
+    /// It is not in time.
+    pub fn wait_for_status(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let deadline = Instant::now() + limit;
+        loop {
+            // A machine that is busy may fail to answer once.
+            let status = self.status();
+            match &status {
+                Ok(status) if wanted(status) => return Ok(status.clone()),
+                _ if Instant::now() < deadline => std::thread::sleep(Duration::from_secs(1)),
+                Ok(status) => bail!(
+                    "no {what} within {} s; `bootctl status` says:\n{status:#}",
+                    limit.as_secs()
+                ),
+                Err(error) => bail!("no {what} within {} s; {error:#}", limit.as_secs()),
+            }
+        }
+    }
+
+    /// `bootctl install --now`, up to the next start of the loader.
+    ///
+    /// # Errors
+    /// It is refused, or the machine does not come back.
+    pub fn install_now(&mut self, url: &str) -> Result<()> {
+        // The reboot ends the connection before the command has ended.
+        let ended = self.run_within(
+            &format!("bootctl install --now {url}"),
+            Duration::from_secs(600),
+        );
+        self.wait_for_boot(REBOOT).map_err(|error| match ended {
+            Err(refused) => anyhow!("{refused:#}\n{error:#}"),
+            Ok(_) => error,
+        })
+    }
+
+    /// Switches the machine off in an orderly way.
+    ///
+    /// # Errors
+    /// It stays on.
+    pub fn power_off(&mut self) -> Result<()> {
+        // The connection ends with the machine; what ssh says of that does not matter.
+        let _ = self.run("systemctl poweroff");
+        self.wait_for_power_off(REBOOT)
+    }
+
+    /// The events that `bootctl history --json` shows, newest or oldest first as it does.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn history(&mut self) -> Result<Vec<Value>> {
+        let history = self.json("bootctl history --json --limit 256")?;
+        Ok(history["events"].as_array().cloned().unwrap_or_default())
+    }
+}
+
+/// Fails with `what` and the value unless `condition` holds.
+///
+/// # Errors
+/// It does not hold.
+pub fn expect(condition: bool, what: &str, found: &Value) -> Result<()> {
+    if condition {
+        Ok(())
+    } else {
+        bail!("expected {what}, found:\n{found:#}")
+    }
+}
+
+/// Whether the loader rejected `slot` at this start, with `reason` among its words.
+///
+/// # Errors
+/// It did not.
+pub fn expect_rejected(status: &Value, slot: &str, reason: &str) -> Result<()> {
+    let rejected = status["booted"]["rejected"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let found = rejected.iter().any(|it| {
+        it["slot"] == slot
+            && it["reason"]
+                .as_str()
+                .is_some_and(|text| text.contains(reason))
+    });
+    expect(
+        found,
+        &format!("slot {slot} to be rejected because of {reason:?}"),
+        &status["booted"],
+    )
+}
