@@ -171,7 +171,6 @@ impl Story {
             .join(recipes)
             .join(format!("{}.toml", self.recipe));
         let profile = self.write_profile()?;
-        let keys = self.context.artefacts().keys_for(&recipe)?;
         let out = self.out(version);
         step(&format!("image {version}"), || {
             let mut command = Command::new(self.context.artefacts().imager());
