@@ -1,6 +1,13 @@
 //! Recipes: what an image contains.
+//!
+//! A recipe is a TOML file. `extends` names one or several others that it is laid over: a single
+//! value replaces, lists grow, artefacts replace those of the same name, files are copied in order.
+//! Paths are relative to the file they stand in. docs/guides/image-engineer.md explains every field.
 use crate::arch::Architecture;
-use anyhow::{Result, bail};
+
+mod load;
+mod read;
+use anyhow::Result;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -124,13 +131,18 @@ pub struct Artefact {
 pub enum Source {
     /// Downloaded; only what has the SHA-256 is used. `member` picks a file of a .tar.gz.
     Url {
+        /// One for each architecture.
         url: BTreeMap<Architecture, String>,
+        /// Of what is downloaded, hexadecimal.
         sha256: BTreeMap<Architecture, String>,
+        /// Path in the archive.
         member: Option<String>,
     },
     /// A file on the host; only what has the SHA-256 is used.
     File {
+        /// Absolute path.
         path: PathBuf,
+        /// Hexadecimal.
         sha256: BTreeMap<Architecture, String>,
     },
     /// Built from Go modules.
@@ -164,9 +176,16 @@ pub struct GoSource {
 }
 
 impl Recipe {
-    /// Reads a recipe and what it extends; the error names every mistake with file, line and column.
+    /// Reads a recipe and what it extends.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, or has mistakes: the error names all of them with file, line and
+    /// column.
     pub fn load(path: &Path) -> Result<Self> {
-        let _ = path;
-        bail!("not built yet")
+        load::load(path)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,509 @@
+//! Reads a recipe's files and lays each over what it extends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use toml::de::{DeTable, DeValue};
+
+use super::read::{File, Table};
+use super::{
+    Artefact, Compression, GoSource, ImageSource, Kind, Kubernetes, Overlay, Persist, Recipe,
+    Source,
+};
+use crate::arch::Architecture;
+
+/// Ids of disk layouts that images can be built for.
+const LAYOUTS: [&str; 1] = ["ab-1"];
+
+/// Longest version that the boot-state record holds, in bytes.
+const MAX_VERSION: usize = 32;
+
+/// Reads `path` and everything that it extends.
+pub(super) fn load(path: &Path) -> Result<Recipe> {
+    let path = path.canonicalize().with_context(|| {
+        format!(
+            "cannot read the recipe {}; recipes/images has some to start from",
+            path.display()
+        )
+    })?;
+    let mut merged = Recipe {
+        path: path.clone(),
+        name: String::new(),
+        kind: Kind::System,
+        product: String::new(),
+        version: "0.1.0".to_owned(),
+        security_version: 1,
+        state_epoch: 1,
+        layout: LAYOUTS[0].to_owned(),
+        suite: "trixie".to_owned(),
+        mirror: None,
+        components: vec!["main".to_owned()],
+        kernel: BTreeMap::new(),
+        packages: BTreeMap::new(),
+        discard: Vec::new(),
+        artefacts: Vec::new(),
+        files: Vec::new(),
+        persist: Vec::new(),
+        command_line: Vec::new(),
+        initramfs_modules: Vec::new(),
+        headroom: 2.5,
+        compression: Compression::None,
+        recovery: None,
+        profile: None,
+        kubernetes: None,
+        vm: Vec::new(),
+    };
+    let mut mistakes = Vec::new();
+    let mut pending = Vec::new();
+    lay_over(&mut merged, &path, &mut pending, &mut mistakes)?;
+    if merged.name.is_empty() {
+        merged.name = path
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned())
+            .unwrap_or_default();
+    }
+    for (missing, field) in [
+        (merged.product.is_empty(), "product"),
+        (merged.kernel.is_empty(), "[kernel]"),
+        (merged.packages.is_empty(), "[packages]"),
+    ] {
+        if missing && mistakes.is_empty() {
+            mistakes.push(format!(
+                "{}:1:1: neither this recipe nor what it extends has `{field}`",
+                path.display()
+            ));
+        }
+    }
+    if mistakes.is_empty() {
+        Ok(merged)
+    } else {
+        let count = match mistakes.len() {
+            1 => "a mistake".to_owned(),
+            n => format!("{n} mistakes"),
+        };
+        bail!(
+            "the recipe {} has {count}:\n  {}",
+            path.display(),
+            mistakes.join("\n  ")
+        );
+    }
+}
+
+/// Reads one file over what is there; what it extends comes first.
+fn lay_over(
+    recipe: &mut Recipe,
+    path: &Path,
+    pending: &mut Vec<PathBuf>,
+    mistakes: &mut Vec<String>,
+) -> Result<()> {
+    if pending.iter().any(|open| open == path) {
+        mistakes.push(format!("{}:1:1: extends itself", path.display()));
+        return Ok(());
+    }
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read the recipe {}", path.display()))?;
+    let mut file = File::new(path, &text);
+    let (document, errors) = DeTable::parse_recoverable(&text);
+    for error in &errors {
+        file.wrong(
+            &error.span().unwrap_or(0..0),
+            error.message().replace('\n', ", "),
+        );
+    }
+    if !errors.is_empty() {
+        mistakes.extend(file.finish());
+        return Ok(());
+    }
+    let mut table = Table::new("a recipe", document.get_ref(), 0..0);
+    let bases: Vec<(String, Range<usize>)> = match table.value("extends") {
+        Some(value) if matches!(value.get_ref(), DeValue::Array(_)) => {
+            table.list_at(&mut file, "extends")
+        }
+        Some(_) => table.text_at(&mut file, "extends").into_iter().collect(),
+        None => Vec::new(),
+    };
+    pending.push(path.to_owned());
+    for (base, at) in bases {
+        match file.resolve(&base).canonicalize() {
+            Ok(base) => lay_over(recipe, &base, pending, mistakes)?,
+            Err(error) => file.wrong(&at, format!("cannot read `{base}`: {error}")),
+        }
+    }
+    pending.pop();
+    fields(recipe, &mut file, table);
+    mistakes.extend(file.finish());
+    Ok(())
+}
+
+fn fields(recipe: &mut Recipe, file: &mut File<'_>, mut table: Table<'_, '_>) {
+    let t = &mut table;
+    if let Some((name, at)) = t.text_at(file, "name") {
+        check_word(file, "name", &name, &at);
+        recipe.name = name;
+    }
+    if let Some((kind, at)) = t.text_at(file, "kind") {
+        match kind.as_str() {
+            "system" => recipe.kind = Kind::System,
+            "recovery" => recipe.kind = Kind::Recovery,
+            other => file.wrong(&at, format!("`kind` is system or recovery, not `{other}`")),
+        }
+    }
+    if let Some((product, at)) = t.text_at(file, "product") {
+        check_word(file, "product", &product, &at);
+        recipe.product = product;
+    }
+    if let Some((version, at)) = t.text_at(file, "version") {
+        if version.is_empty()
+            || version.len() > MAX_VERSION
+            || !version.chars().all(|c| c.is_ascii_graphic())
+        {
+            file.wrong(
+                &at,
+                format!("`version` is 1 to {MAX_VERSION} visible ASCII characters"),
+            );
+        }
+        recipe.version = version;
+    }
+    replace(
+        &mut recipe.security_version,
+        t.number(file, "security_version"),
+    );
+    replace(&mut recipe.state_epoch, t.number(file, "state_epoch"));
+    if let Some((layout, at)) = t.text_at(file, "layout") {
+        if !LAYOUTS.contains(&layout.as_str()) {
+            file.wrong(
+                &at,
+                format!(
+                    "there is no layout `{layout}`; there is {}",
+                    LAYOUTS.join(", ")
+                ),
+            );
+        }
+        recipe.layout = layout;
+    }
+    if let Some(mut debian) = t.table(file, "debian") {
+        replace(&mut recipe.suite, debian.text(file, "suite"));
+        if let Some(mirror) = debian.text(file, "mirror") {
+            recipe.mirror = Some(mirror);
+        }
+        extend(&mut recipe.components, debian.list(file, "components"));
+        debian.finish(file);
+    }
+    if let Some(kernel) = t.table(file, "kernel") {
+        recipe.kernel.extend(by_architecture(file, kernel, false));
+    }
+    if let Some(packages) = t.table(file, "packages") {
+        read_packages(recipe, file, packages);
+    }
+    for artefact in t.tables(file, "artefacts") {
+        let artefact = read_artefact(file, artefact);
+        match recipe
+            .artefacts
+            .iter_mut()
+            .find(|a| a.name == artefact.name)
+        {
+            Some(same) => *same = artefact,
+            None => recipe.artefacts.push(artefact),
+        }
+    }
+    for mut overlay in t.tables(file, "files") {
+        let (from, at) = overlay.required(file, "from");
+        let (to, to_at) = overlay.required(file, "to");
+        check_absolute(file, "to", &to, &to_at);
+        let read = Overlay {
+            from: file.existing(&from, &at),
+            to,
+            mode: read_mode(file, &mut overlay),
+        };
+        overlay.finish(file);
+        recipe.files.push(read);
+    }
+    for mut entry in t.tables(file, "persist") {
+        let (path, at) = entry.required(file, "path");
+        check_absolute(file, "path", &path, &at);
+        let per_epoch = entry.flag(file, "per_epoch").unwrap_or(false);
+        entry.finish(file);
+        recipe.persist.retain(|p| p.path != path);
+        recipe.persist.push(Persist { path, per_epoch });
+    }
+    recipe.command_line.extend(t.list(file, "command_line"));
+    extend(
+        &mut recipe.initramfs_modules,
+        t.list(file, "initramfs_modules"),
+    );
+    if let Some((headroom, at)) = t.float(file, "headroom") {
+        if !(1.0..=16.0).contains(&headroom) {
+            file.wrong(
+                &at,
+                "`headroom` is how many times the first image a slot holds: 1 to 16",
+            );
+        }
+        recipe.headroom = headroom;
+    }
+    if let Some((compression, at)) = t.text_at(file, "compression") {
+        let known = ["none", "lz4", "lz4hc", "zstd", "lzma"];
+        if !known.contains(&compression.split(',').next().unwrap_or_default()) {
+            file.wrong(
+                &at,
+                format!(
+                    "`compression` is one of {}, and a level after a comma",
+                    known.join(", ")
+                ),
+            );
+        }
+        recipe.compression = match compression.as_str() {
+            "none" => Compression::None,
+            _ => Compression::Erofs(compression),
+        };
+    }
+    if let Some((recovery, at)) = t.text_at(file, "recovery") {
+        recipe.recovery = Some(file.existing(&recovery, &at));
+    }
+    if let Some((profile, at)) = t.text_at(file, "profile") {
+        recipe.profile = Some(file.existing(&profile, &at));
+    }
+    if let Some(mut kubernetes) = t.table(file, "kubernetes") {
+        recipe.kubernetes = Some(Kubernetes {
+            distribution: kubernetes.required(file, "distribution").0,
+            version: kubernetes.required(file, "version").0,
+        });
+        kubernetes.finish(file);
+    }
+    extend(&mut recipe.vm, t.list(file, "vm"));
+    table.finish(file);
+}
+
+fn read_packages(recipe: &mut Recipe, file: &mut File<'_>, mut packages: Table<'_, '_>) {
+    let common = packages.list_at(file, "common");
+    for architecture in Architecture::ALL {
+        let own = packages.list_at(file, architecture.as_str());
+        let list = recipe.packages.entry(architecture).or_default();
+        for (name, at) in common.iter().chain(&own) {
+            check_package(file, name, at);
+            if !list.contains(name) {
+                list.push(name.clone());
+            }
+        }
+    }
+    for (name, at) in packages.list_at(file, "discard") {
+        check_package(file, &name, &at);
+        extend(&mut recipe.discard, vec![name]);
+    }
+    packages.finish(file);
+}
+
+fn read_artefact(file: &mut File<'_>, mut table: Table<'_, '_>) -> Artefact {
+    let (name, at) = table.required(file, "name");
+    check_word(file, "name", &name, &at);
+    let (path, at) = table.required(file, "path");
+    check_absolute(file, "path", &path, &at);
+    let mode = read_mode(file, &mut table).unwrap_or(0o755);
+    let sources: Vec<_> = table
+        .tables(file, "sources")
+        .into_iter()
+        .filter_map(|source| read_source(file, source))
+        .collect();
+    if sources.is_empty() {
+        file.wrong(
+            &table.span,
+            format!("the artefact `{name}` needs at least one [[artefacts.sources]]"),
+        );
+    }
+    table.finish(file);
+    Artefact {
+        name,
+        path,
+        mode,
+        sources,
+    }
+}
+
+fn read_source(file: &mut File<'_>, mut table: Table<'_, '_>) -> Option<Source> {
+    let span = table.span.clone();
+    let kinds: Vec<&str> = ["url", "file", "go", "image"]
+        .into_iter()
+        .filter(|kind| table.value(kind).is_some())
+        .collect();
+    let [kind] = kinds[..] else {
+        file.wrong(&span, "a source has one of `url`, `file`, `go` and `image`");
+        return None;
+    };
+    let source = match kind {
+        "url" => Some(Source::Url {
+            url: text_or_table(file, &mut table, "url"),
+            sha256: read_digests(file, &mut table),
+            member: table.text(file, "member"),
+        }),
+        "file" => {
+            let path = table.text(file, "file").unwrap_or_default();
+            Some(Source::File {
+                path: file.resolve(&path),
+                sha256: read_digests(file, &mut table),
+            })
+        }
+        "go" => table
+            .table(file, "go")
+            .map(|go| Source::Go(read_go(file, go))),
+        _ => table.table(file, "image").map(|mut image| {
+            let program = image.table(file, "program");
+            if program.is_none() {
+                file.wrong(&image.span, "`image` needs a table `program`");
+            }
+            let read = ImageSource {
+                program: program.map_or(
+                    GoSource {
+                        modules: PathBuf::new(),
+                        package: String::new(),
+                        ldflags: Vec::new(),
+                        tags: Vec::new(),
+                    },
+                    |program| read_go(file, program),
+                ),
+                names: image.list(file, "names"),
+                directories: image.list(file, "directories"),
+            };
+            image.finish(file);
+            Source::Image(read)
+        }),
+    };
+    table.finish(file);
+    source
+}
+
+fn read_go(file: &mut File<'_>, mut go: Table<'_, '_>) -> GoSource {
+    let (modules, at) = go.required(file, "modules");
+    let read = GoSource {
+        modules: file.existing(&modules, &at),
+        package: go.required(file, "package").0,
+        ldflags: go.list(file, "ldflags"),
+        tags: go.list(file, "tags"),
+    };
+    go.finish(file);
+    read
+}
+
+/// A text for both architectures (`{arch}` and `{debian}` stand for their names), or a table of one each.
+fn text_or_table(
+    file: &mut File<'_>,
+    table: &mut Table<'_, '_>,
+    field: &'static str,
+) -> BTreeMap<Architecture, String> {
+    match table.value(field).map(|value| value.get_ref()) {
+        Some(DeValue::Table(_)) => match table.table(file, field) {
+            Some(inner) => by_architecture(file, inner, true),
+            None => BTreeMap::new(),
+        },
+        _ => {
+            let text = table.text(file, field).unwrap_or_default();
+            Architecture::ALL
+                .into_iter()
+                .map(|architecture| {
+                    let text = text
+                        .replace("{arch}", architecture.as_str())
+                        .replace("{debian}", architecture.debian());
+                    (architecture, text)
+                })
+                .collect()
+        }
+    }
+}
+
+fn read_digests(file: &mut File<'_>, table: &mut Table<'_, '_>) -> BTreeMap<Architecture, String> {
+    let span = table.span.clone();
+    if table.value("sha256").is_none() {
+        file.wrong(
+            &span,
+            "this source needs a field `sha256`; nothing unchecked is used",
+        );
+        return BTreeMap::new();
+    }
+    let at = table.value("sha256").map_or(span, toml::Spanned::span);
+    let digests = text_or_table(file, table, "sha256");
+    for digest in digests.values().collect::<BTreeSet<_>>() {
+        if digest.len() != 64
+            || !digest
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        {
+            file.wrong(&at, "`sha256` is 64 lower-case hexadecimal digits");
+        }
+    }
+    digests
+}
+
+fn by_architecture(
+    file: &mut File<'_>,
+    mut table: Table<'_, '_>,
+    paths: bool,
+) -> BTreeMap<Architecture, String> {
+    let mut read = BTreeMap::new();
+    for architecture in Architecture::ALL {
+        if let Some((text, at)) = table.text_at(file, architecture.as_str()) {
+            if !paths {
+                check_package(file, &text, &at);
+            }
+            read.insert(architecture, text);
+        }
+    }
+    table.finish(file);
+    read
+}
+
+fn read_mode(file: &mut File<'_>, table: &mut Table<'_, '_>) -> Option<u32> {
+    let (text, at) = table.text_at(file, "mode")?;
+    let mode = u32::from_str_radix(&text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o7777);
+    if mode.is_none() {
+        file.wrong(&at, "`mode` is an octal text such as \"0755\"");
+    }
+    mode
+}
+
+fn check_word(file: &mut File<'_>, field: &str, text: &str, at: &Range<usize>) {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if text.is_empty() || text.len() > 64 || !text.chars().all(good) || text.starts_with(['.', '-'])
+    {
+        file.wrong(
+            at,
+            format!("`{field}` consists of letters, digits, `-`, `_` and `.` (at most 64)"),
+        );
+    }
+}
+
+/// Debian policy 5.6.7: lower-case letters, digits, `+`, `-`, `.`; at least two.
+fn check_package(file: &mut File<'_>, name: &str, at: &Range<usize>) {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c);
+    if name.len() < 2 || !name.chars().all(good) || name.starts_with(['+', '-', '.']) {
+        file.wrong(
+            at,
+            format!("`{name}` cannot be the name of a Debian package"),
+        );
+    }
+}
+
+fn check_absolute(file: &mut File<'_>, field: &str, path: &str, at: &Range<usize>) {
+    if !path.starts_with('/') || path.split('/').any(|part| part == ".." || part == ".") {
+        file.wrong(
+            at,
+            format!("`{field}` is an absolute path in the image, with no `.` or `..`"),
+        );
+    }
+}
+
+fn replace<T>(field: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *field = value;
+    }
+}
+
+fn extend(list: &mut Vec<String>, more: Vec<String>) {
+    for item in more {
+        if !list.contains(&item) {
+            list.push(item);
+        }
+    }
+}
