@@ -1,5 +1,7 @@
 //! `reboot`: in an orderly way, or into the recovery system once.
 
+use std::path::Path;
+
 use boot_core::Target;
 use serde_json::json;
 
@@ -9,7 +11,7 @@ use crate::fallback;
 use crate::lock::Lock;
 use crate::machine::Machine;
 use crate::output::Outcome;
-use crate::serve::systemd::Systemd;
+use crate::serve::systemd::{PRIVATE, Systemd};
 
 /// `bootctl reboot`.
 pub fn reboot(machine: &Machine, arguments: &Reboot) -> Result<Outcome> {
@@ -54,7 +56,7 @@ pub fn begin(machine: &Machine) -> Result<()> {
         .build()
         .doing(|| "starting the runtime")?;
     runtime
-        .block_on(async { Systemd::connect().await?.reboot().await })
+        .block_on(async { Systemd::connect(Path::new(PRIVATE)).await?.reboot().await })
         .map_err(|e| e.next("reboot with `systemctl reboot`, or by hand"))
 }
 

@@ -24,7 +24,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use boot_core::event::EventKind;
-use boot_core::{Digest, Slot, Target};
+use boot_core::{Digest, Slot};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -43,9 +43,10 @@ use crate::lock::Lock;
 use crate::machine::Machine;
 use crate::profiles::{self, Chosen};
 
-/// Between two looks while a verdict is open, and after it.
+/// Between two looks while a verdict is open, after it, and while the machine is degraded.
 const LOOK: Duration = Duration::from_secs(2);
-const LOOK_AFTER: Duration = Duration::from_secs(60);
+const LOOK_AFTER: Duration = Duration::from_secs(120);
+const LOOK_DEGRADED: Duration = Duration::from_secs(20);
 /// How often the clock is saved.
 const SAVE_CLOCK: Duration = Duration::from_secs(600);
 /// After this, an orderly reboot that does not come is forced.
@@ -74,6 +75,7 @@ struct Service<'m> {
     reporter: Reporter,
     beat: Rc<Cell<Instant>>,
     systemd: Option<Systemd>,
+    root_damaged: bool,
 }
 
 impl<'m> Service<'m> {
@@ -92,6 +94,7 @@ impl<'m> Service<'m> {
             reporter: Reporter::new(path),
             beat: Rc::new(Cell::new(Instant::now())),
             systemd: None,
+            root_damaged: false,
         }
     }
 
@@ -180,7 +183,7 @@ impl<'m> Service<'m> {
 
     async fn systemd(&mut self) -> Option<Systemd> {
         if self.systemd.is_none() {
-            match Systemd::connect().await {
+            match Systemd::connect(&self.machine.paths().at(systemd::PRIVATE)).await {
                 Ok(systemd) => self.systemd = Some(systemd),
                 Err(e) => eprintln!("bootctl: {e}"),
             }
@@ -346,6 +349,7 @@ impl<'m> Service<'m> {
                 match check.await {
                     Ok(Ok(())) => self.clear_streak(slot).await,
                     Ok(Err(e)) if e.code == Code::Verification => {
+                        self.root_damaged = true;
                         seen.hopeless = Some(e.to_string());
                     }
                     Ok(Err(e)) => self.degrade(e.to_string()),
@@ -366,7 +370,8 @@ impl<'m> Service<'m> {
                 changed = progress.changed() => if changed.is_err() { sleep(LOOK).await },
             }
         };
-        bringing_up.abort();
+        // It goes on: a good slot that is late may still come up.
+        drop(bringing_up);
         verdict
     }
 
@@ -459,8 +464,7 @@ impl<'m> Service<'m> {
         self.report.reason = Some(reason.clone());
         self.report.phase = Phase::Degraded;
         self.show();
-        let mismatch = reason.contains(crate::root_check::MISMATCH);
-        if entry.is_good() && !mismatch {
+        if entry.is_good() && !self.root_damaged {
             control.event(
                 EventKind::UNHEALTHY,
                 Some(slot.into()),
@@ -544,22 +548,35 @@ impl<'m> Service<'m> {
             }
         };
         sleep(patience).await;
-        crate::commands::reboot_by_force();
+        if self.machine.is_real() {
+            crate::commands::reboot_by_force();
+        }
     }
 
-    /// After the verdict: keeps the report true, and the clock saved.
+    /// After the verdict: keeps the report true and the clock saved, and notices when a machine that
+    /// stayed up comes right after all.
     async fn keep_watching(&mut self) {
-        let plan = match self.machine.booted {
-            Target::Recovery => None,
-            _ => profiles::choose(&self.machine.paths()).ok(),
-        };
+        let slot = self.machine.slot();
+        let plan = slot.and_then(|_| profiles::choose(&self.machine.paths()).ok());
         let mut saved = Instant::now();
+        let mut well_for = 0_u32;
         loop {
-            sleep(LOOK_AFTER).await;
+            let degraded = self.report.phase == Phase::Degraded;
+            sleep(if degraded { LOOK_DEGRADED } else { LOOK_AFTER }).await;
             self.beat.set(Instant::now());
-            if let Some(plan) = &plan {
-                self.report.findings = self.observe(plan).await.findings;
+            if let (Some(plan), Some(slot)) = (&plan, slot) {
+                let seen = self.observe(plan).await;
+                let well = seen.findings.iter().all(|f| f.ok);
+                self.report.findings = seen.findings;
                 self.show();
+                well_for = if well { well_for + 1 } else { 0 };
+                // Not a damaged root: that it runs so far says nothing about the blocks not yet read.
+                if degraded && well_for >= 3 && plan.problem.is_none() && !self.root_damaged {
+                    self.report.degraded.clear();
+                    if let Err(e) = self.conclude(slot, Verdict::Healthy, false).await {
+                        self.degrade(e.to_string());
+                    }
+                }
             }
             if saved.elapsed() >= SAVE_CLOCK {
                 saved = Instant::now();

@@ -12,7 +12,7 @@ use zbus::OwnedObjectPath;
 use crate::failure::{Doing, Failure, Result};
 
 /// The manager's own socket: root alone may use it.
-const PRIVATE: &str = "/run/systemd/private";
+pub(crate) const PRIVATE: &str = "/run/systemd/private";
 /// How often to look at a job, should its signal be lost.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -75,15 +75,21 @@ pub(crate) struct Systemd {
 }
 
 impl Systemd {
-    /// Connects.
-    pub(crate) async fn connect() -> Result<Self> {
-        let connection = match Self::private(Path::new(PRIVATE)).await {
+    /// Connects to the manager that listens on `socket`, or through the system bus.
+    pub(crate) async fn connect(socket: &Path) -> Result<Self> {
+        let connection = match Self::private(socket).await {
             Ok(connection) => connection,
-            Err(private) => Connection::system().await.map_err(|bus| {
-                Failure::failed(format!("{PRIVATE}: {private}; system bus: {bus}"))
-                    .doing("connecting to systemd")
-                    .next("run it as root, on a machine whose PID 1 is systemd")
-            })?,
+            Err(private) if socket == Path::new(PRIVATE) => {
+                Connection::system().await.map_err(|bus| {
+                    Failure::failed(format!("{PRIVATE}: {private}; system bus: {bus}"))
+                        .doing("connecting to systemd")
+                        .next("run it as root, on a machine whose PID 1 is systemd")
+                })?
+            }
+            Err(private) => {
+                return Err(Failure::failed(private)
+                    .doing(format!("connecting to systemd at {}", socket.display())));
+            }
         };
         Self::over(connection).await
     }

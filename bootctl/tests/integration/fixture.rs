@@ -433,6 +433,12 @@ impl Ran {
         self
     }
 
+    /// It ended with this code.
+    pub(crate) fn code_is(self, code: i32) -> Self {
+        assert_eq!(self.code(), code, "{}{}", self.out(), self.err());
+        self
+    }
+
     /// It ended with this code, a message that has each of `says`, and what to do next.
     pub(crate) fn fails(self, code: i32, says: &[&str]) -> Self {
         let err = self.err();

@@ -1,7 +1,11 @@
 //! The program itself, over a directory that stands in for a machine.
 
+#![allow(clippy::unwrap_used)]
+
 mod changes;
 mod fixture;
 mod install;
+mod serve;
 mod server;
 mod sources;
+mod systemd;

@@ -5,7 +5,6 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
 /// What the server does with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +17,6 @@ pub(crate) enum Behaviour {
     StopAfter(usize),
     /// Knows no ranges, and closes the connection after so many bytes of body.
     WholeStopAfter(usize),
-    /// Sends so many bytes, then nothing more, without closing.
-    StallAfter(usize),
     /// Answers with this status.
     Status(u16),
     /// No length, no ranges; sends the file and more.
@@ -150,18 +147,13 @@ fn answer(
         };
         stream.write_all(head.as_bytes())?;
         let stop = match behaviour {
-            Behaviour::StopAfter(n) | Behaviour::WholeStopAfter(n) | Behaviour::StallAfter(n) => n,
+            Behaviour::StopAfter(n) | Behaviour::WholeStopAfter(n) => n,
             _ => usize::MAX,
         };
         let part = &part[..part.len().min(stop)];
         stream.write_all(part)?;
         sent.fetch_add(part.len() as u64, Ordering::SeqCst);
-        match behaviour {
-            Behaviour::StallAfter(_) => thread::sleep(Duration::from_secs(120)),
-            Behaviour::More => return Ok(()),
-            _ => {}
-        }
-        if stop != usize::MAX {
+        if stop != usize::MAX || behaviour == Behaviour::More {
             return Ok(());
         }
     }

@@ -1,0 +1,267 @@
+//! `bootctl serve`: from userland to a verdict, over a stand-in for a machine and for systemd.
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use boot_core::event::EventKind;
+use boot_core::{Nonce, Slot, Target, transition};
+use serde_json::Value;
+
+use crate::fixture::{Fixture, Image};
+use crate::systemd::Systemd;
+
+/// Ends the service when the test does.
+struct Service(Child);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Service {
+    fn start(machine: &Fixture) -> Self {
+        let log = std::fs::File::create(machine.root().join("serve.log")).unwrap();
+        Self(
+            machine
+                .command(&["serve"])
+                .stderr(log)
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap(),
+        )
+    }
+
+    /// The report, once `done` says so.
+    fn wait(&self, machine: &Fixture, done: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let text = std::fs::read_to_string(machine.root().join("run/sternpost/serve.json"));
+            let report: Value = text
+                .ok()
+                .and_then(|t| serde_json::from_str(&t).ok())
+                .unwrap_or_default();
+            if done(&report) {
+                return report;
+            }
+            let log = std::fs::read_to_string(machine.root().join("serve.log")).unwrap_or_default();
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{report:#}\n{log}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Stops it as systemd does, and waits.
+    fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+fn profile(machine: &Fixture, health: &str) {
+    let text = format!("version: 1\nhostname: edge-1\nhealth: {health}\n");
+    std::fs::write(machine.root().join("usr/lib/sternpost/profile.yaml"), text).unwrap();
+}
+
+/// Version 2.0 is on trial in slot B and has just come up.
+fn on_trial(health: &str) -> (Fixture, Image, Systemd) {
+    let machine = Fixture::new();
+    profile(&machine, health);
+    let image = Image::new("2.0");
+    let file = machine.file("bundle.spb", &image.bundle());
+    machine.run(&["install", "--now", &file]).ok();
+    machine.change(|r| transition::start(r, Target::B, Nonce([5; 16])).unwrap());
+    machine.boots(Target::B, &image);
+    let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
+    (machine, image, systemd)
+}
+
+#[test]
+fn a_healthy_slot_on_trial_is_marked_good() {
+    let (machine, _, systemd) = on_trial("{deadline: 40s, settle: 2s}");
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| !r["verdict"].is_null());
+    assert_eq!(report["verdict"], "healthy", "{report:#}");
+    assert_eq!(report["phase"], "healthy");
+    assert_eq!(machine.record().b.status().name(), "good");
+    assert_eq!(machine.record().floor, boot_core::SecurityVersion(1));
+    let health = machine.run(&["health"]).ok().out();
+    assert!(health.starts_with("healthy"), "{health}");
+    // The machine goes down in an orderly way: the marker of this run is taken away.
+    let marker = machine.root().join("state/sternpost/running");
+    assert!(marker.exists());
+    systemd.state.lock().unwrap().system = "stopping".into();
+    service.stop();
+    assert!(!marker.exists());
+    assert!(machine.root().join("state/sternpost/clock").exists());
+}
+
+#[test]
+fn an_unhealthy_slot_is_given_up_quarantined_and_left() {
+    let (machine, image, systemd) = on_trial("{deadline: 40s, settle: 2s}");
+    systemd
+        .state
+        .lock()
+        .unwrap()
+        .units
+        .insert("till.service".into(), "failed".into());
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| r["phase"] == "going-back");
+    assert_eq!(report["verdict"], "unhealthy");
+    assert_eq!(report["reason"], "unit till.service failed");
+    let record = machine.record();
+    assert_eq!(record.b.status().name(), "given-up");
+    assert_eq!(record.a.status().name(), "good");
+    let quarantined = machine
+        .store()
+        .quarantine_entry(&image.digest())
+        .unwrap()
+        .unwrap();
+    assert_eq!(quarantined.reason, "unit till.service failed");
+    while !systemd.started().contains(&"reboot.target".to_owned()) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let last = machine.store().events().unwrap().pop().unwrap();
+    assert_eq!(
+        (last.kind, last.text.as_str()),
+        (EventKind::GIVEN_UP, "unit till.service failed")
+    );
+    assert_eq!(machine.run(&["health"]).code(), 1);
+    drop(service);
+}
+
+#[test]
+fn without_a_slot_to_go_back_to_it_stays_up_and_says_so() {
+    let (machine, image, systemd) = on_trial("{deadline: 40s, settle: 2s}");
+    // Slot A's UKI has lost a bit.
+    let boot = machine.partition("boot-a");
+    std::os::unix::fs::FileExt::write_all_at(&boot, &[1], (1 << 20) + 77).unwrap();
+    systemd
+        .state
+        .lock()
+        .unwrap()
+        .units
+        .insert("till.service".into(), "failed".into());
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| {
+        r["degraded"].as_array().is_some_and(|d| d.len() == 2)
+    });
+    assert_eq!(report["phase"], "degraded");
+    assert!(
+        report["degraded"][1]
+            .as_str()
+            .unwrap()
+            .contains("no other slot to go back to"),
+        "{report:#}"
+    );
+    assert_eq!(machine.record().b.status().name(), "trial");
+    assert!(
+        machine
+            .store()
+            .quarantine_entry(&image.digest())
+            .unwrap()
+            .is_none()
+    );
+    assert!(systemd.started().is_empty());
+    let status = machine.run(&["status"]).ok().out();
+    assert!(
+        status.contains("! degraded: there is no other slot"),
+        "{status}"
+    );
+    drop(service);
+}
+
+#[test]
+fn a_good_slot_that_is_unhealthy_is_not_rebooted_and_its_streak_is_cleared() {
+    let machine = Fixture::new();
+    profile(&machine, "{deadline: 40s, settle: 2s}");
+    machine.change(|r| transition::start(r, Target::A, Nonce([5; 16])).unwrap());
+    assert_eq!(machine.record().a.failure_streak, 1);
+    let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
+    systemd
+        .state
+        .lock()
+        .unwrap()
+        .units
+        .insert("till.service".into(), "failed".into());
+    let service = Service::start(&machine);
+    service.wait(&machine, |r| r["phase"] == "degraded");
+    let record = machine.record();
+    assert_eq!(record.a.status().name(), "good");
+    assert_eq!(record.a.failure_streak, 0);
+    assert!(systemd.started().is_empty());
+    // It comes right after all.
+    systemd.state.lock().unwrap().units.clear();
+    drop(service);
+}
+
+#[test]
+fn after_an_unclean_end_a_damaged_root_is_given_up_even_if_good() {
+    let (machine, image, systemd) = on_trial("{deadline: 40s, settle: 2s}");
+    machine.run(&["mark-good"]).ok();
+    std::fs::write(
+        machine.root().join("state/sternpost/running"),
+        "another boot\n",
+    )
+    .unwrap();
+    let root = machine.partition("root-b");
+    std::os::unix::fs::FileExt::write_all_at(&root, &[1], (8 << 20) + 5000).unwrap();
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| r["phase"] == "going-back");
+    assert!(
+        report["reason"]
+            .as_str()
+            .unwrap()
+            .contains("the root is damaged: block 2049"),
+        "{report:#}"
+    );
+    assert_eq!(machine.record().b.status().name(), "given-up");
+    assert!(
+        machine
+            .store()
+            .quarantine_entry(&image.digest())
+            .unwrap()
+            .is_some()
+    );
+    drop((service, systemd));
+}
+
+#[test]
+fn a_verdict_that_was_cut_off_is_completed() {
+    let (machine, image, systemd) = on_trial("{deadline: 40s, settle: 2s}");
+    machine
+        .store()
+        .quarantine(&image.digest(), "node not Ready", 1)
+        .unwrap();
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| r["phase"] == "going-back");
+    assert_eq!(report["reason"], "node not Ready");
+    assert_eq!(machine.record().b.status().name(), "given-up");
+    drop((service, systemd));
+}
+
+#[test]
+fn an_image_that_cannot_read_the_profile_is_left() {
+    let (machine, _, systemd) = on_trial("{deadline: 40s, settle: 2s}");
+    std::fs::write(
+        machine.root().join("state/sternpost/profile.yaml"),
+        "version: 1\nhostnme: x\n",
+    )
+    .unwrap();
+    let applied = machine.run(&["profile", "apply"]).ok().out();
+    assert!(
+        applied.contains("profile.yaml is not in force"),
+        "{applied}"
+    );
+    let hostname = std::fs::read_to_string(machine.root().join("etc/hostname")).unwrap();
+    assert_eq!(hostname, "edge-1\n");
+    let service = Service::start(&machine);
+    service.wait(&machine, |r| r["phase"] == "going-back");
+    assert_eq!(machine.record().slot(Slot::B).status().name(), "given-up");
+    machine.run(&["profile", "check"]).code_is(9);
+    drop((service, systemd));
+}
