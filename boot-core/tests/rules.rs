@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use support::{Disk, contents, disk, good, machine, record, trial};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(support::config())]
 
     #[test]
     fn rule_1_a_commit_leaves_the_newest_copy_alone(

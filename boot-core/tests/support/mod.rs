@@ -11,6 +11,15 @@ use boot_core::{
 use crc::{CRC_32_ISO_HDLC, Crc};
 use proptest::prelude::*;
 
+/// 48 cases a property, or as many as PROPTEST_CASES says.
+pub(crate) fn config() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").map_or(48, |cases| cases.parse().unwrap());
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases)
+    }
+}
+
 /// What the image numbered `number` puts into a record. Small numbers are on some disks; 0 is nothing.
 pub(crate) fn contents(number: u8, security_version: u64) -> SlotContents {
     SlotContents {
