@@ -62,7 +62,7 @@ pub fn run() -> Result<Infallible, Failure> {
     let mut timeline = Timeline::start();
     root::mount_first()?;
     console::unlimit();
-    console::log(format_args!("initrd agent {}", env!("CARGO_PKG_VERSION")));
+    console::announce(format_args!("initrd agent {}", env!("CARGO_PKG_VERSION")));
     timeline.mark("mounts_us");
 
     let mut hardware = Hardware::start()?;
@@ -378,7 +378,7 @@ fn bring_up(
     root::free_initramfs();
     timeline.mark("free_us");
     write_facts(start, &report, &state, first_boot, hardware, timeline)?;
-    console::log(timeline.summary());
+    console::announce(timeline.summary());
     root::switch()?;
     Err(Failure::new("starting", INIT, Command::new(INIT).exec()))
 }

@@ -36,7 +36,7 @@ pub fn announce(line: impl Display) {
     }
     for path in paths {
         if let Ok(mut console) = OpenOptions::new().write(true).open(path) {
-            let text = format!("\r\nsternpost: {line}\r\n");
+            let text = format!("sternpost: {line}\r\n");
             let _ = console.write_all(text.as_bytes());
         }
     }
