@@ -19,6 +19,7 @@ use crate::arch::Architecture;
 use crate::cache::KeyBuilder;
 use crate::disk::{self, RootImage, SlotImage};
 use crate::image_files::{Identity, image_files};
+use crate::lock::Package;
 use crate::modules::ModuleList;
 use crate::programs::{self, Programs};
 use crate::recipe::{self, Recipe};
@@ -81,7 +82,6 @@ pub async fn build(workshop: &Workshop, order: &Order) -> Result<Outcome> {
         recipe.product,
         order.authority.keyring.product
     );
-    fs::create_dir_all(&order.out).with_context(|| format!("making {}", order.out.display()))?;
     let architecture = order.identity.architecture;
     let recovery = match &recipe.recovery {
         Some(path) => Some(recovery_recipe(path, recipe)?),
@@ -101,23 +101,130 @@ pub async fn build(workshop: &Workshop, order: &Order) -> Result<Outcome> {
         root::prepare(workshop, recipe, architecture, &order.root_options),
         recovery_prepared,
     )?;
+    let roots = Roots::finish(
+        workshop,
+        order,
+        &programs,
+        &prepared,
+        recovery,
+        recovery_prepared,
+    )
+    .await?;
+    from_roots(workshop, order, &programs, &roots).await
+}
+
+/// Finished roots: what is left to do needs no packages any more.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// The system's.
+    pub system: BuiltRoot,
+    /// The recovery system's, and its recipe.
+    pub recovery: Option<(Recipe, BuiltRoot)>,
+}
+
+impl Roots {
+    async fn finish(
+        workshop: &Workshop,
+        order: &Order,
+        programs: &Programs,
+        prepared: &root::PreparedRoot,
+        recovery: Option<Recipe>,
+        recovery_prepared: Option<root::PreparedRoot>,
+    ) -> Result<Self> {
+        let system = finish_root(
+            workshop,
+            order,
+            programs,
+            &order.recipe,
+            &order.identity,
+            prepared,
+        );
+        let rescue = async {
+            let Some((recipe, prepared)) = recovery.zip(recovery_prepared) else {
+                return Ok(None);
+            };
+            let identity = order.recovery_identity(&recipe);
+            let built =
+                finish_root(workshop, order, programs, &recipe, &identity, &prepared).await?;
+            Ok(Some((recipe, built)))
+        };
+        let (system, recovery) = tokio::try_join!(system, rescue)?;
+        Ok(Self { system, recovery })
+    }
+}
+
+async fn finish_root(
+    workshop: &Workshop,
+    order: &Order,
+    programs: &Programs,
+    recipe: &Recipe,
+    identity: &Identity,
+    prepared: &root::PreparedRoot,
+) -> Result<BuiltRoot> {
+    let architecture = boot_architecture(identity.architecture);
+    let trust = order.authority.trust(architecture, &recipe.layout);
+    let own = order
+        .profile
+        .as_deref()
+        .filter(|_| recipe.kind == recipe::Kind::System);
+    let profile = own.or(recipe.profile.as_deref());
+    let files = image_files(
+        recipe,
+        identity,
+        &prepared.kernel_version,
+        &trust,
+        profile,
+        programs,
+    )?;
+    prepared.finish(workshop, &files).await
+}
+
+/// Everything after the roots: trees, UKIs, manifests, disk and bundle.
+///
+/// # Errors
+/// Any part fails; nothing half-written is left under an output's name.
+pub async fn from_roots(
+    workshop: &Workshop,
+    order: &Order,
+    programs: &Programs,
+    roots: &Roots,
+) -> Result<Outcome> {
+    fs::create_dir_all(&order.out).with_context(|| format!("making {}", order.out.display()))?;
     let maker = Maker {
         workshop,
         order,
-        programs: &programs,
+        programs,
     };
-    let system = maker.system(recipe, &prepared);
     let rescue = async {
-        match (&recovery, &recovery_prepared) {
-            (Some(recipe), Some(prepared)) => maker.recovery(recipe, prepared).await.map(Some),
-            _ => Ok(None),
+        match &roots.recovery {
+            Some((recipe, built)) => maker.recovery(recipe, built).await.map(Some),
+            None => Ok(None),
         }
     };
+    let system = maker.system(&order.recipe, &roots.system);
     let ((system, leaves), rescue, esp, state) =
         tokio::try_join!(system, rescue, maker.esp(), maker.state())?;
     maker
-        .write(&system, leaves, rescue.as_ref(), &esp, &state, &prepared)
+        .write(
+            &system,
+            leaves,
+            rescue.as_ref(),
+            &esp,
+            &state,
+            &roots.system.packages,
+        )
         .await
+}
+
+impl Order {
+    /// The recovery system keeps its own version: it changes when its recipe does, not with each image.
+    fn recovery_identity(&self, recipe: &Recipe) -> Identity {
+        Identity {
+            version: recipe.version.clone(),
+            security_version: recipe.security_version,
+            ..self.identity.clone()
+        }
+    }
 }
 
 /// The recovery system belongs to the product that it is built with.
@@ -145,51 +252,19 @@ impl Maker<'_> {
         self.order.identity.architecture
     }
 
-    async fn finish_root(
-        &self,
-        recipe: &Recipe,
-        identity: &Identity,
-        prepared: &root::PreparedRoot,
-    ) -> Result<BuiltRoot> {
-        let trust = self
-            .order
-            .authority
-            .trust(boot_architecture(self.architecture()), &recipe.layout);
-        let own = self
-            .order
-            .profile
-            .as_deref()
-            .filter(|_| recipe.kind == recipe::Kind::System);
-        let profile = own.or(recipe.profile.as_deref());
-        let files = image_files(
-            recipe,
-            identity,
-            &prepared.kernel_version,
-            &trust,
-            profile,
-            self.programs,
-        )?;
-        prepared.finish(self.workshop, &files).await
-    }
-
     /// The system's slot, and the leaves of its root.
-    async fn system(
-        &self,
-        recipe: &Recipe,
-        prepared: &root::PreparedRoot,
-    ) -> Result<(SlotImage, Vec<u8>)> {
+    async fn system(&self, recipe: &Recipe, built: &BuiltRoot) -> Result<(SlotImage, Vec<u8>)> {
         let identity = &self.order.identity;
-        let built = self.finish_root(recipe, identity, prepared).await?;
-        let tree = self.verity(&recipe.product, &built).await?;
+        let tree = self.verity(&recipe.product, built).await?;
         let hash = tree.root.hash.to_string();
         let command_line = uki::command_line(
             self.architecture(),
             uki::Root::Verity(&hash),
             &recipe.command_line,
         );
-        let packed = self.initramfs(recipe, &built, &command_line, None).await?;
+        let packed = self.initramfs(recipe, built, &command_line, None).await?;
         let uki = self
-            .uki(recipe, identity, &built, &command_line, &packed)
+            .uki(recipe, identity, built, &command_line, &packed)
             .await?;
         let root = RootImage {
             data: built.erofs.clone(),
@@ -197,30 +272,25 @@ impl Maker<'_> {
         };
         let leaves = tree.directory.join("leaves");
         let leaves = fs::read(&leaves).with_context(|| format!("reading {}", leaves.display()))?;
-        let image = self.sign(recipe, identity, &built, uki, Some((tree.root, root)))?;
+        let image = self.sign(recipe, identity, built, uki, Some((tree.root, root)))?;
         Ok((image, leaves))
     }
 
     /// The recovery system's slot.
-    async fn recovery(&self, recipe: &Recipe, prepared: &root::PreparedRoot) -> Result<SlotImage> {
-        let identity = Identity {
-            version: recipe.version.clone(),
-            security_version: recipe.security_version,
-            ..self.order.identity.clone()
-        };
-        let built = self.finish_root(recipe, &identity, prepared).await?;
+    async fn recovery(&self, recipe: &Recipe, built: &BuiltRoot) -> Result<SlotImage> {
+        let identity = self.order.recovery_identity(recipe);
         let command_line = uki::command_line(
             self.architecture(),
             uki::Root::Recovery,
             &recipe.command_line,
         );
         let packed = self
-            .initramfs(recipe, &built, &command_line, Some(&built.erofs))
+            .initramfs(recipe, built, &command_line, Some(&built.erofs))
             .await?;
         let uki = self
-            .uki(recipe, &identity, &built, &command_line, &packed)
+            .uki(recipe, &identity, built, &command_line, &packed)
             .await?;
-        self.sign(recipe, &identity, &built, uki, None)
+        self.sign(recipe, &identity, built, uki, None)
     }
 
     async fn verity(&self, product: &str, built: &BuiltRoot) -> Result<Tree> {
@@ -486,7 +556,7 @@ impl Maker<'_> {
         recovery: Option<&SlotImage>,
         esp: &Path,
         state: &Path,
-        prepared: &root::PreparedRoot,
+        packages: &[Package],
     ) -> Result<Outcome> {
         let out = &self.order.out;
         let progress = self.workshop.progress();
@@ -541,7 +611,7 @@ impl Maker<'_> {
             recovery,
             sector_size: self.order.sector_size,
             recipe: &self.order.recipe,
-            packages: &prepared.packages,
+            packages,
         };
         let files = outputs.write()?;
         Ok(Outcome {

@@ -33,5 +33,7 @@ pub mod sources;
 pub mod step;
 pub mod tool;
 pub mod tools;
+pub mod tree;
 pub mod uki;
+pub mod verify;
 pub mod verity;

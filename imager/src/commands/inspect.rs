@@ -2,22 +2,62 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+
+use super::Context;
+use crate::inspect::Report;
 
 /// Show what a disk image or bundle holds.
+///
+/// Nothing is checked but that it can be read: `imager verify` checks.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A disk image or a bundle
+    /// A disk image (raw) or a bundle
     file: PathBuf,
     /// The same facts as JSON
     #[arg(long)]
     json: bool,
+    /// List the packages in slot A's root instead (disk images)
+    #[arg(long, conflicts_with = "json")]
+    packages: bool,
 }
 
-pub(super) fn run(args: &Args) -> Result<()> {
-    anyhow::bail!(
-        "inspecting {} (json: {}) is not built yet",
-        args.file.display(),
-        args.json
-    )
+pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
+    let report = Report::read(&args.file)?;
+    if args.packages {
+        return packages(context, args, &report);
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(())
+}
+
+fn packages(context: &Context, args: &Args, report: &Report) -> Result<()> {
+    let Report::Disk(disk) = report else {
+        anyhow::bail!(
+            "a bundle's packages are listed in the packages.json beside it; --packages reads disk images"
+        );
+    };
+    let root = disk.table.find("root-a")?;
+    let workshop = context.workshop()?;
+    let listed = context.block_on(async {
+        let tools = workshop.tools().await?;
+        let mut dump = tools.command("dump.erofs")?;
+        dump.args(["--cat", "--path=/usr/lib/sternpost/packages.json"])
+            .arg(format!("--offset={}", root.start))
+            .arg(&args.file);
+        crate::tool::run("reading the list of packages from root-a", &mut dump).await
+    })?;
+    let packages: Vec<crate::lock::Package> =
+        serde_json::from_slice(&listed).context("reading the list of packages in root-a")?;
+    for package in packages {
+        println!(
+            "{} {} {}",
+            package.name, package.version, package.architecture
+        );
+    }
+    Ok(())
 }

@@ -89,7 +89,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Keygen(args) => keygen::run(&args),
         Command::Build(args) => build::run(&context, args),
-        Command::Inspect(args) => inspect::run(&args),
+        Command::Inspect(args) => inspect::run(&context, &args),
         Command::Verify(args) => verify::run(&args),
         Command::Run(args) => run::run(&context, args),
         Command::Completions(args) => completions::completions(&args, Cli::command()),

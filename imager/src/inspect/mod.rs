@@ -1,0 +1,189 @@
+//! Reads disk images and bundles, and says what is in them. Nothing of what is read is believed:
+//! whether it is signed is for [`crate::verify`].
+
+mod bundle;
+mod disk;
+mod text;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use boot_core::dsse::Envelope;
+use boot_core::keyring::Keyring;
+use boot_core::manifest::Manifest;
+use boot_core::{Digest, slot_header};
+use serde::Serialize;
+
+pub use bundle::{BundleFile, BundleReport};
+pub use disk::{DiskReport, SlotReport};
+
+use crate::arch::Architecture;
+use crate::gpt::Table;
+use crate::region::Region;
+
+/// What a file is.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Report {
+    /// A disk image.
+    Disk(Box<DiskReport>),
+    /// A bundle.
+    Bundle(Box<BundleReport>),
+}
+
+/// What a file is, judged by how it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A raw disk image.
+    Disk,
+    /// A bundle.
+    Bundle,
+}
+
+/// Tells a bundle from a disk image.
+///
+/// # Errors
+/// It cannot be read, or is something else that is well known.
+pub fn kind_of(path: &Path) -> Result<FileKind> {
+    let mut start = Vec::new();
+    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    file.take(8)
+        .read_to_end(&mut start)
+        .with_context(|| format!("reading {}", path.display()))?;
+    if start.is_empty() {
+        bail!("{} is empty", path.display());
+    }
+    if start.starts_with(b"SPBUNDLE") {
+        return Ok(FileKind::Bundle);
+    }
+    if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        bail!("{} is packed; unpack it first: zstd -d {0}", path.display());
+    }
+    if start.starts_with(b"QFI\xfb") {
+        bail!(
+            "{} is a qcow2 image; convert it first: qemu-img convert -O raw {0} disk.raw",
+            path.display()
+        );
+    }
+    Ok(FileKind::Disk)
+}
+
+impl Report {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It is neither a disk image with a partition table nor a bundle.
+    pub fn read(path: &Path) -> Result<Self> {
+        match kind_of(path)? {
+            FileKind::Disk => Ok(Self::Disk(Box::new(DiskReport::read(path)?))),
+            FileKind::Bundle => Ok(Self::Bundle(Box::new(BundleReport::read(path)?))),
+        }
+    }
+}
+
+/// A manifest as it was found, and who says so.
+#[derive(Debug, Serialize)]
+pub struct ManifestReport {
+    /// SHA-256 of its exact bytes.
+    pub digest: Digest,
+    /// What it says.
+    pub manifest: Manifest,
+    /// Ids of the keys that are said to have signed it.
+    pub signed_by: Vec<String>,
+}
+
+impl ManifestReport {
+    /// Reads an envelope.
+    ///
+    /// # Errors
+    /// It is none, or holds no manifest.
+    pub fn read(envelope: &[u8]) -> Result<Self> {
+        let envelope = Envelope::parse(envelope)?;
+        Ok(Self {
+            digest: Digest::of(&envelope.payload),
+            manifest: Manifest::parse(&envelope.payload)?,
+            signed_by: envelope
+                .signatures
+                .iter()
+                .map(|signature| signature.keyid.clone())
+                .collect(),
+        })
+    }
+}
+
+/// A keyring chain as it was found.
+#[derive(Debug, Serialize)]
+pub struct KeyringReport {
+    /// How many links it has.
+    pub links: usize,
+    /// The last of them.
+    pub serial: u64,
+    /// The product it is for.
+    pub product: String,
+    /// How many keys must sign a manifest.
+    pub threshold: u8,
+    /// Ids of the keys that may.
+    pub signing: Vec<String>,
+}
+
+impl KeyringReport {
+    /// Reads a chain.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn read(chain: &[u8]) -> Result<Self> {
+        let links: Vec<serde_json::Value> =
+            serde_json::from_slice(chain).context("it is not a JSON array")?;
+        let last = links.last().context("it is empty")?;
+        let envelope = Envelope::parse(last.to_string().as_bytes())?;
+        let keyring: Keyring =
+            serde_json::from_slice(&envelope.payload).context("its last link is no keyring")?;
+        Ok(Self {
+            links: links.len(),
+            serial: keyring.serial,
+            product: keyring.product,
+            threshold: keyring.signing.threshold(),
+            signing: keyring
+                .signing
+                .keys()
+                .iter()
+                .map(boot_core::PublicKey::keyid)
+                .collect(),
+        })
+    }
+}
+
+/// The architecture that the first slot with a manifest names, believed as it stands.
+#[must_use]
+pub fn architecture_of_disk(path: &Path) -> Option<Architecture> {
+    let file = Arc::new(File::open(path).ok()?);
+    let table = Table::read(&file, file.metadata().ok()?.len()).ok()?;
+    ["boot-a", "boot-b", "boot-r"].iter().find_map(|label| {
+        let mut region = Region::of(&file, table.find(label).ok()?, table.sector_size);
+        let parts = slot_header::read_slot(&mut region).ok()?;
+        let found = ManifestReport::read(&parts.envelope).ok()?;
+        Some(match found.manifest.architecture {
+            boot_core::Architecture::X86_64 => Architecture::X86_64,
+            boot_core::Architecture::Aarch64 => Architecture::Aarch64,
+        })
+    })
+}
+
+/// Exactly `length` bytes at `offset`, if the file has them.
+fn read_at(file: &File, offset: u64, length: u64, what: &str) -> Result<Vec<u8>> {
+    let size = file.metadata()?.len();
+    let end = offset.checked_add(length);
+    if end.is_none_or(|end| end > size) {
+        bail!(
+            "{what} should be {length} bytes at {offset}, but the file has only {size} bytes: it is cut short"
+        );
+    }
+    let mut bytes = vec![0; usize::try_from(length)?];
+    file.read_exact_at(&mut bytes, offset)
+        .with_context(|| format!("reading {what}"))?;
+    Ok(bytes)
+}

@@ -1,0 +1,365 @@
+//! Checks a disk image or bundle as machines will: signatures, the UKI's digest, every byte of root.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use boot_core::bundle::WINDOW_LOG_MAX;
+use boot_core::keyring::KeySet;
+use boot_core::manifest::{CHUNK_SIZE, Manifest, Root};
+use boot_core::slot_header::{self, HeaderError, ReadSlotError};
+use boot_core::store::BootState;
+use boot_core::trust::Trust;
+use boot_core::verify::{Expect, Verified, verify_manifest, verify_slot};
+use boot_core::verity::{BlockHasher, TreeBuilder};
+use boot_core::{Digest, SecurityVersion, Slot, Target};
+use serde::Serialize;
+
+use crate::gpt::Table;
+use crate::inspect::{BundleFile, FileKind, ManifestReport, kind_of};
+use crate::region::Region;
+use crate::verity::in_chunks;
+
+/// What to check against.
+#[derive(Clone, Debug)]
+pub enum Authority {
+    /// A complete root of trust, as the loader has it.
+    Trust(Trust),
+    /// Root keys alone: product, architecture and layout may be any.
+    Root(KeySet),
+}
+
+/// One thing that was checked.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// What.
+    pub what: String,
+    /// Whether it is as it must be.
+    pub good: bool,
+    /// What was found.
+    pub found: String,
+}
+
+/// Everything that was checked.
+#[derive(Debug, Default, Serialize)]
+pub struct Checks {
+    /// In the order in which they were made.
+    pub checks: Vec<Check>,
+}
+
+impl Checks {
+    /// Whether nothing failed.
+    #[must_use]
+    pub fn good(&self) -> bool {
+        self.checks.iter().all(|check| check.good)
+    }
+
+    fn add(&mut self, what: impl Into<String>, result: Result<String>) {
+        let good = result.is_ok();
+        let found = result.unwrap_or_else(|error| format!("{error:#}"));
+        let what = what.into();
+        self.checks.push(Check { what, good, found });
+    }
+}
+
+impl Authority {
+    /// The trust that a manifest has to meet; with root keys alone it takes what the manifest claims.
+    fn trust(&self, envelope: &[u8]) -> Result<Trust> {
+        match self {
+            Self::Trust(trust) => Ok(trust.clone()),
+            Self::Root(root) => {
+                let claimed = ManifestReport::read(envelope)?.manifest;
+                Ok(Trust {
+                    format: 1,
+                    product: claimed.product,
+                    architecture: claimed.architecture,
+                    layout: claimed.layout,
+                    root: root.clone(),
+                })
+            }
+        }
+    }
+}
+
+/// Checks a file.
+///
+/// # Errors
+/// It cannot be read at all; what is wrong inside is in the result.
+pub fn verify(path: &Path, authority: &Authority) -> Result<Checks> {
+    match kind_of(path)? {
+        FileKind::Bundle => bundle(path, authority),
+        FileKind::Disk => disk(path, authority),
+    }
+}
+
+fn bundle(path: &Path, authority: &Authority) -> Result<Checks> {
+    let bundle = BundleFile::open(path)?;
+    let mut checks = Checks::default();
+    let verified = authority
+        .trust(&bundle.envelope)
+        .and_then(|trust| Ok(verify_manifest(&trust, &bundle.envelope, &bundle.keyring)?));
+    let verified = match verified {
+        Ok(verified) => verified,
+        Err(error) => {
+            checks.add("manifest", Err(error));
+            return Ok(checks);
+        }
+    };
+    checks.add("manifest", Ok(summary(&verified)));
+    checks.add("parts", parts(&bundle, &verified.manifest));
+    if checks.good() {
+        checks.add("UKI", bundle_uki(&bundle, &verified.manifest));
+        if let Some(root) = &verified.manifest.root {
+            checks.add("root", bundle_root(&bundle, root));
+        }
+    }
+    Ok(checks)
+}
+
+fn summary(verified: &Verified) -> String {
+    let manifest = &verified.manifest;
+    format!(
+        "{} {} ({}) for {}, signed as the keyring asks",
+        manifest.product, manifest.version, manifest.kind, manifest.architecture
+    )
+}
+
+fn parts(bundle: &BundleFile, manifest: &Manifest) -> Result<String> {
+    bundle.header.check_against(manifest)?;
+    let (size, expected) = (bundle.file.metadata()?.len(), bundle.expected_size());
+    ensure!(
+        size == expected,
+        "the file has {size} bytes, by its frame table it should have {expected}"
+    );
+    Ok(format!("{} frames", bundle.table.lengths().len()))
+}
+
+fn bundle_uki(bundle: &BundleFile, manifest: &Manifest) -> Result<String> {
+    let uki = &manifest.uki;
+    let chunks = in_chunks(uki.size, |offset, length| {
+        let n = u32::try_from(offset / CHUNK_SIZE)?;
+        let chunk = unpack(bundle, n, length)?;
+        let expected = uki
+            .chunks
+            .get(n as usize)
+            .context("a chunk that the manifest does not name")?;
+        ensure!(
+            Digest::of(&chunk) == *expected,
+            "chunk {n} does not have the digest that the manifest names"
+        );
+        Ok(chunk)
+    })?;
+    ensure!(
+        Digest::of(&chunks.concat()) == uki.digest,
+        "its digest is not the manifest's"
+    );
+    Ok(format!("{} bytes, digest {}", uki.size, uki.digest))
+}
+
+fn bundle_root(bundle: &BundleFile, root: &Root) -> Result<String> {
+    let hash =
+        TreeBuilder::root_of(&root.salt, &bundle.leaves).context("there are no verity leaves")?;
+    ensure!(
+        hash == root.hash,
+        "the verity leaves do not belong to the manifest's root hash"
+    );
+    let hasher = BlockHasher::new(&root.salt);
+    in_chunks(root.data_size, |offset, length| {
+        let n = u32::try_from(offset / CHUNK_SIZE)?;
+        let chunk = unpack(bundle, bundle.header.uki_frames + n, length)?;
+        let first = usize::try_from(offset / 4096 * 32)?;
+        let leaves = bundle
+            .leaves
+            .get(first..first + length / 4096 * 32)
+            .context("too few verity leaves")?;
+        hasher
+            .check_run(leaves, &chunk)
+            .with_context(|| format!("chunk {n} of the root"))
+    })?;
+    Ok(format!("{} bytes, root hash {hash}", root.data_size))
+}
+
+/// A frame's content, which must be exactly `length` bytes within the window that machines allow.
+fn unpack(bundle: &BundleFile, index: u32, length: usize) -> Result<Vec<u8>> {
+    let frame = bundle.frame(index)?;
+    if frame.is_empty() {
+        return Ok(vec![0; length]);
+    }
+    let what = || format!("unpacking frame {index}");
+    let mut decoder = zstd::bulk::Decompressor::new().with_context(what)?;
+    decoder
+        .set_parameter(zstd::zstd_safe::DParameter::WindowLogMax(WINDOW_LOG_MAX))
+        .with_context(what)?;
+    let chunk = decoder.decompress(&frame, length).with_context(what)?;
+    ensure!(
+        chunk.len() == length,
+        "frame {index} holds {} bytes, expected {length}",
+        chunk.len()
+    );
+    Ok(chunk)
+}
+
+fn disk(path: &Path, authority: &Authority) -> Result<Checks> {
+    let what = || format!("reading the disk image {}", path.display());
+    let file = Arc::new(File::open(path).with_context(what)?);
+    let size = file.metadata().with_context(what)?.len();
+    let table = Table::read(&file, size).with_context(what)?;
+    let mut checks = Checks::default();
+    let region = |label: &str| {
+        Ok::<_, anyhow::Error>(Region::of(&file, table.find(label)?, table.sector_size))
+    };
+    let record = region("boot-state").and_then(|region| {
+        BootState::new(region)
+            .load()
+            .record
+            .context("neither copy of the boot-state record is valid")
+    });
+    let floors = record
+        .as_ref()
+        .map_or((SecurityVersion(0), SecurityVersion(0)), |record| {
+            (record.floor, record.recovery_floor)
+        });
+    checks.add("ESPs", esps(&region));
+    for target in Target::ALL {
+        let label = target.label_boot();
+        let boot = match region(label) {
+            Ok(boot) => boot,
+            Err(error) => {
+                checks.add(label, Err(error));
+                continue;
+            }
+        };
+        let floor = if target.slot().is_some() {
+            floors.0
+        } else {
+            floors.1
+        };
+        let verified = match slot(&boot, target, floor, authority) {
+            Ok(Some(verified)) => verified,
+            Ok(None) => {
+                checks.add(label, Ok("empty".to_owned()));
+                continue;
+            }
+            Err(error) => {
+                checks.add(label, Err(error));
+                continue;
+            }
+        };
+        checks.add(label, Ok(summary(&verified)));
+        if let (Some(slot), Some(root)) = (target.slot(), &verified.manifest.root) {
+            let label = slot.label_root();
+            checks.add(
+                label,
+                region(label).and_then(|region| disk_root(&region, root)),
+            );
+            if let Ok(record) = &record {
+                let known = record.slot(slot).digest == verified.digest;
+                checks.add(format!("record of slot {slot}"), about(known));
+            }
+        }
+    }
+    checks.add("boot-state record", record.map(|record| describe(&record)));
+    Ok(checks)
+}
+
+fn about(known: bool) -> Result<String> {
+    ensure!(known, "it is about another image than the slot holds");
+    Ok("about the image that the slot holds".to_owned())
+}
+
+fn describe(record: &boot_core::record::Record) -> String {
+    format!(
+        "sequence {}, slot A {}, slot B {}",
+        record.sequence,
+        record.slot(Slot::A).status(),
+        record.slot(Slot::B).status()
+    )
+}
+
+/// Both must be there and the same.
+fn esps(region: &impl Fn(&str) -> Result<Region>) -> Result<String> {
+    use boot_core::Device as _;
+    let (a, b) = (region("esp-a")?, region("esp-b")?);
+    ensure!(a.size() == b.size(), "esp-a and esp-b differ in size");
+    in_chunks(a.size(), |offset, length| {
+        let (mut one, mut two) = (vec![0; length], vec![0; length]);
+        a.read(offset, &mut one)?;
+        b.read(offset, &mut two)?;
+        ensure!(
+            one == two,
+            "esp-a and esp-b differ within 4 MiB from {offset}"
+        );
+        Ok(())
+    })?;
+    Ok("the same bytes in both".to_owned())
+}
+
+fn slot(
+    boot: &Region,
+    target: Target,
+    floor: SecurityVersion,
+    authority: &Authority,
+) -> Result<Option<Verified>> {
+    let parts = match slot_header::read_slot(&mut boot.clone()) {
+        Ok(parts) => parts,
+        Err(ReadSlotError::Header(HeaderError::Empty)) => return Ok(None),
+        Err(error) => bail!("{error}"),
+    };
+    let trust = authority.trust(&parts.envelope)?;
+    let mut expect = Expect {
+        target,
+        floor,
+        uki: None,
+    };
+    // The manifest first, so that no more is read than a signed manifest says.
+    let verified = verify_slot(
+        &trust,
+        &parts.header,
+        &parts.envelope,
+        &parts.keyring,
+        &expect,
+    )?;
+    let mut uki = vec![0; usize::try_from(verified.manifest.uki.size)?];
+    boot.read(parts.header.uki_offset, &mut uki)
+        .context("reading the UKI")?;
+    expect.uki = Some(Digest::of(&uki));
+    Ok(Some(verify_slot(
+        &trust,
+        &parts.header,
+        &parts.envelope,
+        &parts.keyring,
+        &expect,
+    )?))
+}
+
+fn disk_root(region: &Region, root: &Root) -> Result<String> {
+    let hasher = BlockHasher::new(&root.salt);
+    let leaves = in_chunks(root.data_size, |offset, length| {
+        let mut chunk = vec![0; length];
+        region.read(offset, &mut chunk)?;
+        let mut leaves = Vec::new();
+        hasher.append_leaves(&chunk, &mut leaves);
+        Ok(leaves)
+    })?
+    .concat();
+    let mut builder = TreeBuilder::new(&root.salt);
+    builder.push(&leaves);
+    let tree = builder.finish().context("an empty root")?;
+    ensure!(
+        tree.root == root.hash,
+        "its root hash is {}, the manifest says {}",
+        tree.root,
+        root.hash
+    );
+    let expected = tree.to_bytes(&leaves);
+    let mut found = vec![0; expected.len()];
+    region
+        .read(root.data_size, &mut found)
+        .context("reading the verity tree")?;
+    ensure!(
+        found == expected,
+        "the data is right, the verity tree beside it is not"
+    );
+    Ok(format!("{} bytes, root hash {}", root.data_size, root.hash))
+}
