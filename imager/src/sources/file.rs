@@ -1,40 +1,40 @@
 //! Files on the host.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::cache::hash_file;
 
-/// Checks that `path` has one of the SHA-256s that the artefact may have.
-///
-/// # Errors
-///
-/// If it cannot be read, or is another file.
-pub fn check(path: &Path, sha256: &[&str]) -> Result<()> {
-    let found = hash_file(path).with_context(|| format!("cannot read {}", path.display()))?;
-    if sha256.contains(&found.as_str()) {
-        return Ok(());
-    }
-    bail!(
-        "{} has SHA-256 {found}; the recipe wants {}",
+/// A file that somebody names: it has to have one of the digests, if there are any.
+pub fn given(path: &Path, digests: &[&str]) -> Result<PathBuf> {
+    let path = path
+        .canonicalize()
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let found = hash_file(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!(
+        digests.is_empty() || digests.contains(&found.as_str()),
+        "{} has the SHA-256 {found}, not {}",
         path.display(),
-        sha256.join(" or ")
-    )
+        digests.join(" or ")
+    );
+    Ok(path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::hash_bytes;
 
     #[test]
-    fn only_the_file_that_was_meant_is_taken() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        std::fs::write(&path, "abc").unwrap();
-        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        check(&path, &["0", abc]).unwrap();
-        assert!(check(&path, &["0"]).unwrap_err().to_string().contains(abc));
-        assert!(check(&folder.path().join("none"), &[abc]).is_err());
+    fn only_what_matches_is_used() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "content").unwrap();
+        let right = hash_bytes(b"content");
+        let wrong = hash_bytes(b"other");
+        assert!(given(file.path(), &[&right]).is_ok());
+        assert!(given(file.path(), &[]).is_ok());
+        let error = given(file.path(), &[&wrong]).unwrap_err().to_string();
+        assert!(error.contains(&right) && error.contains(&wrong), "{error}");
     }
 }

@@ -1,67 +1,197 @@
-//! Downloads into the cache. Only what has the SHA-256 that was asked for is kept.
+//! Downloads.
+//!
+//! What is downloaded is named by its SHA-256 and kept under that name; nothing else is used. A
+//! connection that breaks is taken up where it broke, a few times, with pauses that grow.
 
-use std::io::{Read as _, Write as _};
-use std::path::PathBuf;
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
+use ureq::Agent;
+use ureq::tls::{PemItem, RootCerts, TlsConfig};
 
-use crate::cache::Cache;
-use crate::step::{Step, Workshop};
+use crate::cache::{Cache, KeyBuilder};
+use crate::step::Workshop;
 
-/// A server that says nothing for so long is given up.
-const SILENCE: Duration = Duration::from_secs(60);
+/// How often a download is tried.
+const ATTEMPTS: u32 = 4;
 
-/// The file with this SHA-256: from the cache, or from `url`. `what` is shown.
-///
-/// # Errors
-///
-/// If the server does not give it, or gives something else.
-pub async fn download(workshop: &Workshop, what: &str, url: &str, sha256: &str) -> Result<PathBuf> {
-    let (cache, wanted) = (workshop.cache().clone(), sha256.to_owned());
-    if let Some(path) = tokio::task::spawn_blocking(move || cache.blob(&wanted)).await? {
-        return Ok(path);
-    }
-    let step = workshop.progress().start(&format!("download {what}"));
-    let (cache, url, wanted) = (workshop.cache().clone(), url.to_owned(), sha256.to_owned());
-    let (step, fetched) = tokio::task::spawn_blocking(move || {
-        let fetched =
-            fetch(&cache, &url, &wanted, &step).with_context(|| format!("cannot download {url}"));
-        (step, fetched)
-    })
-    .await?;
-    let path = fetched.map_err(|error| workshop.explain_space(error))?;
+/// The file behind `url`, or `member` of the .tar.gz, .tar.xz or .tar.zst behind it.
+pub async fn fetch(
+    workshop: &Workshop,
+    url: &str,
+    sha256: &str,
+    member: Option<&str>,
+) -> Result<PathBuf> {
+    let step = workshop.progress().start(&format!("downloading {url}"));
+    let (cache, url, digest) = (workshop.cache().clone(), url.to_owned(), sha256.to_owned());
+    let archive =
+        tokio::task::spawn_blocking(move || download(&cache, &url, &digest, &|_| {})).await??;
     step.done();
-    Ok(path)
+    let Some(member) = member else {
+        return Ok(archive);
+    };
+    let key = KeyBuilder::new("member-1")
+        .value("archive", sha256)
+        .value("member", member)
+        .finish();
+    let tools = workshop.tools().await?;
+    let made = workshop
+        .step(
+            "member",
+            &format!("unpacking {member}"),
+            &key,
+            async |out: &Path, _| {
+                let output = fs::File::create(out.join("member"))?;
+                let status = tools
+                    .command("tar")?
+                    .args(["-x", "-O", "-f"])
+                    .arg(&archive)
+                    .arg(member)
+                    .stdout(output)
+                    .status()
+                    .await?;
+                ensure!(
+                    status.success(),
+                    "{member} cannot be unpacked from the archive"
+                );
+                Ok(())
+            },
+        )
+        .await?;
+    Ok(made.join("member"))
 }
 
-fn fetch(cache: &Cache, url: &str, sha256: &str, step: &Step) -> Result<PathBuf> {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_connect(Some(SILENCE))
-        .timeout_recv_response(Some(SILENCE))
-        .build()
-        .into();
-    let mut response = agent.get(url).call()?;
-    if let Some(length) = response.body().content_length() {
-        step.total(length);
+/// Downloads what is not in the cache. Blocks. `progress` hears of each piece's size.
+pub(crate) fn download(
+    cache: &Cache,
+    url: &str,
+    sha256: &str,
+    progress: &dyn Fn(u64),
+) -> Result<PathBuf> {
+    if let Some(path) = cache.blob(sha256) {
+        return Ok(path);
     }
-    let mut file = tempfile::NamedTempFile::new_in(cache.directory("tmp")?)?;
+    let mut file = tempfile::NamedTempFile::new_in(cache.directory("tmp")?)
+        .context("cannot create a file in the cache")?;
     let mut hash = Sha256::new();
-    let mut buffer = vec![0; 128 << 10];
-    let mut body = response.body_mut().as_reader();
-    loop {
-        let length = body.read(&mut buffer)?;
-        let Some(part) = buffer.get(..length).filter(|part| !part.is_empty()) else {
-            break;
-        };
-        hash.update(part);
-        file.write_all(part)?;
-        step.advance(length as u64);
+    let mut have = 0;
+    let mut last = None;
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            std::thread::sleep(Duration::from_millis(500 << attempt));
+        }
+        match receive(url, &mut file, &mut hash, &mut have, progress) {
+            Ok(()) => {
+                last = None;
+                break;
+            }
+            Err(error) if error.is::<Final>() => {
+                return Err(error.context(format!("cannot download {url}")));
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    if let Some(error) = last {
+        return Err(error.context(format!("cannot download {url} ({ATTEMPTS} attempts)")));
     }
     let found = hex::encode(hash.finalize());
-    if found != sha256 {
-        bail!("what came has SHA-256 {found}, {sha256} was wanted; nothing of it is used");
-    }
+    ensure!(
+        found == sha256,
+        "{url} is not the file that was asked for: its SHA-256 is {found}, not {sha256}; \
+         if the package was replaced by a newer one, make the lock again (`imager lock`)"
+    );
     cache.commit_blob(sha256, file)
+}
+
+/// An answer that will not be another one the next time.
+#[derive(Debug, thiserror::Error)]
+#[error("the server answers {0}")]
+struct Final(u16);
+
+fn receive(
+    url: &str,
+    file: &mut tempfile::NamedTempFile,
+    hash: &mut Sha256,
+    have: &mut u64,
+    progress: &dyn Fn(u64),
+) -> Result<()> {
+    let mut request = agent().get(url);
+    if *have > 0 {
+        request = request.header("Range", format!("bytes={have}-"));
+    }
+    let response = request.call()?;
+    let status = response.status().as_u16();
+    if *have > 0 && status == 200 {
+        // The server does not do ranges: from the start again.
+        file.as_file_mut().set_len(0)?;
+        std::io::Seek::rewind(file.as_file_mut())?;
+        *hash = Sha256::new();
+        *have = 0;
+    } else if status != 200 && !(status == 206 && *have > 0) {
+        if (400..500).contains(&status) && ![408, 429].contains(&status) {
+            return Err(Final(status).into());
+        }
+        bail!("the server answers {status}");
+    }
+    let length: Option<u64> = response
+        .headers()
+        .get("content-length")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse().ok());
+    let expected = length.map(|length| *have + length);
+    let mut body = response.into_body().into_reader();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let n = body.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        file.write_all(&buffer[..n])
+            .context("cannot write to the cache")?;
+        hash.update(&buffer[..n]);
+        *have += n as u64;
+        progress(n as u64);
+    }
+    if let Some(expected) = expected {
+        ensure!(
+            *have == expected,
+            "the connection ended after {have} of {expected} bytes"
+        );
+    }
+    Ok(())
+}
+
+/// One agent for all: it keeps connections. It trusts what the host trusts.
+fn agent() -> &'static Agent {
+    static AGENT: OnceLock<Agent> = OnceLock::new();
+    AGENT.get_or_init(|| {
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(Duration::from_secs(20)))
+            .timeout_recv_response(Some(Duration::from_secs(60)))
+            .user_agent(concat!("imager/", env!("CARGO_PKG_VERSION")));
+        if let Some(roots) = host_roots() {
+            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+        }
+        config.build().new_agent()
+    })
+}
+
+/// The certificates that the host trusts; nothing if there is no file of them.
+fn host_roots() -> Option<RootCerts> {
+    let path = std::env::var_os("SSL_CERT_FILE")
+        .unwrap_or_else(|| "/etc/ssl/certs/ca-certificates.crt".into());
+    let text = fs::read(path).ok()?;
+    let certificates: Vec<_> = ureq::tls::parse_pem(&text)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    (!certificates.is_empty()).then(|| RootCerts::new_with_certs(&certificates))
 }
