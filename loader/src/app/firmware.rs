@@ -98,6 +98,14 @@ pub(super) fn monotonic_count() -> u64 {
     if status.is_success() { count } else { 0 }
 }
 
+/// Whether there is a console to write to: on a machine without one, the `uefi` crate would panic.
+pub(super) fn has_console() -> bool {
+    uefi::table::system_table_raw().is_some_and(|table| {
+        // SAFETY: the system table is the one that firmware passed to this image; the field is only compared.
+        unsafe { !(*table.as_ptr()).stdout.is_null() }
+    })
+}
+
 /// Memory in whole pages, for transfers from a disk. Freed when dropped.
 pub(super) struct Pages {
     start: NonNull<u8>,

@@ -7,18 +7,22 @@ use core::time::Duration;
 use uefi::runtime::{self, ResetType};
 use uefi::{Status, boot, system};
 
+use super::firmware;
+
 /// How long a message stays before the machine is reset.
 pub(super) const SHOW: Duration = Duration::from_secs(5);
 
 #[panic_handler]
 fn panicked(info: &PanicInfo<'_>) -> ! {
     // No allocation: memory may be what ran out.
-    system::with_stdout(|console| {
-        let _ = writeln!(
-            console,
-            "sternpost: error in the loader: {info}; starting again"
-        );
-    });
+    if firmware::has_console() {
+        system::with_stdout(|console| {
+            let _ = writeln!(
+                console,
+                "sternpost: error in the loader: {info}; starting again"
+            );
+        });
+    }
     reset()
 }
 
