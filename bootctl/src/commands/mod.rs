@@ -17,7 +17,7 @@ use crate::device::BlockFile;
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
 
-pub use reboot::reboot_by_force;
+pub use reboot::{ask_without_bus, reboot_by_force};
 
 /// Opens the boot state. Whoever opens it to write holds the lock.
 pub fn control(machine: &Machine, write: bool) -> Result<Control<BlockFile>> {

@@ -1,7 +1,5 @@
 //! `reboot`: in an orderly way, or into the recovery system once.
 
-use std::path::Path;
-
 use boot_core::Target;
 use serde_json::json;
 
@@ -11,7 +9,7 @@ use crate::fallback;
 use crate::lock::Lock;
 use crate::machine::Machine;
 use crate::output::Outcome;
-use crate::serve::systemd::{PRIVATE, Systemd};
+use crate::serve::systemd::Systemd;
 
 /// `bootctl reboot`.
 pub fn reboot(machine: &Machine, arguments: &Reboot) -> Result<Outcome> {
@@ -55,9 +53,24 @@ pub fn begin(machine: &Machine) -> Result<()> {
         .enable_all()
         .build()
         .doing(|| "starting the runtime")?;
-    runtime
-        .block_on(async { Systemd::connect(Path::new(PRIVATE)).await?.reboot().await })
-        .map_err(|e| e.next("reboot with `systemctl reboot`, or by hand"))
+    let asked = runtime.block_on(async { Systemd::connect().await?.reboot().await });
+    asked.or_else(|e| {
+        ask_without_bus().map_err(|_| e.next("reboot with `systemctl reboot`, or by hand"))
+    })
+}
+
+/// Asks for an orderly reboot without a bus: systemctl uses systemd's own socket.
+pub fn ask_without_bus() -> Result<()> {
+    let doing = || "running systemctl reboot";
+    let status = std::process::Command::new("/usr/bin/systemctl")
+        .args(["--no-block", "reboot"])
+        .status()
+        .doing(doing)?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::failed(status).doing(doing()))
+    }
 }
 
 /// The last resort: writes out what there is and resets.

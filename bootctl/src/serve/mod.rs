@@ -183,7 +183,12 @@ impl<'m> Service<'m> {
 
     async fn systemd(&mut self) -> Option<Systemd> {
         if self.systemd.is_none() {
-            match Systemd::connect(&self.machine.paths().at(systemd::PRIVATE)).await {
+            let connected = if self.machine.is_real() {
+                Systemd::connect().await
+            } else {
+                Systemd::connect_to(&self.machine.paths().at("/run/systemd/private")).await
+            };
+            match connected {
                 Ok(systemd) => self.systemd = Some(systemd),
                 Err(e) => eprintln!("bootctl: {e}"),
             }
@@ -544,7 +549,12 @@ impl<'m> Service<'m> {
             Ok(()) => REBOOT_PATIENCE,
             Err(e) => {
                 eprintln!("bootctl: {e}");
-                Duration::from_secs(10)
+                let asked = self.machine.is_real() && crate::commands::ask_without_bus().is_ok();
+                if asked {
+                    REBOOT_PATIENCE
+                } else {
+                    Duration::from_secs(10)
+                }
             }
         };
         sleep(patience).await;
