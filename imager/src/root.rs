@@ -1,10 +1,40 @@
 //! The root filesystem: packages, programs and files become one erofs image.
+//!
+//! ```text
+//! packages ──► base tree (configured, an archive) ─┐
+//! kernel package ──► modules, depmod, image ───────┤
+//! artefacts (programs that are no packages) ───────┼─► one tree ──► tar stream ──► erofs
+//! the recipe's files ──────────────────────────────┤
+//! the caller's files (image.json, bootctl, …) ─────┘
+//! ```
+//!
+//! Each arrow is a cached step, so that another version or another program repeats only the last
+//! one. Nothing is unpacked as a file of the host on the way: owners and modes need no privileges,
+//! and the same inputs give the same bytes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
 use crate::arch::Architecture;
-use crate::lock::Package;
-use crate::recipe::Recipe;
+use crate::cache::{Cache, Key, KeyBuilder, hash_bytes, hash_file};
+use crate::lock::{self, Lock, Package};
+use crate::recipe::{Compression, Recipe};
+use crate::sources;
 use crate::step::Workshop;
-use anyhow::{Result, bail};
-use std::path::PathBuf;
+use crate::tree::{Bytes, Entry, Node, Tree, host_files};
+
+mod base;
+mod clean;
+mod kernel;
+mod transplant;
+
+/// Erofs works in blocks of this size, and so does dm-verity.
+const BLOCK: u64 = 4096;
 
 /// A file that a caller adds to the image, over the packages and the recipe's own files.
 #[derive(Clone, Debug)]
@@ -39,6 +69,14 @@ pub struct PreparedRoot {
     pub modules: PathBuf,
     /// What is inside.
     pub packages: Vec<Package>,
+    /// What was resolved, or what the build was given.
+    pub lock: Lock,
+    recipe: Recipe,
+    architecture: Architecture,
+    base: base::Base,
+    kernel_key: Key,
+    artefacts: Vec<PathBuf>,
+    epoch: u64,
 }
 
 /// A finished root.
@@ -60,29 +98,338 @@ pub struct BuiltRoot {
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// `--source NAME=FILE`.
-    pub sources: std::collections::BTreeMap<String, PathBuf>,
-    /// `--lock FILE`.
+    pub sources: BTreeMap<String, PathBuf>,
+    /// `--lock FILE`; without, what is beside the recipe as NAME.lock, if it is there.
     pub lock: Option<PathBuf>,
     /// Seconds since 1970 that every file gets.
     pub source_date_epoch: u64,
 }
 
 /// Packages, kernel and artefacts: what depends on the recipe alone.
+///
+/// # Errors
+///
+/// Packages cannot be resolved, downloaded or configured; no source has an artefact.
 pub async fn prepare(
     workshop: &Workshop,
     recipe: &Recipe,
     architecture: Architecture,
     options: &Options,
 ) -> Result<PreparedRoot> {
-    let _ = (workshop, recipe, architecture, options);
-    bail!("not built yet")
+    for name in options.sources.keys() {
+        // The recovery system is built with the same options and has artefacts of its own.
+        if !recipe.artefacts.iter().any(|a| a.name == *name) && recipe.recovery.is_some() {
+            let known: Vec<_> = recipe.artefacts.iter().map(|a| a.name.as_str()).collect();
+            bail!(
+                "--source {name}=…: the recipe {} has no such artefact; it has {}",
+                recipe.path.display(),
+                if known.is_empty() {
+                    "none".to_owned()
+                } else {
+                    known.join(", ")
+                }
+            );
+        }
+    }
+    let packages = async {
+        let lock = pinned(workshop, recipe, architecture, options).await?;
+        match obtain(workshop, recipe, architecture, &lock).await {
+            // The mirror has gone on since: ask it again, once.
+            Err(error) if options.lock.is_none() && beside(recipe).is_none() => {
+                let again = lock::resolve(workshop, recipe, architecture, true).await?;
+                if again == lock {
+                    return Err(error);
+                }
+                let got = obtain(workshop, recipe, architecture, &again).await?;
+                Ok((again, got))
+            }
+            Err(error) => Err(error),
+            Ok(got) => Ok((lock, got)),
+        }
+    };
+    let artefacts = async {
+        let fetches = recipe
+            .artefacts
+            .iter()
+            .map(|artefact| sources::fetch(workshop, artefact, architecture, &options.sources));
+        let mut found = Vec::new();
+        for fetch in fetches {
+            found.push(fetch.await?);
+        }
+        anyhow::Ok(found)
+    };
+    let ((lock, (base, kernel)), artefacts) = tokio::try_join!(packages, artefacts)?;
+    let set = lock.set(architecture)?;
+    let mut inside: Vec<Package> = set
+        .packages
+        .iter()
+        .filter(|package| !recipe.discard.contains(&package.name))
+        .cloned()
+        .collect();
+    inside.push(set.kernel.clone());
+    inside.sort();
+    Ok(PreparedRoot {
+        kernel_image: kernel.image,
+        kernel_version: kernel.version,
+        modules: kernel.modules,
+        kernel_key: kernel.key,
+        packages: inside,
+        lock,
+        recipe: recipe.clone(),
+        architecture,
+        base,
+        artefacts,
+        epoch: options.source_date_epoch,
+    })
+}
+
+/// The lock to build with: the one that is given, the one beside the recipe, or a new one.
+async fn pinned(
+    workshop: &Workshop,
+    recipe: &Recipe,
+    architecture: Architecture,
+    options: &Options,
+) -> Result<Lock> {
+    // The recovery system has packages of its own: a lock that is given is the system's.
+    let given = options.lock.clone().filter(|_| recipe.recovery.is_some());
+    match given.or_else(|| beside(recipe)) {
+        Some(path) => Lock::read(&path, recipe),
+        None => lock::resolve(workshop, recipe, architecture, false).await,
+    }
+}
+
+/// `NAME.lock` in the recipe's directory, if somebody put it there.
+fn beside(recipe: &Recipe) -> Option<PathBuf> {
+    Some(recipe.path.with_extension("lock")).filter(|path| path.is_file())
+}
+
+async fn obtain(
+    workshop: &Workshop,
+    recipe: &Recipe,
+    architecture: Architecture,
+    lock: &Lock,
+) -> Result<(base::Base, kernel::Kernel)> {
+    tokio::try_join!(
+        base::make(workshop, recipe, architecture, lock),
+        kernel::unpack(workshop, &lock.set(architecture)?.kernel),
+    )
 }
 
 impl PreparedRoot {
-    /// Lays `files` over and makes the erofs image. We add persist.conf, packages.json and the tmpfiles.d lines; the
-    /// caller brings trust.json, image.json, profile.yaml, bootctl and its units.
+    /// Lays `files` over and makes the erofs image. We add persist.conf, packages.json and the
+    /// tmpfiles.d lines; the caller brings trust.json, image.json, profile.yaml, bootctl and its
+    /// units.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, or mkfs.erofs fails.
     pub async fn finish(&self, workshop: &Workshop, files: &[ImageFile]) -> Result<BuiltRoot> {
-        let _ = (workshop, files);
-        bail!("not built yet")
+        let key = self.key(workshop, files)?;
+        let what = format!("root of {} ({})", self.recipe.name, self.architecture);
+        let made = workshop
+            .step("root", &what, &key, async |out: &Path, step| {
+                let mut tree = Tree::default();
+                step.note("reading the packages");
+                tree.read_tar(self.base.archive())?;
+                let discarded = self.base.discarded(&tree, &self.recipe.discard);
+                for path in discarded {
+                    tree.remove(&path);
+                }
+                clean::clean(&mut tree, self.epoch);
+                self.lay_over(&mut tree, files)?;
+                clean::finish(&mut tree);
+                step.note("mkfs.erofs");
+                self.erofs(workshop, tree, &key, &out.join("root.erofs"))
+                    .await
+            })
+            .await?;
+        Ok(BuiltRoot {
+            erofs: made.join("root.erofs"),
+            kernel_image: self.kernel_image.clone(),
+            kernel_version: self.kernel_version.clone(),
+            modules: self.modules.clone(),
+            packages: self.packages.clone(),
+        })
     }
+
+    fn lay_over(&self, tree: &mut Tree, files: &[ImageFile]) -> Result<()> {
+        let modules = format!("/usr/lib/modules/{}", self.kernel_version);
+        tree.add_host(&self.modules, &modules, None)?;
+        for (artefact, path) in self.recipe.artefacts.iter().zip(&self.artefacts) {
+            tree.insert(
+                &artefact.path,
+                Entry::new(Node::File(Bytes::of_file(path)?), artefact.mode),
+            );
+        }
+        for overlay in &self.recipe.files {
+            tree.add_host(&overlay.from, &overlay.to, overlay.mode)?;
+        }
+        let text = |tree: &mut Tree, path: &str, text: String| {
+            let bytes = Bytes::Memory(text.into_bytes().into());
+            tree.insert(path, Entry::new(Node::File(bytes), 0o644));
+        };
+        text(tree, "/usr/lib/sternpost/persist.conf", self.persist());
+        text(
+            tree,
+            "/usr/lib/sternpost/packages.json",
+            self.package_list()?,
+        );
+        for file in files {
+            let entry = match &file.content {
+                Content::Bytes(bytes, mode) => {
+                    Entry::new(Node::File(Bytes::Memory(bytes.as_slice().into())), *mode)
+                }
+                Content::File(path, mode) => Entry::new(Node::File(Bytes::of_file(path)?), *mode),
+                Content::Symlink(target) => Entry::new(Node::Symlink(target.clone()), 0o777),
+                Content::Directory(mode) => Entry::new(Node::Directory, *mode),
+            };
+            tree.insert(&file.path, entry);
+        }
+        Ok(())
+    }
+
+    /// `/usr/lib/sternpost/persist.conf`.
+    fn persist(&self) -> String {
+        let mut text = String::from("# What outlives an upgrade; made from the recipe.\n");
+        for entry in &self.recipe.persist {
+            let scope = if entry.per_epoch {
+                "per-epoch"
+            } else {
+                "shared"
+            };
+            text.push_str(&format!("{scope} {}\n", entry.path));
+        }
+        text
+    }
+
+    /// `/usr/lib/sternpost/packages.json`.
+    fn package_list(&self) -> Result<String> {
+        let list: Vec<_> = self
+            .packages
+            .iter()
+            .map(|package| {
+                serde_json::json!({
+                    "name": package.name,
+                    "version": package.version,
+                    "architecture": package.architecture,
+                    "sha256": package.sha256,
+                })
+            })
+            .collect();
+        Ok(serde_json::to_string_pretty(&list)? + "\n")
+    }
+
+    /// Everything that goes into the erofs image.
+    fn key(&self, workshop: &Workshop, files: &[ImageFile]) -> Result<Key> {
+        let cache = workshop.cache();
+        let mut key = KeyBuilder::new("root-2")
+            .value("base", self.base.key())
+            .value("clean", clean::VERSION)
+            .value("kernel", self.kernel_key.to_string())
+            .value("epoch", self.epoch.to_string())
+            .value("compression", format!("{:?}", self.recipe.compression))
+            .value("discard", self.recipe.discard.join(" "))
+            .value("persist", self.persist())
+            .value("packages", self.package_list()?)
+            .value("mkfs", workshop.tools_identity()?);
+        for (artefact, path) in self.recipe.artefacts.iter().zip(&self.artefacts) {
+            key = key
+                .value("artefact", format!("{} {:o}", artefact.path, artefact.mode))
+                .value("content", identity(cache, path)?);
+        }
+        for overlay in &self.recipe.files {
+            key = key.value("overlay", format!("{} {:?}", overlay.to, overlay.mode));
+            for path in host_files(&overlay.from)? {
+                let name = path.strip_prefix(&overlay.from).unwrap_or(&path);
+                let meta = path.symlink_metadata()?;
+                let content = if meta.is_symlink() {
+                    format!("link {}", fs::read_link(&path)?.display())
+                } else {
+                    let executable = meta.permissions().mode() & 0o111 != 0;
+                    format!("{executable} {}", hash_file(&path)?)
+                };
+                key = key
+                    .value("name", name.to_string_lossy().as_bytes())
+                    .value("content", content);
+            }
+        }
+        for file in files {
+            key = key.value("file", &file.path).value(
+                "content",
+                match &file.content {
+                    Content::Bytes(bytes, mode) => format!("{mode:o} {}", hash_bytes(bytes)),
+                    Content::File(path, mode) => format!("{mode:o} {}", identity(cache, path)?),
+                    Content::Symlink(target) => format!("link {target}"),
+                    Content::Directory(mode) => format!("directory {mode:o}"),
+                },
+            );
+        }
+        Ok(key.finish())
+    }
+
+    /// Streams the tree into mkfs.erofs.
+    async fn erofs(&self, workshop: &Workshop, tree: Tree, key: &Key, out: &Path) -> Result<()> {
+        let tools = workshop.tools().await?;
+        let mut mkfs = tools.std_command("mkfs.erofs")?;
+        mkfs.args(["--quiet", "--tar=f", "-b4096"])
+            .arg(format!("-T{}", self.epoch))
+            .arg(format!("-U{}", uuid(key)));
+        if let Compression::Erofs(compression) = &self.recipe.compression {
+            mkfs.arg(format!("-z{compression}")).arg("-C65536");
+        }
+        mkfs.arg(out);
+        let epoch = self.epoch;
+        let out = out.to_owned();
+        tokio::task::spawn_blocking(move || {
+            let log = tempfile::NamedTempFile::new()?;
+            let mut child = mkfs
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(log.reopen()?)
+                .spawn()
+                .context("cannot start mkfs.erofs in the tools tree")?;
+            let written = match child.stdin.take() {
+                Some(stdin) => {
+                    tree.write_tar(std::io::BufWriter::with_capacity(1 << 20, stdin), epoch)
+                }
+                None => bail!("mkfs.erofs has no standard input"),
+            };
+            let status = child.wait()?;
+            let said = fs::read_to_string(log.path()).unwrap_or_default();
+            ensure!(
+                status.success(),
+                "mkfs.erofs failed ({status}): {}",
+                said.trim()
+            );
+            written?;
+            let file = fs::File::options().write(true).open(&out)?;
+            let length = file.metadata()?.len();
+            file.set_len(length.div_ceil(BLOCK) * BLOCK)?;
+            Ok(())
+        })
+        .await?
+    }
+}
+
+/// What a file is: by its place, if it is part of a finished step or a blob; else by its content.
+fn identity(cache: &Cache, path: &Path) -> Result<String> {
+    for fixed in ["steps", "blobs"] {
+        if let Ok(place) = path.strip_prefix(cache.path().join(fixed)) {
+            return Ok(format!("{fixed}/{}", place.display()));
+        }
+    }
+    hash_file(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// A UUID of version 8 (RFC 9562) that is the same for the same content.
+fn uuid(key: &Key) -> String {
+    let text = key.to_string();
+    format!(
+        "{}-{}-8{}-8{}-{}",
+        &text[0..8],
+        &text[8..12],
+        &text[13..16],
+        &text[17..20],
+        &text[20..32]
+    )
 }

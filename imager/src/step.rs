@@ -64,6 +64,16 @@ impl Workshop {
             )
     }
 
+    /// Names the tools tree, for the keys of what its programs make. The tree is there already.
+    pub fn tools_identity(&self) -> Result<String> {
+        let tools = self
+            .inner
+            .tools
+            .get()
+            .context("the tools tree was not made yet")?;
+        Ok(tools.identity().to_owned())
+    }
+
     /// The finished directory of the step `key` from the cache, or else `make` fills an empty
     /// directory that then becomes it. `kind` is its folder in the cache, `what` is shown. Only
     /// one process makes the same key at a time.

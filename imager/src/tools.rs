@@ -138,7 +138,7 @@ async fn make_tree(tree: &Path, step: &Step) -> Result<()> {
         .into_iter()
         .find(|a| *a != Architecture::host())
         .unwrap_or(Architecture::host());
-    let mut bootstrap = mmdebstrap("essential", "trixie");
+    let mut bootstrap = mmdebstrap("essential");
     bootstrap
         .arg(format!("--include={}", names(NATIVE).join(",")))
         .arg(format!(
@@ -177,7 +177,7 @@ async fn make_tree(tree: &Path, step: &Step) -> Result<()> {
 }
 
 /// The host's mmdebstrap: as root, or in a user namespace.
-pub(crate) fn mmdebstrap(variant: &str, what: &str) -> Command {
+pub(crate) fn mmdebstrap(variant: &str) -> Command {
     let mut command = Command::new("mmdebstrap");
     let mode = if nix::unistd::geteuid().is_root() {
         "root"
@@ -197,7 +197,6 @@ pub(crate) fn mmdebstrap(variant: &str, what: &str) -> Command {
         .arg(format!("--mode={mode}"))
         .arg(format!("--variant={variant}"))
         .stdin(Stdio::null());
-    let _ = what;
     command
 }
 

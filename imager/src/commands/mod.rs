@@ -1,9 +1,11 @@
 //! The command line: one file per command.
 
 mod build;
+mod cache;
 mod completions;
 mod inspect;
 mod keygen;
+mod lock;
 mod run;
 mod verify;
 
@@ -53,6 +55,10 @@ pub enum Command {
     Verify(verify::Args),
     /// Boot a disk image in an emulated machine
     Run(run::Args),
+    /// Pin a recipe's packages by name, version and SHA-256
+    Lock(lock::Args),
+    /// Show the cache, make it smaller, or make its tools tree
+    Cache(cache::Args),
     /// Write shell completions to standard output
     Completions(completions::CompletionsArgs),
     /// Write man pages to a directory
@@ -92,6 +98,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Inspect(args) => inspect::run(&context, &args),
         Command::Verify(args) => verify::run(&args),
         Command::Run(args) => run::run(&context, args),
+        Command::Lock(args) => lock::run(&context, &args),
+        Command::Cache(args) => cache::run(&context, &args),
         Command::Completions(args) => completions::completions(&args, Cli::command()),
         Command::Man(args) => completions::man(&args, Cli::command()),
     }?;

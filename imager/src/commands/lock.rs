@@ -1,0 +1,67 @@
+//! `imager lock`: pins a recipe's packages.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+use super::Context;
+use crate::arch::Architecture;
+use crate::lock;
+use crate::recipe::Recipe;
+
+/// Pin a recipe's packages by name, version and SHA-256
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A build takes RECIPE.lock from beside its recipe, or what --lock names. A lock is of use to who
+keeps the packages it names: archives drop old versions.
+Example: imager lock recipes/images/minimal.toml")]
+pub struct Args {
+    /// The recipe
+    recipe: PathBuf,
+    /// Only this architecture (default: every one that the recipe has a kernel for)
+    #[arg(long)]
+    arch: Option<Architecture>,
+    /// Where to write it (default: beside the recipe)
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
+    let recipe = Recipe::load(&args.recipe)?;
+    let workshop = context.workshop()?;
+    let output = args
+        .output
+        .clone()
+        .unwrap_or_else(|| recipe.path.with_extension("lock"));
+    let architectures: Vec<_> = match args.arch {
+        Some(architecture) => vec![architecture],
+        None => recipe.kernel.keys().copied().collect(),
+    };
+    let locked = context.block_on(async {
+        workshop.tools().await?;
+        let mut merged: Option<lock::Lock> = None;
+        for architecture in architectures {
+            let lock = lock::resolve(&workshop, &recipe, architecture, true).await?;
+            match &mut merged {
+                None => merged = Some(lock),
+                Some(merged) => {
+                    for (architecture, set) in lock.sets {
+                        merged.sets.entry(architecture).or_insert(set);
+                    }
+                }
+            }
+        }
+        merged.with_context(|| format!("{} names no kernel", recipe.path.display()))
+    })?;
+    std::fs::write(&output, locked.to_text()?)
+        .with_context(|| format!("cannot write {}", output.display()))?;
+    for (architecture, set) in &locked.sets {
+        println!(
+            "{architecture}: {} packages and the kernel {}",
+            set.packages.len(),
+            set.kernel.version
+        );
+    }
+    println!("{}", output.display());
+    Ok(())
+}
