@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use boot_core::Architecture;
@@ -52,6 +53,7 @@ enum Profile {
     Good,
     Unhealthy,
     Undecided,
+    Kubernetes,
 }
 
 /// What `imager build` made of a recipe.
@@ -217,7 +219,11 @@ impl Artefacts {
         if let Some(image) = built.get(&out) {
             return Ok(image.clone());
         }
-        let profile = self.write_profile(version.profile())?;
+        let profile = self.write_profile(if recipe.starts_with("kubeadm") {
+            Profile::Kubernetes
+        } else {
+            version.profile()
+        })?;
         let mut command = Command::new(&self.imager);
         let file = self.recipe_file(recipe, version);
         let keys = self.keys_for(&file)?;
@@ -236,7 +242,10 @@ impl Artefacts {
             .arg(keys)
             .arg("--out")
             .arg(&out);
+        let began = Instant::now();
+        eprintln!("building {} ...", out.display());
         run(command)?;
+        eprintln!("built {} in {} s", out.display(), began.elapsed().as_secs());
         let image = Image {
             directory: out.clone(),
         };
@@ -291,6 +300,10 @@ impl Artefacts {
             Profile::Unhealthy => (
                 "unhealthy",
                 "health:\n  deadline: 40s\n  units: [never-there.service]\n",
+            ),
+            Profile::Kubernetes => (
+                "kubernetes",
+                "kubernetes:\n  distribution: kubeadm\n  role: init\nhealth:\n  deadline: 20m\n",
             ),
             Profile::Undecided => (
                 "undecided",

@@ -1,6 +1,7 @@
 //! What a scenario is, and what it is given when it runs.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -44,7 +45,8 @@ pub struct Context {
     /// Where its files are: disks, variables, console logs.
     directory: PathBuf,
     artefacts: Artefacts,
-    deadline: Instant,
+    /// Set by the first wait: building images takes as long as it takes.
+    deadline: OnceLock<Instant>,
 }
 
 impl Context {
@@ -63,7 +65,7 @@ impl Context {
             scenario,
             directory,
             artefacts,
-            deadline: Instant::now() + scenario.limit(),
+            deadline: OnceLock::new(),
         })
     }
 
@@ -96,7 +98,10 @@ impl Context {
     /// # Errors
     /// The scenario's time is over.
     pub fn patience(&self, wanted: Duration) -> Result<Duration> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
+        let deadline = self
+            .deadline
+            .get_or_init(|| Instant::now() + self.scenario.limit());
+        let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             bail!(
                 "the scenario took longer than its limit of {} s",
