@@ -76,13 +76,24 @@ pub fn location(paths: &Paths) -> PathBuf {
     }
 }
 
+/// What an image without a profile of its own is to be, the recovery system for one.
+const NOTHING_SAID: &str = "version: 1\nhostname: node-{machine-id:8}\n";
+
 /// Reads, checks and renders the profile at `path`.
 pub fn load(paths: &Paths, path: &Path, image: &ImageFacts) -> Result<(String, Rendered)> {
-    let text = fs::read_to_string(path).map_err(|e| {
-        invalid(e)
-            .doing(format!("reading the profile {}", path.display()))
-            .next("name a profile that can be read; docs/guides describe what goes into one")
-    })?;
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e)
+            if e.kind() == std::io::ErrorKind::NotFound && path == paths.image("profile.yaml") =>
+        {
+            NOTHING_SAID.to_owned()
+        }
+        Err(e) => {
+            return Err(invalid(e)
+                .doing(format!("reading the profile {}", path.display()))
+                .next("name a profile that can be read; docs/guides describe what goes into one"));
+        }
+    };
     let profile = profile::parse_for(&text, &path.display().to_string(), image)
         .map_err(|diagnostics| invalid(format!("the profile is not valid\n{diagnostics}")))?;
     let rendered = profile::render(&profile, image, &machine_facts(paths))
