@@ -315,7 +315,8 @@ impl<'m> Service<'m> {
         let mut root_check = root_check;
         let mut gate = Gate::new(health.deadline, health.settle);
         let verdict = loop {
-            self.beat.set(Instant::now());
+            let began = Instant::now();
+            self.beat.set(began);
             let state = progress.borrow_and_update().clone();
             self.report.doing = state.doing();
             if state == BringUp::Done {
@@ -370,9 +371,11 @@ impl<'m> Service<'m> {
             if let Some(verdict) = gate.observe(self.elapsed(), &seen) {
                 break verdict;
             }
+            // Looking must not take what coming up needs: at most a third of the time.
+            let pause = LOOK.max(began.elapsed() * 2).min(LOOK_DEGRADED);
             tokio::select! {
-                () = sleep(LOOK) => {}
-                changed = progress.changed() => if changed.is_err() { sleep(LOOK).await },
+                () = sleep(pause) => {}
+                changed = progress.changed() => if changed.is_err() { sleep(pause).await },
             }
         };
         // It goes on: a good slot that is late may still come up.

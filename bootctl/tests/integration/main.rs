@@ -5,6 +5,7 @@
 mod changes;
 mod fixture;
 mod install;
+mod interrupted;
 mod serve;
 mod server;
 mod sources;

@@ -92,6 +92,20 @@ fn no_server_and_no_such_file() {
 }
 
 #[test]
+fn no_network() {
+    let machine = Fixture::new();
+    // A port that nobody listens on any more.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/bundle.spb", listener.local_addr().unwrap());
+    drop(listener);
+    let before = machine.record();
+    machine
+        .run(&["install", &url])
+        .fails(5, &["attempts", "check the network and the server"]);
+    assert!(machine.record() == before);
+}
+
+#[test]
 fn another_file_half_way_is_noticed() {
     let machine = Fixture::new();
     let image = all_new();
