@@ -30,13 +30,7 @@ fn run(context: &Context) -> Result<()> {
             machine.wait_for_boot(machine.boot_limit())?;
         }
         machine.wait_for_line("starting slot B", machine.boot_limit())?;
-        machine
-            .wait_for_line("Linux version", machine.boot_limit())
-            .or_else(|_| {
-                machine
-                    .wait_for_ssh(machine.boot_limit())
-                    .map(|()| String::new())
-            })?;
+        machine.wait_for_line("sternpost: initrd agent", machine.boot_limit())?;
         machine.cut_power();
     }
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;

@@ -28,6 +28,7 @@ fn run(context: &Context) -> Result<()> {
     for _ in 0..3 {
         machine.wait_for_boot(machine.boot_limit())?;
         machine.wait_for_line("starting slot B", REBOOT)?;
+        machine.wait_for_line("sternpost: start failed", machine.boot_limit())?;
     }
     machine.wait_for_boot(machine.boot_limit())?;
     let status = machine.wait_until_good(Version::First.number())?;
