@@ -10,6 +10,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use boot_core::handover::HandOver;
 use boot_core::slot::{Slot, Target};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -47,45 +48,6 @@ pub struct BootFacts {
     /// Monotonic microseconds of the steps.
     #[serde(default)]
     pub timeline: BTreeMap<String, serde_json::Value>,
-}
-
-/// What the loader handed over, in `/run/sternpost/handover.json`; only what is used here.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct HandOver {
-    /// `a`, `b` or `recovery`.
-    pub slot: String,
-    /// Why this slot.
-    pub why: String,
-    /// The nonce of this start.
-    #[serde(default)]
-    pub nonce: String,
-    /// Whether the start was recorded on the disk.
-    #[serde(default)]
-    pub recorded: bool,
-    /// Digest of the manifest that was verified.
-    #[serde(default)]
-    pub manifest: String,
-    /// The loader's version.
-    #[serde(default)]
-    pub loader: String,
-    /// Whether Secure Boot was on.
-    #[serde(default)]
-    pub secure_boot: bool,
-    /// What the firmware watchdog was set to.
-    #[serde(default)]
-    pub watchdog_seconds: u64,
-    /// Slots that were not started, and why.
-    #[serde(default)]
-    pub rejected: Vec<Rejected>,
-}
-
-/// A slot that the loader did not start.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Rejected {
-    /// `a`, `b` or `recovery`.
-    pub slot: String,
-    /// Why.
-    pub reason: String,
 }
 
 /// The machine that this runs on.
@@ -223,10 +185,15 @@ impl Machine {
             ))
         })?;
         let handover_path = paths.run("handover.json");
-        let handover: Option<HandOver> = if handover_path.exists() {
-            Some(read_json(&handover_path)?)
-        } else {
-            None
+        let (handover, unreadable) = match fs::read(&handover_path) {
+            Ok(bytes) => match HandOver::from_json(&bytes) {
+                Ok(handover) => (Some(handover), None),
+                Err(e) => (None, Some(e.to_string())),
+            },
+            Err(e) => (
+                None,
+                Some(format!("reading {}: {e}", handover_path.display())),
+            ),
         };
         let image = read_json(&paths.image("image.json")).ok();
         let mut machine = Self {
@@ -237,7 +204,7 @@ impl Machine {
             booted,
             contradiction: None,
         };
-        machine.contradiction = machine.find_contradiction();
+        machine.contradiction = unreadable.or_else(|| machine.find_contradiction());
         Ok(machine)
     }
 
@@ -305,15 +272,14 @@ impl Machine {
 
     fn find_contradiction(&self) -> Option<String> {
         if let Some(handover) = &self.handover {
-            if handover.slot != self.boot.slot {
+            if handover.slot != self.booted {
                 return Some(format!(
-                    "the loader handed over slot \"{}\", the initrd started \"{}\"",
-                    handover.slot, self.boot.slot
+                    "the loader handed over {}, the initrd started {}",
+                    handover.slot, self.booted
                 ));
             }
             if let Some(digest) = &self.boot.manifest_digest
-                && !handover.manifest.is_empty()
-                && *digest != handover.manifest
+                && *digest != handover.manifest.to_string()
             {
                 return Some(format!(
                     "the loader verified manifest {}, the initrd found {digest}",
@@ -424,18 +390,31 @@ mod tests {
             r#"{"version":1,"slot":"a","partitions":{}}"#,
         )
         .unwrap();
-        fs::write(
-            run.join("handover.json"),
-            r#"{"version":1,"slot":"b","why":"priority"}"#,
-        )
-        .unwrap();
+        let hand_over = |slot| {
+            let handover = HandOver {
+                version: 1,
+                slot,
+                why: boot_core::select::Why::Priority,
+                nonce: boot_core::Nonce::ZERO,
+                recorded: true,
+                disk: String::new(),
+                manifest: boot_core::Digest::ZERO,
+                record_versions: [1, 1],
+                loader: "0.1.0".into(),
+                secure_boot: false,
+                watchdog_seconds: 0,
+                rejected: vec![],
+                times: boot_core::handover::Times::default(),
+            };
+            fs::write(run.join("handover.json"), handover.to_json()).unwrap();
+        };
+        hand_over(Target::B);
         let machine = Machine::read(dir.path()).unwrap();
         assert_eq!(machine.writable().unwrap_err().code, Code::Refused);
-        fs::write(
-            run.join("handover.json"),
-            r#"{"version":1,"slot":"a","why":"priority"}"#,
-        )
-        .unwrap();
+        hand_over(Target::A);
         Machine::read(dir.path()).unwrap().writable().unwrap();
+        fs::write(run.join("handover.json"), "{}").unwrap();
+        let machine = Machine::read(dir.path()).unwrap();
+        assert_eq!(machine.writable().unwrap_err().code, Code::Refused);
     }
 }

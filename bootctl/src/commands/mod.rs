@@ -27,11 +27,7 @@ pub fn control(machine: &Machine, write: bool) -> Result<Control<BlockFile>> {
 
 /// What events of this run say.
 pub fn context(machine: &Machine) -> Context {
-    let nonce = machine
-        .handover
-        .as_ref()
-        .and_then(|h| h.nonce.parse().ok())
-        .unwrap_or(Nonce::ZERO);
+    let nonce = machine.handover.as_ref().map_or(Nonce::ZERO, |h| h.nonce);
     Context {
         booted: machine.booted,
         nonce,
@@ -41,13 +37,10 @@ pub fn context(machine: &Machine) -> Context {
 
 /// Digest of the manifest that runs.
 pub fn booted_digest(machine: &Machine) -> Option<Digest> {
-    let handed_over = machine.handover.as_ref().map(|h| h.manifest.as_str());
-    machine
-        .boot
-        .manifest_digest
-        .as_deref()
-        .or(handed_over)
+    let found = machine.boot.manifest_digest.as_deref();
+    found
         .and_then(|text| text.parse().ok())
+        .or_else(|| machine.handover.as_ref().map(|h| h.manifest))
 }
 
 /// The slot that a command is for: the one beside the booted one, or the one named in recovery.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use boot_core::record::{Record, SlotStatus};
-use boot_core::select::Selector;
+use boot_core::select::{Selector, Why};
 use boot_core::slot_header::read_header;
 use boot_core::store::CopyHealth;
 use boot_core::transition::LONG_STREAK;
@@ -272,12 +272,12 @@ impl<'m> Facts<'m> {
             "version": 1,
             "booted": {
                 "slot": target_name(machine.booted),
-                "why": handover.map(|h| &h.why),
+                "why": handover.map(|h| h.why),
                 "version": machine.image.as_ref().map(|i| &i.version),
                 "manifest": machine.boot.manifest_digest,
                 "good": self.booted_entry_is_good(),
                 "recorded": handover.map(|h| h.recorded),
-                "nonce": handover.map(|h| &h.nonce),
+                "nonce": handover.map(|h| h.nonce),
                 "loader": handover.map(|h| &h.loader),
                 "secure_boot": handover.map(|h| h.secure_boot),
                 "rejected": handover.map(|h| &h.rejected),
@@ -332,13 +332,12 @@ impl<'m> Facts<'m> {
         let product = machine.image.as_ref().map_or("", |i| &i.product);
         let _ = write!(out, "{product} {version} runs from {}", machine.booted);
         if let Some(handover) = &machine.handover {
-            let why = match handover.why.as_str() {
-                "priority" => "it comes first",
-                "one-shot" => "it was asked for once",
-                "last-resort" => "nothing else could be started: last resort",
-                "rebuilt" => "the boot-state record was lost and made anew",
-                "unrecorded" => "the start could not be recorded",
-                other => other,
+            let why = match handover.why {
+                Why::Priority => "it comes first",
+                Why::OneShot => "it was asked for once",
+                Why::LastResort => "nothing else could be started: last resort",
+                Why::Rebuilt => "the boot-state record was lost and made anew",
+                Why::Unrecorded => "the start could not be recorded",
             };
             let _ = write!(out, " ({why})");
         }
