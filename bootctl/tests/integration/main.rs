@@ -6,6 +6,7 @@ mod changes;
 mod fixture;
 mod install;
 mod interrupted;
+mod memory;
 mod serve;
 mod server;
 mod sources;
