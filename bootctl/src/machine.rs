@@ -79,6 +79,12 @@ impl Paths {
         }
     }
 
+    /// Whether they are a machine's own. What stands in for a machine runs no commands: they would
+    /// change the one that it stands on.
+    pub fn are_real(&self) -> bool {
+        self.prefix == Path::new("/")
+    }
+
     /// `path`, which is absolute, below the prefix.
     pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();

@@ -183,7 +183,7 @@ pub fn apply(paths: &Paths, real: bool) -> Result<Applied> {
     let chosen = chosen?;
     write_files(paths, &chosen.rendered, When::Early)?;
     set_hostname(paths, &chosen.rendered.hostname, real)?;
-    if !chosen.rendered.early.is_empty() {
+    if real && !chosen.rendered.early.is_empty() {
         early_steps(paths, &chosen.rendered)?;
     }
     Ok(applied)
