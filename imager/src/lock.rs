@@ -203,7 +203,7 @@ async fn resolve_set(
         )
     })?;
     let apt = Apt::open(workshop, recipe, architecture, fresh).await?;
-    let key = KeyBuilder::new("resolved-2")
+    let key = KeyBuilder::new("resolved-3")
         .value("indexes", apt.state()?)
         .value("names", names.join(" "))
         .value("kernel", kernel)
@@ -345,7 +345,9 @@ Dir::Etc::TrustedParts "/usr/share/keyrings";
 
     /// The packages, what they need, and what is essential.
     async fn install(&self, names: &[String]) -> Result<Vec<Package>> {
-        let mut arguments = vec!["install", "--yes", "--print-uris", "?essential"];
+        // To apt, apt itself is essential; to a system whose packages never change it is not.
+        const ESSENTIAL: &str = "?and(?essential,?not(?exact-name(apt)))";
+        let mut arguments = vec!["install", "--yes", "--print-uris", ESSENTIAL];
         arguments.extend(names.iter().map(String::as_str));
         let answer = self.run("apt-get", &arguments).await?;
         let mut packages = parse_uris(&answer)?;

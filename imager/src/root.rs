@@ -23,6 +23,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::arch::Architecture;
 use crate::cache::{Cache, Key, KeyBuilder, hash_bytes, hash_file};
 use crate::lock::{self, Lock, Package};
+use crate::packages;
 use crate::recipe::{Compression, Recipe};
 use crate::sources;
 use crate::step::Workshop;
@@ -132,20 +133,24 @@ pub async fn prepare(
         }
     }
     let packages = async {
-        let lock = pinned(workshop, recipe, architecture, options).await?;
-        match obtain(workshop, recipe, architecture, &lock).await {
-            // The mirror has gone on since: ask it again, once.
-            Err(error) if options.lock.is_none() && beside(recipe).is_none() => {
-                let again = lock::resolve(workshop, recipe, architecture, true).await?;
-                if again == lock {
-                    return Err(error);
-                }
-                let got = obtain(workshop, recipe, architecture, &again).await?;
-                Ok((again, got))
+        let mut lock = pinned(workshop, recipe, architecture, options).await?;
+        if let Err(error) = download(workshop, recipe, &lock).await {
+            if options.lock.is_some() || beside(recipe).is_some() {
+                return Err(error);
             }
-            Err(error) => Err(error),
-            Ok(got) => Ok((lock, got)),
+            // The mirror has gone on since it was asked: ask again, once.
+            let again = lock::resolve(workshop, recipe, architecture, true).await?;
+            if again == lock {
+                return Err(error);
+            }
+            lock = again;
+            download(workshop, recipe, &lock).await?;
         }
+        let made = tokio::try_join!(
+            base::make(workshop, recipe, architecture, &lock),
+            kernel::unpack(workshop, &lock.set(architecture)?.kernel),
+        )?;
+        anyhow::Ok((lock, made))
     };
     let artefacts = async {
         let fetches = recipe
@@ -203,16 +208,21 @@ fn beside(recipe: &Recipe) -> Option<PathBuf> {
     Some(recipe.path.with_extension("lock")).filter(|path| path.is_file())
 }
 
-async fn obtain(
-    workshop: &Workshop,
-    recipe: &Recipe,
-    architecture: Architecture,
-    lock: &Lock,
-) -> Result<(base::Base, kernel::Kernel)> {
-    tokio::try_join!(
-        base::make(workshop, recipe, architecture, lock),
-        kernel::unpack(workshop, &lock.set(architecture)?.kernel),
-    )
+/// Downloads what the lock names and the cache lacks.
+async fn download(workshop: &Workshop, recipe: &Recipe, lock: &Lock) -> Result<()> {
+    let mut wanted = Vec::new();
+    for set in lock.sets.values() {
+        wanted.extend(set.packages.iter().cloned());
+    }
+    for architecture in lock.sets.keys().filter(|a| recipe.kernel.contains_key(a)) {
+        // The kernel of an architecture that only serves to configure is not needed.
+        if lock.sets.len() == 1 || *architecture != Architecture::host() {
+            wanted.push(lock.set(*architecture)?.kernel.clone());
+        }
+    }
+    wanted.sort();
+    wanted.dedup();
+    packages::fetch(workshop, &recipe.name, &wanted).await
 }
 
 impl PreparedRoot {

@@ -185,11 +185,7 @@ pub(crate) fn mmdebstrap(variant: &str) -> Command {
         "unshare"
     };
     command
-        .args([
-            "--quiet",
-            "--format=tar",
-            "--aptopt=APT::Install-Recommends \"false\"",
-        ])
+        .args(["--format=tar", "--aptopt=APT::Install-Recommends \"false\""])
         .args([
             "--aptopt=Acquire::Languages \"none\"",
             "--aptopt=Acquire::Retries \"3\"",

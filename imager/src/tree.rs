@@ -215,9 +215,9 @@ impl Tree {
 
     /// Removes a path and what is below it.
     pub fn remove(&mut self, path: &str) {
-        let path = path.trim_matches('/');
-        self.entries.remove(path);
-        let below = self.below(path);
+        let Some(path) = clean(path) else { return };
+        self.entries.remove(&path);
+        let below = self.below(&path);
         for name in below {
             self.entries.remove(&name);
         }

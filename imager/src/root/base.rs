@@ -147,8 +147,8 @@ async fn configured(workshop: &Workshop, recipe: &Recipe, packages: &[Package]) 
                 bootstrap
                     .env("SOURCE_DATE_EPOCH", SCRIPT_EPOCH)
                     .arg(format!("--include={}", names.join(",")))
-                    .arg(&recipe.suite)
-                    .arg("-")
+                    // No suite: the local archive has no release file that names one.
+                    .args(["", "-"])
                     .arg(format!(
                         "deb [trusted=yes] copy:{} ./",
                         archive.path().display()
