@@ -19,7 +19,7 @@ use crate::arch::Architecture;
 use crate::cache::KeyBuilder;
 use crate::disk::{self, RootImage, SlotImage};
 use crate::image_files::{Identity, image_files};
-use crate::lock::Package;
+use crate::lock::Lock;
 use crate::modules::ModuleList;
 use crate::programs::{self, Programs};
 use crate::recipe::{self, Recipe};
@@ -120,6 +120,8 @@ pub struct Roots {
     pub system: BuiltRoot,
     /// The recovery system's, and its recipe.
     pub recovery: Option<(Recipe, BuiltRoot)>,
+    /// The packages of the system's, pinned.
+    pub lock: Option<Lock>,
 }
 
 impl Roots {
@@ -149,7 +151,11 @@ impl Roots {
             Ok(Some((recipe, built)))
         };
         let (system, recovery) = tokio::try_join!(system, rescue)?;
-        Ok(Self { system, recovery })
+        Ok(Self {
+            system,
+            recovery,
+            lock: Some(prepared.lock.clone()),
+        })
     }
 }
 
@@ -205,14 +211,7 @@ pub async fn from_roots(
     let ((system, leaves), rescue, esp, state) =
         tokio::try_join!(system, rescue, maker.esp(), maker.state())?;
     maker
-        .write(
-            &system,
-            leaves,
-            rescue.as_ref(),
-            &esp,
-            &state,
-            &roots.system.packages,
-        )
+        .write(&system, leaves, rescue.as_ref(), &esp, &state, roots)
         .await
 }
 
@@ -556,7 +555,7 @@ impl Maker<'_> {
         recovery: Option<&SlotImage>,
         esp: &Path,
         state: &Path,
-        packages: &[Package],
+        roots: &Roots,
     ) -> Result<Outcome> {
         let out = &self.order.out;
         let progress = self.workshop.progress();
@@ -611,7 +610,8 @@ impl Maker<'_> {
             recovery,
             sector_size: self.order.sector_size,
             recipe: &self.order.recipe,
-            packages,
+            packages: &roots.system.packages,
+            lock: roots.lock.as_ref(),
         };
         let files = outputs.write()?;
         Ok(Outcome {

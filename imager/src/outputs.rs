@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::disk::SlotImage;
-use crate::lock::Package;
+use crate::lock::{Lock, Package};
 use crate::recipe::Recipe;
 
 /// What is written about a build.
@@ -25,6 +25,8 @@ pub struct Outputs<'a> {
     pub recipe: &'a Recipe,
     /// What is inside the system.
     pub packages: &'a [Package],
+    /// What was resolved.
+    pub lock: Option<&'a Lock>,
 }
 
 impl Outputs<'_> {
@@ -44,6 +46,10 @@ impl Outputs<'_> {
             .and_then(|_| fs::rename(&temporary, &uki))
             .with_context(|| format!("copying the UKI to {}", uki.display()))?;
         self.file("build.json", &pretty(&self.facts())?)?;
+        let lock_name = format!("{}.lock", self.recipe.name);
+        if let Some(lock) = self.lock {
+            self.file(&lock_name, lock.to_text()?.as_bytes())?;
+        }
         let names = [
             "disk.raw",
             "disk.raw.zst",
@@ -53,6 +59,7 @@ impl Outputs<'_> {
             "manifest.dsse.json",
             "packages.json",
             "build.json",
+            &lock_name,
         ];
         Ok(names
             .iter()

@@ -35,6 +35,14 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// What the list in an image says of a package.
+#[derive(serde::Deserialize)]
+struct Listed {
+    name: String,
+    version: String,
+    architecture: String,
+}
+
 fn packages(context: &Context, args: &Args, report: &Report) -> Result<()> {
     let Report::Disk(disk) = report else {
         anyhow::bail!(
@@ -51,7 +59,7 @@ fn packages(context: &Context, args: &Args, report: &Report) -> Result<()> {
             .arg(&args.file);
         crate::tool::run("reading the list of packages from root-a", &mut dump).await
     })?;
-    let packages: Vec<crate::lock::Package> =
+    let packages: Vec<Listed> =
         serde_json::from_slice(&listed).context("reading the list of packages in root-a")?;
     for package in packages {
         println!(
