@@ -187,11 +187,15 @@ fn one(scenario: Scenario, files: PathBuf, artefacts: Artefacts, keep: bool) -> 
     match result {
         Ok(()) if keep => Ok(()),
         Ok(()) => remove_disks(&files),
-        Err(error) => Err(error.context(format!(
-            "{} failed; its files are in {}",
-            scenario.name,
-            files.display()
-        ))),
+        Err(error) => {
+            // Beside the console log, and at once: the list of failures comes when all scenarios have ended.
+            let _ = std::fs::write(files.join("failure.log"), format!("{error:#}\n"));
+            Err(error.context(format!(
+                "{} failed; its files are in {}",
+                scenario.name,
+                files.display()
+            )))
+        }
     }
 }
 
