@@ -34,20 +34,40 @@ pub(crate) struct Phase {
 const PHASES: [(&str, Marker); 4] = [
     ("firmware", Marker::Both("BdsDxe: starting")),
     ("loader", Marker::Both("EFI stub:")),
-    ("kernel to its first process", Marker::Each { sternpost: "sternpost: initrd agent", peer: "peer: initramfs" }),
-    ("initramfs to switch-root", Marker::Each { sternpost: "ms to switch-root", peer: "peer: switch-root" }),
+    (
+        "kernel to its first process",
+        Marker::Each {
+            sternpost: "sternpost: initrd agent",
+            peer: "peer: initramfs",
+        },
+    ),
+    (
+        "initramfs to switch-root",
+        Marker::Each {
+            sternpost: "ms to switch-root",
+            peer: "peer: switch-root",
+        },
+    ),
 ];
 
 enum Marker {
     Both(&'static str),
-    Each { sternpost: &'static str, peer: &'static str },
+    Each {
+        sternpost: &'static str,
+        peer: &'static str,
+    },
 }
 
 impl Marker {
     fn of(&self, boot: Boot) -> &'static str {
         match (self, boot) {
             (Marker::Both(words), _)
-            | (Marker::Each { sternpost: words, .. }, Boot::Sternpost)
+            | (
+                Marker::Each {
+                    sternpost: words, ..
+                },
+                Boot::Sternpost,
+            )
             | (Marker::Each { peer: words, .. }, Boot::Peer) => words,
         }
     }
@@ -55,11 +75,20 @@ impl Marker {
 
 /// The medians of the phases over some boots. The first boot of a disk grows it; it is done before and not counted.
 pub(crate) fn median(imager: &Path, disk: &Path, boot: Boot, runs: usize) -> Result<Vec<Phase>> {
-    let boots = (0..runs.max(1)).map(|_| once(imager, disk, boot)).collect::<Result<Vec<_>>>()?;
+    let boots = (0..runs.max(1))
+        .map(|_| once(imager, disk, boot))
+        .collect::<Result<Vec<_>>>()?;
     let medians = PHASES.iter().enumerate().map(|(row, (name, _))| {
-        let mut values: Vec<f64> = boots.iter().filter_map(|phases| phases.get(row)).map(|phase| phase.seconds).collect();
+        let mut values: Vec<f64> = boots
+            .iter()
+            .filter_map(|phases| phases.get(row))
+            .map(|phase| phase.seconds)
+            .collect();
         values.sort_by(f64::total_cmp);
-        Phase { name, seconds: values.get(values.len() / 2).copied().unwrap_or(f64::NAN) }
+        Phase {
+            name,
+            seconds: values.get(values.len() / 2).copied().unwrap_or(f64::NAN),
+        }
     });
     Ok(medians.collect())
 }
@@ -74,7 +103,15 @@ fn once(imager: &Path, disk: &Path, boot: Boot) -> Result<Vec<Phase>> {
     let mut child = Command::new(imager)
         .arg("run")
         .arg(disk)
-        .args(["--arch", "x86_64", "--ephemeral", "--cpus", "2", "--memory", "1024"])
+        .args([
+            "--arch",
+            "x86_64",
+            "--ephemeral",
+            "--cpus",
+            "2",
+            "--memory",
+            "1024",
+        ])
         .arg("--firmware-vars")
         .arg(variables.path().join("variables.fd"))
         .stdin(Stdio::null())
@@ -89,7 +126,10 @@ fn once(imager: &Path, disk: &Path, boot: Boot) -> Result<Vec<Phase>> {
     std::thread::spawn(move || {
         let mut console = BufReader::new(console);
         let mut line = Vec::new();
-        while console.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        while console
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|read| read > 0)
+        {
             let text = String::from_utf8_lossy(&line).into_owned();
             if sender.send((began.elapsed(), text)).is_err() {
                 return;
@@ -115,7 +155,10 @@ fn follow(lines: &mpsc::Receiver<(Duration, String)>, boot: Boot) -> Result<Vec<
                 .recv_timeout(LIMIT)
                 .map_err(|_| anyhow!("the console never said `{words}`"))?;
             if line.contains(words) {
-                phases.push(Phase { name, seconds: (at - last).as_secs_f64() });
+                phases.push(Phase {
+                    name,
+                    seconds: (at - last).as_secs_f64(),
+                });
                 last = at;
                 break;
             }

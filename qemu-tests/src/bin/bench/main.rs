@@ -46,9 +46,13 @@ fn main() -> ExitCode {
 fn measure(arguments: &Arguments) -> Result<()> {
     let imager = match &arguments.imager {
         Some(imager) => imager.clone(),
-        None => std::env::current_exe().context("cannot find this program's directory")?.with_file_name("imager"),
+        None => std::env::current_exe()
+            .context("cannot find this program's directory")?
+            .with_file_name("imager"),
     };
-    let root = qemu_tests::workspace().canonicalize().context("cannot find the workspace")?;
+    let root = qemu_tests::workspace()
+        .canonicalize()
+        .context("cannot find the workspace")?;
     let directory = qemu_tests::cache_directory().join("bench");
     let artefacts = Artefacts::open(imager.clone(), root.clone(), directory.clone())?;
     let image = artefacts.image(Architecture::X86_64, Version::First, 512)?;
@@ -56,12 +60,18 @@ fn measure(arguments: &Arguments) -> Result<()> {
     println!("Sizes of minimal-vm, x86_64\n");
     sizes(&image)?;
 
-    println!("\nBoots of minimal-vm, x86_64, medians of {}\n", arguments.runs);
+    println!(
+        "\nBoots of minimal-vm, x86_64, medians of {}\n",
+        arguments.runs
+    );
     let ours = boots::median(&imager, &image.disk(), Boot::Sternpost, arguments.runs)?;
     let mut columns = vec![("Sternpost", ours)];
     if !arguments.no_peer {
-        let peer = build_peer(&root, &image, &directory)?;
-        columns.push(("systemd-boot + dracut", boots::median(&imager, &peer, Boot::Peer, arguments.runs)?));
+        let peer = build_peer(&imager, &root, &image, &directory)?;
+        columns.push((
+            "systemd-boot + dracut",
+            boots::median(&imager, &peer, Boot::Peer, arguments.runs)?,
+        ));
     }
     table(&columns);
     if let [(_, ours), (_, peer)] = columns.as_slice() {
@@ -69,7 +79,8 @@ fn measure(arguments: &Arguments) -> Result<()> {
         println!("\nfrom the loader's start to switch-root: {ratio:.2} of the peer");
     }
     if let Some(path) = &arguments.picture {
-        std::fs::write(path, picture::draw(&columns)).with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::write(path, picture::draw(&columns))
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
@@ -79,12 +90,17 @@ fn sizes(image: &Image) -> Result<()> {
     let mib = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
     let file = |name: &str| -> Result<u64> {
         let path = image.directory().join(name);
-        Ok(std::fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.len())
+        Ok(std::fs::metadata(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?
+            .len())
     };
     println!("| what | size |\n| --- | --- |");
     println!("| bundle | {} |", mib(file("bundle.spb")?));
     println!("| UKI | {} |", mib(file("uki.efi")?));
-    println!("| initramfs | {} |", mib(section(&image.directory().join("uki.efi"), ".initrd")?));
+    println!(
+        "| initramfs | {} |",
+        mib(section(&image.directory().join("uki.efi"), ".initrd")?)
+    );
     Ok(())
 }
 
@@ -92,13 +108,16 @@ fn sizes(image: &Image) -> Result<()> {
 fn section(uki: &Path, name: &str) -> Result<u64> {
     use object::{Object as _, ObjectSection as _};
     let bytes = std::fs::read(uki).with_context(|| format!("cannot read {}", uki.display()))?;
-    let file = object::File::parse(&*bytes).with_context(|| format!("{} is no UEFI program", uki.display()))?;
-    let found = file.section_by_name(name).with_context(|| format!("{} has no {name}", uki.display()))?;
+    let file = object::File::parse(&*bytes)
+        .with_context(|| format!("{} is no UEFI program", uki.display()))?;
+    let found = file
+        .section_by_name(name)
+        .with_context(|| format!("{} has no {name}", uki.display()))?;
     Ok(found.size())
 }
 
 /// Builds the peer's disk beside ours; kept until our image changes.
-fn build_peer(root: &Path, image: &Image, directory: &Path) -> Result<PathBuf> {
+fn build_peer(imager: &Path, root: &Path, image: &Image, directory: &Path) -> Result<PathBuf> {
     let made_for = directory.join("peer.manifest");
     let disk = directory.join("peer.raw");
     let manifest = image.manifest()?;
@@ -106,6 +125,7 @@ fn build_peer(root: &Path, image: &Image, directory: &Path) -> Result<PathBuf> {
         return Ok(disk);
     }
     let status = Command::new(root.join("qemu-tests/peer/build"))
+        .arg(imager)
         .arg(image.directory())
         .arg(&disk)
         .status()
@@ -122,10 +142,20 @@ fn table(columns: &[(&str, Vec<Phase>)]) {
     let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
     println!("| phase | {} |", names.join(" | "));
     println!("| --- |{}", " --- |".repeat(columns.len()));
-    for (row, phase) in columns.first().map(|(_, phases)| phases).into_iter().flatten().enumerate() {
+    for (row, phase) in columns
+        .first()
+        .map(|(_, phases)| phases)
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
         let cells: Vec<String> = columns
             .iter()
-            .map(|(_, phases)| phases.get(row).map_or_else(String::new, |phase| format!("{:.2} s", phase.seconds)))
+            .map(|(_, phases)| {
+                phases
+                    .get(row)
+                    .map_or_else(String::new, |phase| format!("{:.2} s", phase.seconds))
+            })
             .collect();
         println!("| {} | {} |", phase.name, cells.join(" | "));
     }

@@ -11,7 +11,10 @@ const WIDTH: f64 = 700.0;
 /// An SVG of the columns that the table shows.
 pub(crate) fn draw(columns: &[(&str, Vec<Phase>)]) -> String {
     let total = |phases: &[Phase]| phases.iter().map(|phase| phase.seconds).sum::<f64>();
-    let longest = columns.iter().map(|(_, phases)| total(phases)).fold(1.0, f64::max);
+    let longest = columns
+        .iter()
+        .map(|(_, phases)| total(phases))
+        .fold(1.0, f64::max);
     let height = 60 + 50 * columns.len();
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 960 {height}\" font-family=\"system-ui, sans-serif\" font-size=\"13\">\n"
@@ -30,11 +33,23 @@ pub(crate) fn draw(columns: &[(&str, Vec<Phase>)]) -> String {
             );
             x += width;
         }
-        let _ = writeln!(svg, "  <text x=\"{:.1}\" y=\"{}\">{:.1} s</text>", x + 6.0, y + 20, total(phases));
+        let _ = writeln!(
+            svg,
+            "  <text x=\"{:.1}\" y=\"{}\">{:.1} s</text>",
+            x + 6.0,
+            y + 20,
+            total(phases)
+        );
     }
     let y = 30 + 50 * columns.len();
     let mut x = LEFT;
-    for (phase, colour) in columns.first().map(|(_, phases)| phases).into_iter().flatten().zip(COLOURS) {
+    for (phase, colour) in columns
+        .first()
+        .map(|(_, phases)| phases)
+        .into_iter()
+        .flatten()
+        .zip(COLOURS)
+    {
         let _ = writeln!(
             svg,
             "  <rect x=\"{x}\" y=\"{y}\" width=\"12\" height=\"12\" fill=\"{colour}\"/><text x=\"{}\" y=\"{}\">{}</text>",
