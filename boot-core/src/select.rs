@@ -5,8 +5,9 @@
 //!    then the shorter failure streak; then A.
 //! 3. But a good slot whose failure streak is long yields to another good one with a shorter streak.
 //!
-//! Recovery is not in the list unless it is the one-shot target: when nothing in the list starts, the
-//! last resort ([`round`]) goes through A, B and recovery.
+//! Recovery is in the list as the one-shot target, or once in front of a good slot that never comes up
+//! ([`never_comes_up`]). When nothing in the list starts, the last resort ([`round`]) goes through A, B
+//! and recovery.
 
 use core::cmp::Reverse;
 
@@ -16,6 +17,9 @@ use crate::{
     transition::LONG_STREAK,
 };
 
+/// From this failure streak on, and at every further [`LONG_STREAK`], recovery gets one start.
+pub const RECOVERY_STREAK: u16 = 2 * LONG_STREAK;
+
 /// Why something was selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -24,7 +28,7 @@ pub enum Why {
     Priority,
     /// It was to be started once.
     OneShot,
-    /// Nothing else could start.
+    /// Nothing else could start, or what started never came up.
     LastResort,
     /// The record was lost and has been rebuilt from what verifies.
     Rebuilt,
@@ -64,6 +68,7 @@ pub struct Candidate {
 #[derive(Clone, Debug)]
 pub struct Selector {
     one_shot: Option<Target>,
+    recovery: bool,
     first: Option<Slot>,
     second: Option<Slot>,
 }
@@ -87,10 +92,17 @@ impl Selector {
             let wanted = record.slot(slot).is_startable() && one_shot != Some(slot.into());
             wanted.then_some(slot)
         };
+        let (first, second) = (startable(first), startable(first.other()));
         Self {
             one_shot,
-            first: startable(first),
-            second: startable(first.other()),
+            // Somebody who asked for one start gets that one.
+            recovery: one_shot.is_none()
+                && record.last_tried != Some(Target::Recovery)
+                && first
+                    .or(second)
+                    .is_some_and(|slot| never_comes_up(record.slot(slot))),
+            first,
+            second,
         }
     }
 }
@@ -105,12 +117,31 @@ impl Iterator for Selector {
                 why: Why::OneShot,
             });
         }
+        if core::mem::take(&mut self.recovery) {
+            return Some(Candidate {
+                target: Target::Recovery,
+                why: Why::LastResort,
+            });
+        }
         let slot = self.first.take().or_else(|| self.second.take())?;
         Some(Candidate {
             target: slot.into(),
             why: Why::Priority,
         })
     }
+}
+
+/// Whether a good slot has ended [`RECOVERY_STREAK`] times, or a multiple of [`LONG_STREAK`] beyond that,
+/// without its userland coming up.
+///
+/// A root that has rotted where every start reads it looks like this: dm-verity restarts the machine
+/// before anything can give the slot up. It also looks like a plug that is pulled again and again, so the
+/// slot stays good and comes right after: of any two starts in a row at most one is recovery's, and below
+/// the saturated streak at most one in [`LONG_STREAK`] for each good slot.
+fn never_comes_up(slot: &SlotEntry) -> bool {
+    slot.is_good()
+        && slot.failure_streak >= RECOVERY_STREAK
+        && slot.failure_streak.is_multiple_of(LONG_STREAK)
 }
 
 /// The order in which the last resort tries: what comes after `last_tried`, round to it.

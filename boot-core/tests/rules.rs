@@ -8,7 +8,7 @@ use boot_core::{
     Device as _, Nonce, SecurityVersion, Slot, Target,
     boot::Floors,
     record::{Record, SlotStatus},
-    select::{Selector, Why},
+    select::{RECOVERY_STREAK, Selector, Why},
     store::{BootState, COPIES, CommitError},
     test_support::{Machine, trust},
     transition,
@@ -238,10 +238,17 @@ proptest! {
             record.b.failure_streak = streaks[1];
         }
         let mut machine = machine(&disk, Some(&record));
+        let mut before = None;
         for _ in 0..pulls {
             let chosen = machine.start(&trust()).unwrap();
-            prop_assert_eq!(chosen.why, Why::Priority);
-            prop_assert!(both || chosen.target == Target::A);
+            if chosen.target == Target::Recovery {
+                prop_assert_eq!(chosen.why, Why::LastResort);
+                prop_assert_ne!(before, Some(Target::Recovery), "a good slot has the next turn");
+            } else {
+                prop_assert_eq!(chosen.why, Why::Priority);
+                prop_assert!(both || chosen.target == Target::A);
+            }
+            before = Some(chosen.target);
         }
         let after = machine.record().unwrap();
         prop_assert!(after.a.is_good());
@@ -257,10 +264,63 @@ proptest! {
         record.a = good(disk.contents(Slot::A), 2);
         record.b = good(disk.contents(Slot::B), 1);
         (record.a.failure_streak, record.b.failure_streak) = (streak, shorter);
-        let first = Selector::new(&record).next().unwrap().target;
-        prop_assert_eq!(first, if shorter < streak { Target::B } else { Target::A });
+        let first_slot = |record: &Record| {
+            let mut slots = Selector::new(record).filter(|it| it.target != Target::Recovery);
+            slots.next().unwrap().target
+        };
+        prop_assert_eq!(first_slot(&record), if shorter < streak { Target::B } else { Target::A });
         record.b = trial(disk.contents(Slot::B), 1, 3);
-        prop_assert_eq!(Selector::new(&record).next().unwrap().target, Target::A);
+        prop_assert_eq!(first_slot(&record), Target::A);
+    }
+
+    #[test]
+    fn rule_7_a_good_slot_that_never_comes_up_lets_recovery_start_and_stays_bootable(
+        both in any::<bool>(), streaks in prop::array::uniform2(any::<u16>()),
+        disk in disk(), last in prop::option::of(support::target()),
+    ) {
+        let sound = Disk::sound();
+        let mut record = Record::empty();
+        record.last_tried = last;
+        record.a = good(sound.contents(Slot::A), 2);
+        record.a.failure_streak = streaks[0];
+        if both {
+            record.b = good(sound.contents(Slot::B), 1);
+            record.b.failure_streak = streaks[1];
+        }
+        // Whatever happens from here on, within two rounds of long streaks recovery had a turn.
+        let mut never_up = machine(&sound, Some(&record));
+        let started: Vec<_> = (0..2 * 25).map(|_| never_up.start(&trust()).unwrap().target).collect();
+        let lowest = if both { streaks[0].min(streaks[1]) } else { streaks[0] };
+        if !both || streaks[0].abs_diff(streaks[1]) < 10 || lowest >= 10 {
+            prop_assert!(started.contains(&Target::Recovery), "{started:?}");
+        }
+        prop_assert!(started.windows(2).all(|two| two != [Target::Recovery; 2]), "{started:?}");
+        prop_assert!(never_up.record().unwrap().a.is_good());
+        // Recovery that does not verify costs nothing: the good slot starts in the same start.
+        let startable = disk.startable(0);
+        if startable.contains(&Target::A) && !startable.contains(&Target::Recovery) {
+            let mut record = Record::empty();
+            record.a = good(disk.contents(Slot::A), 2);
+            record.a.failure_streak = RECOVERY_STREAK;
+            let chosen = machine(&disk, Some(&record)).start(&trust()).unwrap();
+            prop_assert_eq!((chosen.target, chosen.why), (Target::A, Why::Priority));
+        }
+    }
+
+    #[test]
+    fn rule_7_one_who_asked_for_one_start_gets_it_before_recovery(
+        streak in any::<u16>(), asked in support::target(),
+    ) {
+        let disk = Disk::sound();
+        let mut record = Record::empty();
+        for slot in Slot::BOTH {
+            *record.slot_mut(slot) = good(disk.contents(slot), 1);
+            record.slot_mut(slot).failure_streak = streak;
+        }
+        record.one_shot = Some(asked);
+        let first = Selector::new(&record).next().unwrap();
+        prop_assert_eq!((first.target, first.why), (asked, Why::OneShot));
+        prop_assert!(Selector::new(&record).skip(1).all(|it| it.target != asked));
     }
 
     #[test]
@@ -381,4 +441,28 @@ fn rule_7_ten_pulls_alternate_once_the_streak_is_long() {
         .collect();
     let (a, b) = (Target::A, Target::B);
     assert_eq!(started, [a, a, a, a, a, b, b, b, b, b, a, b]);
+}
+
+#[test]
+fn rule_7_a_good_slot_that_never_comes_up_yields_to_recovery_after_ten_starts() {
+    let disk = Disk::sound();
+    let mut record = Record::empty();
+    record.a = good(disk.contents(Slot::A), 2);
+    let mut machine: Machine = machine(&disk, Some(&record));
+    let mut starts = |count: usize| -> Vec<_> {
+        (0..count)
+            .map(|_| machine.start(&trust()).unwrap().target)
+            .collect()
+    };
+    assert_eq!(starts(10), [Target::A; 10]);
+    for _ in 0..3 {
+        assert_eq!(starts(1), [Target::Recovery]);
+        assert_eq!(starts(5), [Target::A; 5]);
+    }
+    // Up once, and the count starts anew.
+    machine.update(|record| transition::clear_streak(record, Slot::A));
+    let after: Vec<_> = (0..10)
+        .map(|_| machine.start(&trust()).unwrap().target)
+        .collect();
+    assert_eq!(after, [Target::A; 10]);
 }
