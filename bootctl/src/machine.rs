@@ -25,9 +25,9 @@ pub struct BootFacts {
     pub version: u32,
     /// `a`, `b` or `recovery`.
     pub slot: String,
-    /// The whole disk.
+    /// The whole disk; `null` in a recovery system that did not find it.
     #[serde(default)]
-    pub disk: String,
+    pub disk: Option<String>,
     /// Device of each partition, by label.
     pub partitions: BTreeMap<String, PathBuf>,
     /// What is mounted as the root.
@@ -242,8 +242,11 @@ impl Machine {
                 }
             })
             .ok_or_else(|| {
-                Failure::failed(format!("the disk {} has no partition {label}", self.boot.disk))
-                    .next("look at the disk with lsblk; if it is damaged, start recovery and install again")
+                Failure::failed(match &self.boot.disk {
+                    Some(disk) => format!("the disk {disk} has no partition {label}"),
+                    None => format!("the disk was not found, so there is no partition {label}"),
+                })
+                .next("look at the disk with lsblk; if it is damaged, start recovery and install again")
             })
     }
 
@@ -384,6 +387,35 @@ mod tests {
             Machine::read(dir.path()).unwrap_err().code,
             Code::NotSternpost
         );
+    }
+
+    /// What the initrd agent of a recovery system writes that did not find the disk.
+    #[test]
+    fn recovery_without_a_disk_is_still_a_machine() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run/sternpost");
+        fs::create_dir_all(&run).unwrap();
+        let facts = serde_json::json!({
+            "version": 1,
+            "slot": Target::Recovery,
+            "kind": "recovery",
+            "disk": null,
+            "partitions": {},
+            "root_device": "/dev/loop0",
+            "manifest_digest": "0".repeat(64),
+            "first_boot": true,
+            "grown": { "gpt": false, "state": false },
+            "watchdog": null,
+            "watchdog_seconds": null,
+            "state": { "status": "degraded", "reason": "looking for the partition state" },
+            "notes": ["looking for the disk: none has the nonce"],
+            "timeline": { "agent_start_us": 1 },
+        });
+        fs::write(run.join("boot.json"), facts.to_string()).unwrap();
+        let machine = Machine::read(dir.path()).unwrap();
+        assert_eq!(machine.booted, Target::Recovery);
+        let e = machine.partition("boot-state").unwrap_err();
+        assert!(e.what.contains("the disk was not found"), "{e}");
     }
 
     #[test]
