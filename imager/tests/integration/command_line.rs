@@ -1,0 +1,102 @@
+//! The program itself: messages and exit statuses.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::support::Fixture;
+
+fn imager(arguments: &[&str], directory: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_imager"))
+        .args(arguments)
+        .current_dir(directory)
+        .env("STERNPOST_CACHE", directory.join("cache"))
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+#[test]
+fn keygen_makes_private_keys_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let make = || imager(&["keygen", "--product", "edge", "keys"], directory.path());
+    let first = make();
+    assert!(first.status.success(), "{}", said(&first));
+    assert!(!said(&first).contains("PRIVATE"));
+    let again = make();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(
+        said(&again).contains("never overwritten"),
+        "{}",
+        said(&again)
+    );
+}
+
+#[test]
+fn verify_ends_with_4_when_something_is_wrong() {
+    let fixture = Fixture::new();
+    fixture.bundle("image.spb");
+    let directory = fixture.path("");
+    let good = imager(&["verify", "image.spb", "--keys", "keys"], &directory);
+    assert!(good.status.success(), "{}", said(&good));
+    let bundle = fixture.path("image.spb");
+    let mut bytes = std::fs::read(&bundle).unwrap();
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
+    }
+    std::fs::write(&bundle, bytes).unwrap();
+    let bad = imager(&["verify", "image.spb", "--keys", "keys"], &directory);
+    assert_eq!(bad.status.code(), Some(4), "{}", said(&bad));
+    assert!(said(&bad).contains("FAILED"), "{}", said(&bad));
+    let usage = imager(&["verify", "image.spb"], &directory);
+    assert_eq!(usage.status.code(), Some(2));
+}
+
+#[test]
+fn inspect_shows_the_same_facts_to_people_and_programs() {
+    let fixture = Fixture::new();
+    fixture.disk("disk.raw", 512);
+    let directory = fixture.path("");
+    let text = said(&imager(&["inspect", "disk.raw"], &directory));
+    for part in [
+        "boot-state",
+        "edge 1.0 (system)",
+        "boot-b: empty",
+        "7 tries left",
+    ] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+    let json = imager(&["inspect", "--json", "disk.raw"], &directory);
+    let facts: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(facts["kind"], "disk");
+    assert_eq!(facts["slots"][0]["manifest"]["version"], "1.0");
+    assert_eq!(facts["slots"][1]["empty"], true);
+}
+
+#[test]
+fn a_build_without_keys_says_how_to_make_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let recipe = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../recipes/images/minimal-vm.toml"
+    );
+    let output = imager(&["build", recipe], directory.path());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("imager keygen"), "{}", said(&output));
+}
+
+#[test]
+fn completions_and_man_pages_are_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let completions = imager(&["completions", "bash"], directory.path());
+    assert!(said(&completions).contains("imager"));
+    let man = imager(&["man", "man"], directory.path());
+    assert!(man.status.success(), "{}", said(&man));
+    assert!(directory.path().join("man/imager-build.1").exists());
+}

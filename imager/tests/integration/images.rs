@@ -1,0 +1,153 @@
+//! Disk images and bundles.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use boot_core::record::SlotStatus;
+use imager::gpt::Table;
+use imager::inspect::Report;
+use imager::signing::read_root;
+use imager::verify::{Authority, Check, verify};
+
+use crate::support::Fixture;
+
+fn authority(fixture: &Fixture) -> Authority {
+    Authority::Root(read_root(&fixture.path("keys")).unwrap())
+}
+
+fn failures(path: &Path, authority: &Authority) -> Vec<Check> {
+    let checks = verify(path, authority).unwrap();
+    checks
+        .checks
+        .into_iter()
+        .filter(|check| !check.good)
+        .collect()
+}
+
+/// Flips one bit at `offset` within a partition.
+fn flip(path: &Path, label: &str, offset: u64) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let table = Table::read(&file, file.metadata().unwrap().len()).unwrap();
+    let at = table.find(label).unwrap().start + offset;
+    flip_at(&file, at);
+}
+
+fn flip_at(file: &File, at: u64) {
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+}
+
+#[test]
+fn a_disk_is_whole_at_either_sector_size() {
+    let fixture = Fixture::new();
+    for sector_size in [512, 4096] {
+        let path = fixture.disk("disk.raw", sector_size);
+        assert!(failures(&path, &authority(&fixture)).is_empty());
+        let Report::Disk(disk) = Report::read(&path).unwrap() else {
+            panic!("not a disk")
+        };
+        assert_eq!(disk.table.sector_size, sector_size);
+        assert_eq!(disk.table.partitions.len(), 9);
+        let state = disk.boot_state.unwrap();
+        let record = state.record.unwrap();
+        assert_eq!(record.a.status, SlotStatus::Trial.to_string());
+        assert_eq!(record.b.status, SlotStatus::Empty.to_string());
+        assert!(state.events.is_empty() && state.quarantine.is_empty());
+        assert!(disk.slots[1].empty, "slot B");
+        assert!(disk.slots[2].manifest.is_some(), "recovery");
+    }
+}
+
+#[test]
+fn equal_parts_give_equal_bytes() {
+    let fixture = Fixture::new();
+    let (one, two) = (fixture.disk("one.raw", 512), fixture.disk("two.raw", 512));
+    assert!(std::fs::read(one).unwrap() == std::fs::read(two).unwrap());
+    let (one, two) = (fixture.bundle("one.spb"), fixture.bundle("two.spb"));
+    assert!(std::fs::read(one).unwrap() == std::fs::read(two).unwrap());
+}
+
+#[test]
+fn one_flipped_bit_anywhere_is_found_where_it_is() {
+    let fixture = Fixture::new();
+    let root_size = fixture.system.manifest.root.as_ref().unwrap().size;
+    for (label, offset, expected) in [
+        ("boot-a", 16, "boot-a"),
+        ("boot-a", 5000, "boot-a"),
+        ("boot-a", (1 << 20) + 4_999_999, "boot-a"),
+        ("boot-r", (1 << 20) + 7, "boot-r"),
+        ("root-a", 0, "root-a"),
+        ("root-a", root_size - 4096, "root-a"),
+        ("esp-b", 123_456, "ESPs"),
+        ("boot-state", 100, "boot-state record"),
+    ] {
+        let path = fixture.disk("disk.raw", 512);
+        flip(&path, label, offset);
+        let failed = failures(&path, &authority(&fixture));
+        assert!(
+            failed.iter().any(|check| check.what == expected),
+            "{label} at {offset}: {failed:?}"
+        );
+    }
+}
+
+#[test]
+fn a_bundle_is_whole_and_one_flipped_bit_is_found() {
+    let fixture = Fixture::new();
+    let path = fixture.bundle("image.spb");
+    assert!(failures(&path, &authority(&fixture)).is_empty());
+    let size = path.metadata().unwrap().len();
+    for at in [70, 4000, size / 2, size - 1] {
+        let path = fixture.bundle("image.spb");
+        flip_at(
+            &File::options().read(true).write(true).open(&path).unwrap(),
+            at,
+        );
+        // What is damaged before the frames may make the bundle unreadable; that is found as well.
+        let found = verify(&path, &authority(&fixture)).map_or(true, |checks| !checks.good());
+        assert!(found, "byte {at} of {size}");
+    }
+}
+
+#[test]
+fn a_bundle_that_is_cut_short_is_refused_at_every_length() {
+    let fixture = Fixture::new();
+    let path = fixture.bundle("image.spb");
+    let size = path.metadata().unwrap().len();
+    for length in [0, 1, 8, 63, 64, 200, 3000, size / 3, size - 1] {
+        let path = fixture.bundle("image.spb");
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(length)
+            .unwrap();
+        let bad = verify(&path, &authority(&fixture)).map_or(true, |checks| !checks.good());
+        assert!(bad, "{length} of {size} bytes");
+    }
+}
+
+#[test]
+fn keys_of_somebody_else_do_not_verify() {
+    let (ours, theirs) = (Fixture::new(), Fixture::new());
+    for path in [ours.disk("disk.raw", 512), ours.bundle("image.spb")] {
+        assert!(!failures(&path, &authority(&theirs)).is_empty());
+    }
+}
+
+#[test]
+fn what_is_neither_disk_nor_bundle_is_said_to_be_so() {
+    let fixture = Fixture::new();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = fixture.path(name);
+        std::fs::write(&path, bytes).unwrap();
+        format!("{:#}", Report::read(&path).unwrap_err())
+    };
+    assert!(file("text", &[b'x'; 20_000]).contains("partition table"));
+    assert!(file("empty", b"").contains("is empty"));
+    assert!(file("packed", &[0x28, 0xb5, 0x2f, 0xfd, 0, 0, 0, 0]).contains("zstd -d"));
+    assert!(file("qcow2", b"QFI\xfb....").contains("qemu-img convert"));
+    assert!(format!("{:#}", Report::read(&fixture.path("none")).unwrap_err()).contains("none"));
+}

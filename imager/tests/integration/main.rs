@@ -1,0 +1,9 @@
+//! Images made of small stand-ins, without packages or a tools tree: what is written is read back,
+//! checked, and damaged.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod command_line;
+mod images;
+mod roots;
+mod support;

@@ -1,0 +1,129 @@
+//! A small image.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use boot_core::manifest::{Build, CHUNK_SIZE, Contents, FORMAT, Kind, Manifest, Uki};
+use boot_core::{Architecture, Digest, SecurityVersion};
+use imager::disk::{Parts, RootImage, SlotImage};
+use imager::signing::{Authority, KeyCount, make_keys};
+use imager::step::Progress;
+use imager::{bundle, disk, verity};
+
+/// Everything on disk that one image is made of.
+pub(crate) struct Fixture {
+    directory: tempfile::TempDir,
+    pub(crate) system: SlotImage,
+    pub(crate) recovery: SlotImage,
+    leaves: Vec<u8>,
+}
+
+const ONE: KeyCount = KeyCount {
+    keys: 1,
+    threshold: 1,
+};
+
+impl Fixture {
+    /// Makes keys and an image of product `edge`.
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        make_keys(&path("keys"), "edge", ONE, ONE).unwrap();
+        let authority = Authority::open(&path("keys"), &[], &[]).unwrap();
+        fs::write(path("uki"), noise(1, 5_000_000)).unwrap();
+        // A root with a chunk that is all zero in its middle.
+        let mut root = noise(2, 3 * CHUNK_SIZE as usize + 8192);
+        root[CHUNK_SIZE as usize..2 * CHUNK_SIZE as usize].fill(0);
+        fs::write(path("root"), root).unwrap();
+        fs::write(path("rescue"), noise(3, 100_000)).unwrap();
+        fs::write(path("esp"), noise(4, 1 << 20)).unwrap();
+        fs::write(path("state"), noise(5, 1 << 20)).unwrap();
+        let hashed = verity::hash_file(&path("root"), verity::salt("edge")).unwrap();
+        fs::write(path("tree"), &hashed.tree).unwrap();
+        let slot = |kind, uki: PathBuf, root: Option<RootImage>| {
+            let manifest = Manifest {
+                format: FORMAT,
+                product: "edge".to_owned(),
+                kind,
+                layout: "ab-1".to_owned(),
+                version: "1.0".parse().unwrap(),
+                security_version: SecurityVersion(1),
+                state_epoch: 1,
+                architecture: Architecture::X86_64,
+                uki: describe(&uki),
+                root: root.as_ref().map(|_| hashed.root.clone()),
+                contents: Contents::default(),
+                build: Build::default(),
+                expires: None,
+            };
+            SlotImage {
+                signed: authority.sign(&manifest).unwrap(),
+                manifest,
+                chain: authority.chain.clone(),
+                uki,
+                root,
+            }
+        };
+        let root = RootImage {
+            data: path("root"),
+            tree: path("tree"),
+        };
+        let system = slot(Kind::System, path("uki"), Some(root));
+        let recovery = slot(Kind::Recovery, path("rescue"), None);
+        Self {
+            system,
+            recovery,
+            leaves: hashed.leaves,
+            directory,
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn disk(&self, name: &str, sector_size: u32) -> PathBuf {
+        let out = self.path(name);
+        let parts = Parts {
+            system: &self.system,
+            recovery: Some(&self.recovery),
+            esp: &self.path("esp"),
+            state: &self.path("state"),
+            headroom: 2.5,
+            sector_size,
+        };
+        disk::write(&parts, &out).unwrap();
+        out
+    }
+
+    pub(crate) fn bundle(&self, name: &str) -> PathBuf {
+        let (out, frames) = (self.path(name), self.path("frames"));
+        fs::create_dir_all(&frames).unwrap();
+        let step = Progress::hidden().start("bundle");
+        bundle::write(&self.system, &self.leaves, 1, &frames, &out, &step).unwrap();
+        out
+    }
+}
+
+fn describe(path: &Path) -> Uki {
+    let bytes = fs::read(path).unwrap();
+    Uki {
+        size: bytes.len() as u64,
+        digest: Digest::of(&bytes),
+        chunk_size: CHUNK_SIZE,
+        chunks: bytes.chunks(CHUNK_SIZE as usize).map(Digest::of).collect(),
+    }
+}
+
+/// Bytes that do not compress and are the same each time.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        })
+        .collect()
+}
