@@ -35,7 +35,7 @@ impl Scenario {
     /// When it is ended from outside: far beyond what it takes, because a slow host is no failure.
     #[must_use]
     pub fn limit(&self) -> Duration {
-        Duration::from_secs(120 + self.seconds * 6)
+        Duration::from_secs(300 + self.seconds * 10)
     }
 }
 

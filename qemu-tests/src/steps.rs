@@ -12,7 +12,7 @@ use crate::machine::{Machine, Options, boot_limit};
 use crate::scenario::Context;
 
 /// How long a reboot may take to the loader's first line: the way down and the firmware.
-pub const REBOOT: Duration = Duration::from_secs(180);
+pub const REBOOT: Duration = Duration::from_secs(400);
 
 impl Context {
     /// The image of `version` for this scenario, for disks with sectors of 512 bytes.
@@ -55,8 +55,8 @@ impl Machine<'_> {
     pub fn wait_until_good(&mut self, version: &str) -> Result<Value> {
         self.wait_for_ssh(self.boot_limit())?;
         let limit = match self.architecture() {
-            Architecture::X86_64 => Duration::from_secs(240),
-            Architecture::Aarch64 => Duration::from_secs(400),
+            Architecture::X86_64 => Duration::from_secs(600),
+            Architecture::Aarch64 => Duration::from_secs(900),
         };
         self.wait_for_status(limit, &format!("version {version} marked good"), |status| {
             status["booted"]["version"] == version && status["booted"]["good"] == true

@@ -1,6 +1,6 @@
 //! a version on trial whose root has a flipped bit is stopped by dm-verity, and after its tries the other slot runs
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
@@ -28,7 +28,8 @@ fn run(context: &Context) -> Result<()> {
     for _ in 0..3 {
         machine.wait_for_boot(machine.boot_limit())?;
         machine.wait_for_line("starting slot B", REBOOT)?;
-        machine.wait_for_line("sternpost: start failed", machine.boot_limit())?;
+        // dm-verity restarts the machine itself, before anybody could write the reason down.
+        machine.wait_for_line("is corrupted", machine.boot_limit())?;
     }
     machine.wait_for_boot(machine.boot_limit())?;
     let status = machine.wait_until_good(Version::First.number())?;
@@ -42,12 +43,5 @@ fn run(context: &Context) -> Result<()> {
         "slot B to be unproven",
         &status["slots"],
     )?;
-    let events = machine.history()?;
-    if !events
-        .iter()
-        .any(|event| event["stage"] == "initrd" && event["slot"] == "b")
-    {
-        bail!("the initrd left no event about slot B: {events:#?}");
-    }
     Ok(())
 }
