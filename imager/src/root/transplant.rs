@@ -69,18 +69,22 @@ pub(super) async fn unpacked(
             packages::fetch(workshop, architecture.as_str(), &wanted).await?;
             step.note("unpacking");
             let scratch = workshop.cache().scratch()?;
-            let mut tree = Tree::default();
-            for package in &wanted {
-                let archive = scratch.path().join(&package.sha256);
-                unpack(workshop, package, &archive).await?;
-                tree.read_tar(&archive)
-                    .with_context(|| format!("the package {} cannot be read", package.name))?;
-            }
+            unpack(workshop, &wanted, scratch.path()).await?;
+            let archives: Vec<_> = wanted
+                .iter()
+                .map(|package| scratch.path().join(&package.sha256))
+                .collect();
             let output = out.join("root.tar");
             tokio::task::spawn_blocking(move || {
+                let mut tree = Tree::default();
+                for archive in archives {
+                    tree.read_tar(&archive)?;
+                }
                 tree.write_tar(std::io::BufWriter::new(fs::File::create(&output)?), 0)
             })
-            .await?
+            .await??;
+            drop(scratch);
+            Ok(())
         })
         .await?;
     Ok(Unpacked {
@@ -89,26 +93,26 @@ pub(super) async fn unpacked(
     })
 }
 
-/// Writes the files of a package as an archive.
-async fn unpack(workshop: &Workshop, package: &Package, archive: &Path) -> Result<()> {
-    let blob = workshop
-        .cache()
-        .blob(&package.sha256)
-        .with_context(|| format!("{} is damaged in the cache; build again", package.name))?;
-    let output = workshop
+/// Writes the files of each package as an archive named by its hash.
+async fn unpack(workshop: &Workshop, packages: &[Package], directory: &Path) -> Result<()> {
+    const SCRIPT: &str = "printf '%s\\n' \"$@\" | xargs -P \"$(nproc)\" -I{} \
+        sh -c 'dpkg-deb --fsys-tarfile \"$BLOBS/{}\" > {}'";
+    for package in packages {
+        workshop
+            .cache()
+            .blob(&package.sha256)
+            .with_context(|| format!("{} is damaged in the cache; build again", package.name))?;
+    }
+    let status = workshop
         .tools()
         .await?
-        .command("dpkg-deb")?
-        .arg("--fsys-tarfile")
-        .arg(&blob)
-        .stdout(fs::File::create(archive)?)
+        .command_in(directory, "sh")?
+        .env("BLOBS", workshop.cache().path().join("blobs"))
+        .args(["-c", SCRIPT, "sh"])
+        .args(packages.iter().map(|package| &package.sha256))
         .status()
         .await?;
-    ensure!(
-        output.success(),
-        "the package {} cannot be unpacked",
-        package.name
-    );
+    ensure!(status.success(), "a package cannot be unpacked");
     Ok(())
 }
 
