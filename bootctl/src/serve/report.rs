@@ -39,6 +39,23 @@ impl Phase {
     }
 }
 
+/// Whether the whole root was read, after an end that was not a clean shutdown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootRead {
+    /// There was no reason to.
+    #[default]
+    NotAsked,
+    /// Under way, or cut off.
+    Pending,
+    /// It is what was signed.
+    Sound,
+    /// It is not.
+    Damaged,
+    /// It could not be read, for another reason than damage.
+    Failed,
+}
+
 /// The whole of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -62,6 +79,12 @@ pub struct Report {
     pub reason: Option<String>,
     /// Milliseconds after the kernel's start at which there was a verdict.
     pub verdict_ms: Option<u64>,
+    /// Whether everything was brought up, once that has ended.
+    #[serde(default)]
+    pub brought_up: Option<bool>,
+    /// About the root.
+    #[serde(default)]
+    pub root: RootRead,
     /// What is wrong though the machine stays up.
     pub degraded: Vec<String>,
 }
@@ -80,6 +103,8 @@ impl Report {
             verdict: None,
             reason: None,
             verdict_ms: None,
+            brought_up: None,
+            root: RootRead::NotAsked,
             degraded: Vec::new(),
         }
     }
@@ -90,6 +115,13 @@ impl Report {
         if !self.degraded.contains(&why) {
             self.degraded.push(why);
         }
+    }
+
+    /// Whether a machine that stayed up may still be called healthy, should everything hold: not if
+    /// the bring-up failed or has not ended, and not before the root is known to be whole. That a
+    /// damaged one runs so far says nothing about the blocks not yet read.
+    pub fn may_come_right(&self) -> bool {
+        self.brought_up == Some(true) && !matches!(self.root, RootRead::Pending | RootRead::Damaged)
     }
 
     /// The one that a service left at `path` during the boot `boot_id`.
@@ -123,5 +155,42 @@ impl Reporter {
             Ok(()) => self.last = Some(report.clone()),
             Err(e) => eprintln!("bootctl: writing {}: {e}", self.path.display()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_condemned_does_not_come_right_by_itself() {
+        let mut report = Report::new("boot".into(), 0);
+        assert!(!report.may_come_right(), "nothing was brought up");
+        report.brought_up = Some(true);
+        assert!(report.may_come_right());
+        for (root, may) in [
+            (RootRead::Pending, false),
+            (RootRead::Damaged, false),
+            (RootRead::Sound, true),
+            (RootRead::Failed, true),
+        ] {
+            report.root = root;
+            assert_eq!(report.may_come_right(), may, "{root:?}");
+        }
+        report.root = RootRead::Sound;
+        report.brought_up = Some(false);
+        assert!(!report.may_come_right());
+    }
+
+    #[test]
+    fn a_service_that_is_started_again_knows_what_it_condemned() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("serve.json");
+        let mut report = Report::new("boot".into(), 0);
+        report.brought_up = Some(false);
+        report.root = RootRead::Damaged;
+        Reporter::new(path.clone()).write(&report);
+        assert_eq!(Report::read(&path, "boot"), Some(report));
+        assert_eq!(Report::read(&path, "another"), None);
     }
 }

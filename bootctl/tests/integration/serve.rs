@@ -265,3 +265,47 @@ fn an_image_that_cannot_read_the_profile_is_left() {
     machine.run(&["profile", "check"]).code_is(9);
     drop((service, systemd));
 }
+
+/// The report of a service that ended in this boot after its verdict, before the root was read.
+fn cut_off(machine: &Fixture) {
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let report = serde_json::json!({
+        "version": 1, "boot_id": boot_id.trim(), "started_ms": 1, "phase": "degraded",
+        "doing": null, "deadline_seconds": 40, "findings": [], "verdict": "unhealthy",
+        "reason": "unit till.service failed", "verdict_ms": 2, "brought_up": true,
+        "root": "pending", "degraded": [],
+    });
+    let path = machine.root().join("run/sternpost/serve.json");
+    std::fs::write(path, report.to_string()).unwrap();
+    let marker = machine.root().join("state/sternpost/running");
+    std::fs::write(marker, boot_id).unwrap();
+}
+
+#[test]
+fn the_root_is_read_to_its_end_whatever_the_verdict() {
+    let machine = Fixture::new();
+    profile(&machine, "{deadline: 40s, settle: 2s}");
+    machine.change(|r| transition::start(r, Target::A, Nonce([5; 16])).unwrap());
+    assert_eq!(machine.record().a.failure_streak, 1);
+    let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
+    cut_off(&machine);
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| r["root"] == "sound");
+    assert_eq!(report["verdict"], "unhealthy", "{report:#}");
+    assert_eq!(machine.record().a.failure_streak, 0);
+    drop((service, systemd));
+}
+
+#[test]
+fn a_root_found_damaged_after_the_verdict_is_left_too() {
+    let (machine, _, systemd) = on_trial("{deadline: 40s, settle: 2s}");
+    machine.run(&["mark-good"]).ok();
+    cut_off(&machine);
+    let root = machine.partition("root-b");
+    std::os::unix::fs::FileExt::write_all_at(&root, &[1], (8 << 20) + 5000).unwrap();
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| r["phase"] == "going-back");
+    assert_eq!(report["root"], "damaged", "{report:#}");
+    assert_eq!(machine.record().b.status().name(), "given-up");
+    drop((service, systemd));
+}

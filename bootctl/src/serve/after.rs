@@ -1,0 +1,67 @@
+//! After the verdict.
+
+use tokio::time::{Instant, sleep};
+
+use super::gate::Verdict;
+use super::report::Phase;
+use super::{LOOK_AFTER, LOOK_DEGRADED, SAVE_CLOCK, Service, root};
+use crate::clock;
+use crate::profiles;
+
+impl Service<'_> {
+    /// After the verdict: keeps the report true and the clock saved, and notices when a machine that
+    /// stayed up comes right after all.
+    pub(super) async fn keep_watching(&mut self) {
+        let slot = self.machine.slot();
+        let plan = slot.and_then(|_| profiles::choose(&self.machine.paths()).ok());
+        let mut saved = Instant::now();
+        let mut well_for = 0_u32;
+        // The service was started again before everything had been brought up.
+        if let Some(plan) = &plan
+            && self.bring_up.is_none()
+            && self.report.brought_up.is_none()
+            && plan.problem.is_none()
+        {
+            self.bring_up(plan).await;
+        }
+        loop {
+            let degraded = self.report.phase == Phase::Degraded;
+            let pause = if degraded { LOOK_DEGRADED } else { LOOK_AFTER };
+            let ended = tokio::select! {
+                ended = root::ended(&mut self.root_check) => Some(ended),
+                () = sleep(pause) => None,
+            };
+            self.beat.set(Instant::now());
+            if let (Some(ended), Some(slot)) = (ended, slot)
+                && let Some(lost) = self.root_read(slot, ended).await
+                && let Err(e) = self.conclude(slot, Verdict::Unhealthy(lost), false).await
+            {
+                self.degrade(e.to_string());
+            }
+            self.brought_up();
+            if let (Some(plan), Some(slot)) = (&plan, slot) {
+                let seen = self.observe(plan).await;
+                let well = seen.findings.iter().all(|f| f.ok);
+                self.report.findings = seen.findings;
+                self.show();
+                well_for = if well { well_for + 1 } else { 0 };
+                if degraded
+                    && well_for >= 3
+                    && plan.problem.is_none()
+                    && self.report.may_come_right()
+                {
+                    self.report.degraded.clear();
+                    if let Err(e) = self.conclude(slot, Verdict::Healthy, false).await {
+                        self.degrade(e.to_string());
+                    }
+                }
+            }
+            if saved.elapsed() >= SAVE_CLOCK {
+                saved = Instant::now();
+                if let Err(e) = clock::save(&self.machine.paths().state("clock")) {
+                    eprintln!("bootctl: saving the clock: {e}");
+                }
+            }
+        }
+    }
+}

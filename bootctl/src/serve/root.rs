@@ -1,0 +1,55 @@
+//! The whole root, read beside everything else after an end that was not a clean shutdown.
+//!
+//! Whatever the gate says meanwhile, the check goes on to its end: then the streak is cleared, or the
+//! slot is given up, a good one too. `serve.json` says that it is pending, so that a service that is
+//! started again begins it anew.
+
+use boot_core::Slot;
+use tokio::task::JoinHandle;
+
+use super::Service;
+use super::report::RootRead;
+use crate::failure::{Code, Failure, Result};
+
+impl Service<'_> {
+    /// Begins to read it.
+    pub(super) fn check_root(&mut self, slot: Slot) {
+        eprintln!("bootctl: the last run did not end in a clean shutdown; reading the whole root");
+        let machine = self.machine.clone();
+        self.root_check = Some(tokio::task::spawn_blocking(move || {
+            crate::root_check::booted(&machine, slot)
+        }));
+    }
+
+    /// Takes in how it ended; why the slot is lost, if it is.
+    pub(super) async fn root_read(&mut self, slot: Slot, ended: Result<()>) -> Option<String> {
+        let lost = match ended {
+            Ok(()) => {
+                self.report.root = RootRead::Sound;
+                self.clear_streak(slot).await;
+                None
+            }
+            Err(e) if e.code == Code::Verification => {
+                self.report.root = RootRead::Damaged;
+                Some(e.to_string())
+            }
+            Err(e) => {
+                self.report.root = RootRead::Failed;
+                self.degrade(e.to_string());
+                None
+            }
+        };
+        self.show();
+        lost
+    }
+}
+
+/// Waits for the check to end; for ever where none is under way.
+pub(super) async fn ended(check: &mut Option<JoinHandle<Result<()>>>) -> Result<()> {
+    let Some(handle) = check else {
+        return std::future::pending().await;
+    };
+    let ended = handle.await;
+    *check = None;
+    ended.unwrap_or_else(|e| Err(Failure::failed(e).doing("reading the whole root")))
+}
