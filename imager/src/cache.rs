@@ -142,6 +142,8 @@ impl Cache {
         scratch.keep();
         let mut file = tempfile::NamedTempFile::new_in(self.directory("tmp")?)?;
         file.write_all(seal.as_bytes())?;
+        file.as_file()
+            .set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         file.as_file().sync_all()?;
         file.persist(&seal_path)
             .with_context(|| format!("cannot write {}", seal_path.display()))?;
