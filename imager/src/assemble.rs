@@ -237,6 +237,8 @@ fn recovery_recipe(path: &Path, system: &Recipe) -> Result<Recipe> {
     );
     recovery.product.clone_from(&system.product);
     recovery.layout.clone_from(&system.layout);
+    // It has to run where the system runs: with the same drivers.
+    recovery.kernel.clone_from(&system.kernel);
     Ok(recovery)
 }
 
@@ -405,8 +407,13 @@ impl Maker<'_> {
             product = recipe.product,
             version = identity.version,
         );
+        let microcode = built.microcode.as_deref();
         let key = KeyBuilder::new("uki-1")
             .value("initramfs", self.place(packed))
+            .value(
+                "microcode",
+                microcode.map(|path| self.place(path)).unwrap_or_default(),
+            )
             .value("kernel", self.place(&built.kernel_image))
             .value("kernel version", &built.kernel_version)
             .value("command line", command_line)
@@ -423,6 +430,7 @@ impl Maker<'_> {
                     kernel: &built.kernel_image,
                     kernel_version: &built.kernel_version,
                     initramfs: packed,
+                    microcode,
                     command_line,
                     os_release: &os_release,
                     epoch: identity.epoch,

@@ -44,6 +44,8 @@ pub struct Recipe {
     pub discard: Vec<String>,
     /// Programs and files that are not Debian packages.
     pub artefacts: Vec<Artefact>,
+    /// Paths that are left out of the root; `*` stands for a part of a name.
+    pub exclude: Vec<String>,
     /// Files and directories laid over the packages.
     pub files: Vec<Overlay>,
     /// Directories that outlive an upgrade.

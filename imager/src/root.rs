@@ -32,6 +32,7 @@ use crate::tree::{Bytes, Entry, Node, Tree, host_files};
 mod base;
 mod clean;
 mod kernel;
+mod microcode;
 mod transplant;
 
 /// Erofs works in blocks of this size, and so does dm-verity.
@@ -68,6 +69,8 @@ pub struct PreparedRoot {
     pub kernel_version: String,
     /// `lib/modules/VERSION` of it: modules.dep, modules.alias, modules.builtin and the `.ko.xz`.
     pub modules: PathBuf,
+    /// CPU microcode as an archive to put before the initramfs.
+    pub microcode: Option<PathBuf>,
     /// What is inside.
     pub packages: Vec<Package>,
     /// What was resolved, or what the build was given.
@@ -91,6 +94,8 @@ pub struct BuiltRoot {
     pub kernel_version: String,
     /// See [`PreparedRoot::modules`].
     pub modules: PathBuf,
+    /// See [`PreparedRoot::microcode`].
+    pub microcode: Option<PathBuf>,
     /// What is inside.
     pub packages: Vec<Package>,
 }
@@ -165,6 +170,12 @@ pub async fn prepare(
     };
     let ((lock, (base, kernel)), artefacts) = tokio::try_join!(packages, artefacts)?;
     let set = lock.set(architecture)?;
+    // Only where it was asked for: looking costs a second.
+    let has_microcode = set.packages.iter().any(|p| p.name.ends_with("-microcode"));
+    let microcode = match has_microcode {
+        true => microcode::collect(workshop, &base).await?,
+        false => None,
+    };
     let mut inside: Vec<Package> = set
         .packages
         .iter()
@@ -177,6 +188,7 @@ pub async fn prepare(
         kernel_image: kernel.image,
         kernel_version: kernel.version,
         modules: kernel.modules,
+        microcode,
         kernel_key: kernel.key,
         packages: inside,
         lock,
@@ -247,6 +259,9 @@ impl PreparedRoot {
                 }
                 clean::clean(&mut tree, self.epoch);
                 self.lay_over(&mut tree, files)?;
+                for pattern in &self.recipe.exclude {
+                    tree.remove_matching(pattern);
+                }
                 clean::finish(&mut tree);
                 step.note("mkfs.erofs");
                 self.erofs(workshop, tree, &key, &out.join("root.erofs"))
@@ -258,6 +273,7 @@ impl PreparedRoot {
             kernel_image: self.kernel_image.clone(),
             kernel_version: self.kernel_version.clone(),
             modules: self.modules.clone(),
+            microcode: self.microcode.clone(),
             packages: self.packages.clone(),
         })
     }
@@ -338,6 +354,7 @@ impl PreparedRoot {
             .value("kernel", self.kernel_key.to_string())
             .value("epoch", self.epoch.to_string())
             .value("compression", format!("{:?}", self.recipe.compression))
+            .value("exclude", self.recipe.exclude.join(" "))
             .value("discard", self.recipe.discard.join(" "))
             .value("persist", self.persist())
             .value("packages", self.package_list()?)

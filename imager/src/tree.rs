@@ -223,6 +223,18 @@ impl Tree {
         }
     }
 
+    /// Removes every path that the pattern matches, and what is below. `*` stands for any part of
+    /// one name.
+    pub fn remove_matching(&mut self, pattern: &str) {
+        let pattern: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
+        self.entries.retain(|name, _| {
+            let mut parts = name.split('/');
+            !pattern
+                .iter()
+                .all(|wanted| parts.next().is_some_and(|part| matches(wanted, part)))
+        });
+    }
+
     /// Removes what is below a path.
     pub fn empty(&mut self, path: &str) {
         for name in self.below(path.trim_matches('/')) {
@@ -433,6 +445,18 @@ fn header(entry: &Entry, epoch: u64) -> tar::Header {
     header
 }
 
+/// Whether `name` is `pattern`, in which each `*` stands for any number of characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((start, rest)) => name.strip_prefix(start).is_some_and(|name| {
+            (0..=name.len())
+                .filter(|i| name.is_char_boundary(*i))
+                .any(|i| matches(rest, &name[i..]))
+        }),
+    }
+}
+
 fn text(bytes: &[u8]) -> Result<String> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(text.to_owned()),
@@ -532,6 +556,30 @@ mod tests {
         let mut tree = Tree::default();
         tree.insert("../../etc/passwd", Entry::new(memory("x"), 0o644));
         assert_eq!(tree.iter().count(), 0);
+    }
+
+    #[test]
+    fn patterns_stay_within_a_name() {
+        let mut tree = Tree::default();
+        for path in [
+            "usr/lib/modules/6.12/kernel/sound/core/snd.ko",
+            "usr/lib/modules/6.12/kernel/net/x.ko",
+            "usr/lib/firmware/ti-connectivity/a",
+            "usr/lib/firmware/tigon/b",
+        ] {
+            tree.insert(path, Entry::new(memory("x"), 0o644));
+        }
+        tree.remove_matching("/usr/lib/modules/*/kernel/sound");
+        tree.remove_matching("/usr/lib/firmware/ti-*");
+        tree.remove_matching("/usr/*/kernel");
+        let left: Vec<_> = tree.iter().map(|(name, _)| name).collect();
+        assert!(left.contains(&"usr/lib/modules/6.12/kernel/net/x.ko"));
+        assert!(left.contains(&"usr/lib/firmware/tigon/b"));
+        assert!(
+            !left
+                .iter()
+                .any(|name| name.contains("sound") || name.contains("ti-"))
+        );
     }
 
     #[test]

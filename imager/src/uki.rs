@@ -63,6 +63,8 @@ pub struct Parts<'a> {
     pub kernel_version: &'a str,
     /// The packed initramfs.
     pub initramfs: &'a Path,
+    /// CPU microcode, which the kernel reads before anything else of the initramfs.
+    pub microcode: Option<&'a Path>,
     /// The kernel's command line.
     pub command_line: &'a str,
     /// Content of os-release.
@@ -99,6 +101,9 @@ pub async fn build(tools: &Tools, parts: &Parts<'_>, out: &Path) -> Result<()> {
         .arg(out)
         .env("SOURCE_DATE_EPOCH", parts.epoch.to_string())
         .env("PYTHONDONTWRITEBYTECODE", "1");
+    if let Some(microcode) = parts.microcode {
+        ukify.arg("--microcode").arg(microcode);
+    }
     run("joining the UKI", &mut ukify).await?;
     Ok(())
 }

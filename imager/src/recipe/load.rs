@@ -45,6 +45,7 @@ pub(super) fn load(path: &Path) -> Result<Recipe> {
         packages: BTreeMap::new(),
         discard: Vec::new(),
         artefacts: Vec::new(),
+        exclude: Vec::new(),
         files: Vec::new(),
         persist: Vec::new(),
         command_line: Vec::new(),
@@ -234,6 +235,10 @@ fn fields(recipe: &mut Recipe, file: &mut File<'_>, mut table: Table<'_, '_>) {
         &mut recipe.initramfs_modules,
         t.list(file, "initramfs_modules"),
     );
+    for (path, at) in t.list_at(file, "exclude") {
+        check_absolute(file, "exclude", &path, &at);
+        extend(&mut recipe.exclude, vec![path]);
+    }
     if let Some((headroom, at)) = t.float(file, "headroom") {
         if !(1.0..=16.0).contains(&headroom) {
             file.wrong(
