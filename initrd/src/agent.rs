@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use boot_core::Target;
@@ -18,7 +20,7 @@ use crate::disk::{self, Candidate, Wanted};
 use crate::dm::{self, Verity};
 use crate::failure::{Context, Failure};
 use crate::hardware::{self, Uevents};
-use crate::modules::{self, Index};
+use crate::modules::{self, Index, Queue};
 use crate::root::{self, NEW_ROOT, RUN};
 use crate::state::{self, State};
 use crate::timeline::Timeline;
@@ -35,12 +37,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const INIT: &str = "/sbin/init";
 /// Loaded before the others, to read the hand-over.
 const EFIVARFS: &str = "efivarfs";
+/// Not needed before the root and `state` are mounted.
+const OVERLAY: &str = "overlay";
 
 /// Modules, watched hardware, and what has been loaded for it.
 struct Hardware {
     index: Index,
     uevents: Uevents,
-    seen: BTreeSet<String>,
+    queue: Queue,
     watchdog: Option<Watchdog>,
 }
 
@@ -65,27 +69,72 @@ pub fn run() -> Result<Infallible, Failure> {
     console::announce(format_args!("initrd agent {}", env!("CARGO_PKG_VERSION")));
     timeline.mark("mounts_us");
 
-    let mut hardware = Hardware::start()?;
+    let text = fs::read_to_string("/sternpost/modules.json")
+        .context("reading", "/sternpost/modules.json")?;
+    let index = Index::parse(&text)?;
+    let mut hardware = Hardware::start(index)?;
     timeline.mark("watchdog_us");
-    let index = hardware.index.always.clone();
-    let dependencies: Vec<Vec<String>> = index
-        .iter()
-        .filter(|name| *name != EFIVARFS)
-        .map(|name| hardware.index.with_dependencies(name))
-        .collect();
-    std::thread::scope(|scope| {
-        // The list that every start needs, one after the other, while the hardware's drivers load here.
-        let always = scope.spawn(move || load_all(dependencies.iter().flatten()));
-        let start = identify(&mut timeline)?;
-        let found = hardware.find_disk(&start)?;
-        timeline.mark("disk_us");
-        always
-            .join()
-            .ok()
-            .context("loading", "the kernel modules that every start needs")?;
-        timeline.mark("modules_us");
-        bring_up(&start, found, &hardware, &mut timeline)
-    })
+    // Not before the watchdog counts: the kernel loads modules largely one after the other, so these would delay it.
+    let mut always = Always::load(&hardware.index)?;
+    let start = identify(&mut timeline)?;
+    let found = hardware.find_disk(&start)?;
+    timeline.mark("disk_us");
+    always.wait_for_all_but(OVERLAY);
+    timeline.mark("modules_us");
+    bring_up(&start, found, &hardware, always, &mut timeline)
+}
+
+/// The modules that every start needs, on their way: loaded one after the other beside the hand-over and the disk's
+/// drivers. The last of them are waited for only where they are needed.
+struct Always {
+    loaded: Receiver<String>,
+    missing: BTreeSet<String>,
+}
+
+impl Always {
+    fn load(index: &Index) -> Result<Self, Failure> {
+        let names: Vec<String> = index
+            .always
+            .iter()
+            .filter(|name| *name != EFIVARFS)
+            .cloned()
+            .collect();
+        let orders: Vec<(String, Vec<String>)> = names
+            .iter()
+            .map(|name| (name.clone(), index.with_dependencies(name)))
+            .collect();
+        let (done, loaded) = mpsc::channel();
+        let work = move || {
+            for (name, order) in orders {
+                load_all(order.iter());
+                // Nobody waits any more once the start has failed.
+                let _ = done.send(name);
+            }
+        };
+        thread::Builder::new().spawn(work).context(
+            "starting a thread for",
+            "the kernel modules that every start needs",
+        )?;
+        Ok(Self {
+            loaded,
+            missing: names.into_iter().collect(),
+        })
+    }
+
+    /// Waits until all are loaded but `later`. One that could not be loaded has been said, and shows when it is needed.
+    fn wait_for_all_but(&mut self, later: &str) {
+        while self.missing.iter().any(|name| name != later) {
+            match self.loaded.recv() {
+                Ok(name) => self.missing.remove(&name),
+                Err(_) => return,
+            };
+        }
+    }
+
+    /// Waits until all are loaded.
+    fn wait(mut self) {
+        self.wait_for_all_but("");
+    }
 }
 
 /// What this start is.
@@ -147,16 +196,12 @@ fn load_all<'a>(names: impl Iterator<Item = &'a String>) {
 }
 
 impl Hardware {
-    /// Arms the watchdog and reads what modules there are.
-    fn start() -> Result<Self, Failure> {
-        let uevents = Uevents::listen()?;
-        let text = fs::read_to_string("/sternpost/modules.json")
-            .context("reading", "/sternpost/modules.json")?;
-        let index = Index::parse(&text)?;
+    /// Arms the watchdog.
+    fn start(index: Index) -> Result<Self, Failure> {
         let mut hardware = Self {
             index,
-            uevents,
-            seen: BTreeSet::new(),
+            uevents: Uevents::listen()?,
+            queue: Queue::default(),
             watchdog: None,
         };
         // Twice, because a bridge's driver may be what makes the watchdog's device appear.
@@ -167,7 +212,7 @@ impl Hardware {
                 .wanted_by(modaliases.iter().map(String::as_str));
             wanted.retain(|name| hardware.index.is_watchdog(name));
             for name in &wanted {
-                hardware.load(std::slice::from_ref(name));
+                hardware.load(name);
                 hardware.open_watchdog(Some(name));
                 if hardware.watchdog.is_some() {
                     return Ok(hardware);
@@ -194,27 +239,37 @@ impl Hardware {
         }
     }
 
-    fn load(&self, names: &[String]) {
-        let orders: Vec<Vec<String>> = names
-            .iter()
-            .map(|name| self.index.with_dependencies(name))
-            .collect();
-        load_all(orders.iter().flatten());
+    /// Loads a driver and what it needs; a watchdog's so that nothing stops it again.
+    fn load(&self, name: &str) {
+        let mut order = self.index.with_dependencies(name);
+        let driver = order.pop();
+        load_all(order.iter());
+        let loaded = match &driver {
+            Some(driver) if self.index.is_watchdog(driver) => modules::load_watchdog(driver),
+            Some(driver) => modules::load(driver),
+            None => Ok(()),
+        };
+        if let Err(failure) = loaded {
+            console::log(failure.reason());
+        }
     }
 
-    /// Loads the drivers of what has appeared since the last look, and stops as soon as `enough` says so: what is left
-    /// is not needed to start, and the running system loads it.
+    /// The watchdog's time starts again, if there is a watchdog.
+    fn ping(&self) {
+        self.watchdog.iter().for_each(Watchdog::ping);
+    }
+
+    /// Loads the drivers that the hardware asks for, and stops as soon as `enough` says so: what is left is not needed
+    /// to start, and the running system loads it.
     fn look(
         &mut self,
         mut enough: impl FnMut() -> Result<Option<Candidate>, Failure>,
     ) -> Result<Option<Candidate>, Failure> {
-        let now = hardware::modaliases();
-        let new: Vec<&str> = now.difference(&self.seen).map(String::as_str).collect();
-        let wanted = self.index.wanted_by(new.into_iter());
-        self.seen = now;
+        self.queue.add(&self.index, hardware::modaliases());
         let mut disks = Vec::new();
-        for name in wanted {
-            self.load(std::slice::from_ref(&name));
+        while let Some(name) = self.queue.take() {
+            self.load(&name);
+            self.ping();
             if self.index.is_watchdog(&name) {
                 self.open_watchdog(Some(&name));
             }
@@ -224,6 +279,10 @@ impl Hardware {
                 if let Some(candidate) = enough()? {
                     return Ok(Some(candidate));
                 }
+            }
+            // A driver of a bus: what is on it may be the disk.
+            if self.uevents.new_devices() {
+                self.queue.add(&self.index, hardware::modaliases());
             }
         }
         Ok(None)
@@ -243,6 +302,8 @@ impl Hardware {
         };
         let deadline = Instant::now() + limit;
         loop {
+            // The wait has a limit of its own, which may be longer than the watchdog's time.
+            self.ping();
             // A nonce that was written for this start is on one disk alone. Otherwise all disks have to be seen.
             let found = self
                 .look(|| {
@@ -311,6 +372,7 @@ fn bring_up(
     start: &Start,
     found: Option<Candidate>,
     hardware: &Hardware,
+    always: Always,
     timeline: &mut Timeline,
 ) -> Result<Infallible, Failure> {
     let mut report = Report::default();
@@ -365,6 +427,7 @@ fn bring_up(
     note_state(&state);
     timeline.mark("state_us");
 
+    always.wait();
     // An id that is new because `state` is out of reach says nothing about the machine.
     let first_boot = furnish(start, &mut report)? && state.status != state::Status::Degraded;
     if !root::has_program(INIT) {
@@ -379,6 +442,8 @@ fn bring_up(
     timeline.mark("free_us");
     write_facts(start, &report, &state, first_boot, hardware, timeline)?;
     console::announce(timeline.summary());
+    // systemd has the whole of its time until it takes over.
+    hardware.ping();
     root::switch()?;
     Err(Failure::new("starting", INIT, Command::new(INIT).exec()))
 }

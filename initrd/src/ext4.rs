@@ -10,7 +10,6 @@ const STATE_VALID: u16 = 1;
 const STATE_ERROR: u16 = 2;
 const INCOMPAT_RECOVER: u32 = 4;
 const INCOMPAT_64BIT: u32 = 0x80;
-const RO_COMPAT_ORPHAN_PRESENT: u32 = 0x1_0000;
 
 /// What matters of a superblock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +18,61 @@ pub struct Superblock {
     pub block_size: u64,
     /// Blocks of the filesystem.
     pub blocks: u64,
-    /// Unmounted cleanly, no error noted, no journal to replay, nothing orphaned.
-    pub clean: bool,
+    /// It was not unmounted, and its journal is to be replayed.
+    pub replay: bool,
+    state: u16,
+    mounts: u16,
+    mounts_max: i16,
+    checked: u32,
+    interval: u32,
+}
+
+/// Why a filesystem is to be checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// The kernel noted an error in it.
+    Error,
+    /// It has no journal and was not unmounted, or a check of it did not end.
+    NotValid,
+    /// Mounted as often as its superblock allows between two checks.
+    Mounts,
+    /// As much time has gone by as its superblock allows between two checks.
+    Interval,
+}
+
+impl std::fmt::Display for Due {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Error => "the kernel noted an error in it",
+            Self::NotValid => "it is marked as not valid",
+            Self::Mounts => "it has been mounted often since its last check",
+            Self::Interval => "its last check was long ago",
+        })
+    }
+}
+
+impl Superblock {
+    /// Whether it has to be checked before it is mounted; `now` in seconds since 1970.
+    ///
+    /// The same questions as `e2fsck -p` asks (`check_if_skip` in e2fsprogs' `e2fsck/unix.c`). Where all answers are
+    /// no, e2fsck replays the journal if need be and looks no further, which the kernel does as well when it mounts,
+    /// with the same code and the same checksums; only it does not cost a second.
+    #[must_use]
+    pub fn check_due(&self, now: u64) -> Option<Due> {
+        let since = now.checked_sub(self.checked.into());
+        if self.state & STATE_ERROR != 0 {
+            Some(Due::Error)
+        } else if self.state & STATE_VALID == 0 {
+            // With a journal the kernel leaves the flag alone; e2fsck takes it away while it repairs.
+            Some(Due::NotValid)
+        } else if self.mounts_max > 0 && i32::from(self.mounts) >= i32::from(self.mounts_max) {
+            Some(Due::Mounts)
+        } else if self.interval != 0 && since.is_some_and(|since| since >= self.interval.into()) {
+            Some(Due::Interval)
+        } else {
+            None
+        }
+    }
 }
 
 /// Why there is no ext4.
@@ -55,65 +107,105 @@ pub fn parse(start: &[u8]) -> Result<Superblock, NotExt4> {
             start.get(1024 + at..1024 + at + 4)?.try_into().ok()?,
         ))
     };
-    let fields = || {
-        Some((
-            u16_at(56)?,
-            u16_at(58)?,
-            u32_at(4)?,
-            u32_at(24)?,
-            u32_at(96)?,
-            u32_at(100)?,
-            u32_at(336)?,
-        ))
+    let superblock = || {
+        let incompat = u32_at(96)?;
+        let low = u32_at(4)?;
+        let high = if incompat & INCOMPAT_64BIT == 0 {
+            0
+        } else {
+            u32_at(336)?
+        };
+        Some(Superblock {
+            block_size: 1024_u64.checked_shl(u32_at(24)?).unwrap_or(0),
+            blocks: u64::from(low) | (u64::from(high) << 32),
+            replay: incompat & INCOMPAT_RECOVER != 0,
+            state: u16_at(58)?,
+            mounts: u16_at(52)?,
+            mounts_max: i16::from_le_bytes(u16_at(54)?.to_le_bytes()),
+            checked: u32_at(64)?,
+            interval: u32_at(68)?,
+        })
     };
-    let (magic, state, low, log, incompat, ro_compat, high) = fields().ok_or(NotExt4::Magic)?;
-    if magic != MAGIC {
+    if u16_at(56) != Some(MAGIC) {
         return Err(NotExt4::Magic);
     }
-    if log > 6 {
-        return Err(NotExt4::Nonsense);
+    match superblock() {
+        Some(found) if (1024..=65_536).contains(&found.block_size) => Ok(found),
+        _ => Err(NotExt4::Nonsense),
     }
-    let high = if incompat & INCOMPAT_64BIT == 0 {
-        0
-    } else {
-        u64::from(high)
-    };
-    Ok(Superblock {
-        block_size: 1024 << log,
-        blocks: u64::from(low) | (high << 32),
-        clean: state & STATE_VALID != 0
-            && state & STATE_ERROR == 0
-            && incompat & INCOMPAT_RECOVER == 0
-            && ro_compat & RO_COMPAT_ORPHAN_PRESENT == 0,
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const YEAR: u64 = 365 * 24 * 3600;
+
+    fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+        bytes[1024 + at..1024 + at + value.len()].copy_from_slice(value);
+    }
+
     fn superblock() -> Vec<u8> {
         let mut bytes = vec![0; NEEDED];
-        bytes[1024 + 4..1024 + 8].copy_from_slice(&65_536u32.to_le_bytes());
-        bytes[1024 + 24] = 2;
-        bytes[1024 + 56..1024 + 58].copy_from_slice(&MAGIC.to_le_bytes());
-        bytes[1024 + 58] = 1;
+        put(&mut bytes, 4, &65_536u32.to_le_bytes());
+        put(&mut bytes, 24, &[2]);
+        put(&mut bytes, 56, &MAGIC.to_le_bytes());
+        put(&mut bytes, 58, &[1]);
+        // As mke2fs leaves it: no limit of mounts, no interval.
+        put(&mut bytes, 54, &(-1i16).to_le_bytes());
         bytes
+    }
+
+    fn due(bytes: &[u8], now: u64) -> Option<Due> {
+        parse(bytes).unwrap().check_due(now)
     }
 
     #[test]
     fn size_and_cleanliness() {
+        let parsed = parse(&superblock()).unwrap();
+        assert_eq!((parsed.block_size, parsed.blocks), (4096, 65_536));
+        assert!(!parsed.replay);
+        assert_eq!(parsed.check_due(0), None);
+    }
+
+    #[test]
+    fn a_pulled_plug_costs_a_replay_and_no_check() {
         let mut bytes = superblock();
-        let parsed = parse(&bytes).unwrap();
+        put(&mut bytes, 96, &[4]);
+        put(&mut bytes, 52, &1000u16.to_le_bytes());
+        assert!(parse(&bytes).unwrap().replay);
+        assert_eq!(due(&bytes, 50 * YEAR), None);
+    }
+
+    #[test]
+    fn errors_and_a_repair_that_did_not_end_are_checked() {
+        for (state, expected) in [(3, Due::Error), (2, Due::Error), (0, Due::NotValid)] {
+            let mut bytes = superblock();
+            put(&mut bytes, 58, &[state]);
+            assert_eq!(due(&bytes, 0), Some(expected), "state {state}");
+        }
+    }
+
+    #[test]
+    fn the_superblocks_own_limits_are_kept() {
+        let mut bytes = superblock();
+        put(&mut bytes, 54, &20i16.to_le_bytes());
+        put(&mut bytes, 52, &19u16.to_le_bytes());
+        assert_eq!(due(&bytes, 0), None);
+        put(&mut bytes, 52, &20u16.to_le_bytes());
+        assert_eq!(due(&bytes, 0), Some(Due::Mounts));
+
+        let mut bytes = superblock();
+        let checked = u32::try_from(50 * YEAR).unwrap();
+        put(&mut bytes, 64, &checked.to_le_bytes());
+        put(&mut bytes, 68, &1000u32.to_le_bytes());
+        assert_eq!(due(&bytes, 50 * YEAR + 999), None);
+        assert_eq!(due(&bytes, 50 * YEAR + 1000), Some(Due::Interval));
         assert_eq!(
-            (parsed.block_size, parsed.blocks, parsed.clean),
-            (4096, 65_536, true)
+            due(&bytes, 3),
+            None,
+            "a clock that stands in the past says nothing"
         );
-        bytes[1024 + 96] = 4;
-        assert!(!parse(&bytes).unwrap().clean, "a journal to replay");
-        bytes[1024 + 96] = 0;
-        bytes[1024 + 58] = 3;
-        assert!(!parse(&bytes).unwrap().clean, "an error noted");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
@@ -93,6 +94,20 @@ impl Uevents {
         Ok(Self { socket })
     }
 
+    /// Whether devices that may want a driver have appeared since the last look. Takes all that is queued.
+    pub fn new_devices(&self) -> bool {
+        let mut buffer = [0u8; 8192];
+        let mut any = false;
+        loop {
+            match recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT) {
+                Ok((length, _)) => any |= announces_device(buffer.get(..length).unwrap_or(&buffer)),
+                // More than the socket holds: some were lost.
+                Err(Errno::NOBUFS) => any = true,
+                Err(_) => return any,
+            }
+        }
+    }
+
     /// Waits until devices have appeared or changed, or `limit` is over. Takes all that is queued.
     pub fn wait(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
@@ -109,5 +124,38 @@ impl Uevents {
         let mut buffer = [0u8; 8192];
         while recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT).is_ok() {}
         true
+    }
+}
+
+/// Whether a message says that a device with a modalias was added. Format: `ACTION@PATH`, then `KEY=VALUE`, each ended
+/// by zero (the kernel's `lib/kobject_uevent.c`).
+fn announces_device(message: &[u8]) -> bool {
+    message.starts_with(b"add@/devices/")
+        && message
+            .split(|byte| *byte == 0)
+            .any(|line| line.starts_with(b"MODALIAS="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_new_device_with_a_modalias_wants_a_driver() {
+        for (message, expected) in [
+            (
+                &b"add@/devices/pci0/virtio2\0ACTION=add\0MODALIAS=virtio:d2v1af4\0"[..],
+                true,
+            ),
+            (b"add@/devices/pci0/virtio2/block/vda\0ACTION=add\0", false),
+            (
+                b"bind@/devices/pci0/virtio2\0ACTION=bind\0MODALIAS=virtio:d2v1af4\0",
+                false,
+            ),
+            (b"add@/module/virtio_blk\0ACTION=add\0", false),
+            (b"", false),
+        ] {
+            assert_eq!(announces_device(message), expected);
+        }
     }
 }

@@ -5,8 +5,9 @@
 //! request_module finds nothing in an initramfs without it, so all is loaded before it is needed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CStr;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use serde::Deserialize;
@@ -74,20 +75,52 @@ impl Index {
                 }
             }
         }
-        found.sort_by_key(|module| {
-            (
-                !self.is_watchdog(module),
-                !module.starts_with("virtio"),
-                !module.starts_with("nvme"),
-            )
-        });
+        found.sort_by_key(|module| self.rank(module));
         found
+    }
+
+    /// The smaller, the sooner.
+    fn rank(&self, module: &str) -> [bool; 3] {
+        [
+            !self.is_watchdog(module),
+            !module.starts_with("virtio"),
+            !module.starts_with("nvme"),
+        ]
     }
 
     /// Whether a module is on the watchdogs' list.
     #[must_use]
     pub fn is_watchdog(&self, module: &str) -> bool {
         self.watchdog.iter().any(|name| name == module)
+    }
+}
+
+/// Drivers that the hardware asks for, in the order to load them. What a driver makes appear comes in between: the disk
+/// behind a bus that has just been found goes before the controllers that nobody needs to start.
+#[derive(Debug, Default)]
+pub struct Queue {
+    seen: BTreeSet<String>,
+    waiting: Vec<String>,
+    taken: BTreeSet<String>,
+}
+
+impl Queue {
+    /// Adds what answers to those of `modaliases` that were not there before.
+    pub fn add(&mut self, index: &Index, modaliases: BTreeSet<String>) {
+        let new = modaliases.difference(&self.seen).map(String::as_str);
+        for module in index.wanted_by(new) {
+            if self.taken.insert(module.clone()) {
+                self.waiting.push(module);
+            }
+        }
+        // Stable, so that what came first stays first among its equals.
+        self.waiting.sort_by_key(|module| index.rank(module));
+        self.seen.extend(modaliases);
+    }
+
+    /// The next to load, which is then no longer waiting.
+    pub fn take(&mut self) -> Option<String> {
+        (!self.waiting.is_empty()).then(|| self.waiting.remove(0))
     }
 }
 
@@ -150,9 +183,38 @@ fn in_class(pattern: &[u8], start: usize, byte: u8) -> Option<usize> {
 /// # Errors
 /// When there is no such file or the kernel refuses it. That it is loaded already is not an error.
 pub fn load(name: &str) -> Result<(), Failure> {
-    let path = Path::new(FOLDER).join(format!("{name}.ko"));
+    load_with(name, c"")
+}
+
+/// Loads a watchdog's driver, so that nothing can stop the watchdog any more if the driver has that choice.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_watchdog(name: &str) -> Result<(), Failure> {
+    // One that cannot be read shows when it is loaded.
+    let module = std::fs::read(path(name)).unwrap_or_default();
+    let parameters = if takes_nowayout(&module) {
+        c"nowayout=1"
+    } else {
+        c""
+    };
+    load_with(name, parameters)
+}
+
+/// Whether a module has the parameter `nowayout`: its section .modinfo is a list of strings that end in zero.
+fn takes_nowayout(module: &[u8]) -> bool {
+    const TYPE: &[u8] = b"parmtype=nowayout:";
+    module.windows(TYPE.len()).any(|bytes| bytes == TYPE)
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(FOLDER).join(format!("{name}.ko"))
+}
+
+fn load_with(name: &str, parameters: &CStr) -> Result<(), Failure> {
+    let path = path(name);
     let file = File::open(&path).context("opening the kernel module", path.display())?;
-    match rustix::system::finit_module(&file, c"", 0) {
+    match rustix::system::finit_module(&file, parameters, 0) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(Failure::new("loading the kernel module", name, error)),
     }
@@ -197,6 +259,36 @@ mod tests {
             .into_iter(),
         );
         assert_eq!(wanted, ["i6300esb", "virtio_blk"]);
+    }
+
+    #[test]
+    fn the_disk_behind_a_bus_goes_before_other_controllers() {
+        let index = Index::parse(
+            r#"{"aliases":[["pci:a*","ahci"],["pci:v1af4*","virtio_pci"],["pci:n*","nvme"],["virtio:d2*","virtio_blk"]]}"#,
+        )
+        .unwrap();
+        let there = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let mut queue = Queue::default();
+        queue.add(&index, there(&["pci:a1", "pci:v1af4", "pci:n1"]));
+        assert_eq!(queue.take().as_deref(), Some("virtio_pci"));
+        queue.add(
+            &index,
+            there(&["pci:a1", "pci:v1af4", "pci:n1", "virtio:d2"]),
+        );
+        let rest: Vec<String> = std::iter::from_fn(|| queue.take()).collect();
+        assert_eq!(rest, ["virtio_blk", "nvme", "ahci"]);
+        queue.add(&index, there(&["pci:a2", "virtio:d2"]));
+        assert_eq!(queue.take(), None, "each once");
+    }
+
+    #[test]
+    fn nowayout_is_given_to_those_that_take_it() {
+        assert!(takes_nowayout(
+            b"\x7fELF\0license=GPL\0parmtype=heartbeat:int\0parmtype=nowayout:bool\0"
+        ));
+        assert!(!takes_nowayout(
+            b"\x7fELF\0parm=heartbeat:nowayout is not here\0"
+        ));
     }
 
     #[test]

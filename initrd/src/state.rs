@@ -2,12 +2,13 @@
 //!
 //! Whatever is wrong with it, the machine still starts: degraded, with /state in memory and the reason kept.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use boot_core::{Device, Digest};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
@@ -15,10 +16,10 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use crate::block::BlockDevice;
 use crate::console;
 use crate::disk;
-use crate::ext4::{self, Superblock};
+use crate::ext4::{self, Due, Superblock};
 use crate::failure::{Context, Failure};
 use crate::sys;
-use crate::watchdog::Watchdog;
+use crate::watchdog::{self, Watchdog};
 
 /// Longest time for a filesystem check. A check of a terabyte after a power cut takes minutes, not hours.
 const CHECK_LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -111,28 +112,100 @@ fn superblock(name: &str) -> Result<(Superblock, u64), Failure> {
     Ok((superblock, device.size()))
 }
 
+/// What can be done with the filesystem; of the kernel's making in a start, of a test's in a test.
+trait Steps {
+    fn superblock(&mut self) -> Result<Superblock, Failure>;
+    fn check(&mut self, why: &dyn Display) -> Result<Option<String>, Failure>;
+    fn mount(&mut self) -> Result<(), Failure>;
+    fn unmount(&mut self) -> Result<(), Failure>;
+}
+
+/// Checks what has to be checked and mounts. `Some` says what was repaired.
+///
+/// `state` is to be checked before it is mounted, and it is: every start reads the superblock and asks what `e2fsck -p`
+/// would ask ([`Superblock::check_due`]). Only if the answer calls for more does e2fsck run, from the verified root. A
+/// pulled plug alone does not: all that `e2fsck -p` does then is to replay the journal, and so does the kernel when it
+/// mounts. Two things only show while the journal is replayed, and bring e2fsck in after all: an error that the journal
+/// had noted and the superblock not yet, and a journal that the kernel cannot replay. In both cases nothing has used
+/// the filesystem in between.
+fn mount_checked(steps: &mut impl Steps, now: u64) -> Result<Option<String>, Failure> {
+    let before = steps.superblock()?;
+    if let Some(due) = before.check_due(now) {
+        let repaired = steps.check(&due)?;
+        steps.mount()?;
+        return Ok(repaired);
+    }
+    if let Err(failure) = steps.mount() {
+        let repaired = steps.check(&failure.reason())?;
+        steps.mount()?;
+        return Ok(repaired);
+    }
+    let after = before.replay.then(|| steps.superblock()).transpose()?;
+    if let Some(due @ Due::Error) = after.and_then(|after| after.check_due(now)) {
+        steps.unmount()?;
+        let repaired = steps.check(&due)?;
+        steps.mount()?;
+        return Ok(repaired);
+    }
+    Ok(None)
+}
+
+/// The partition, and where it is to be mounted.
+struct Filesystem<'a> {
+    name: &'a str,
+    device: String,
+    target: &'a Path,
+    root: &'a Path,
+    watchdog: Option<&'a Watchdog>,
+}
+
+impl Steps for Filesystem<'_> {
+    fn superblock(&mut self) -> Result<Superblock, Failure> {
+        superblock(self.name).map(|(superblock, _)| superblock)
+    }
+
+    fn check(&mut self, why: &dyn Display) -> Result<Option<String>, Failure> {
+        console::log(format_args!("checking {}: {why}", self.device));
+        check(&self.device, self.root, self.watchdog)
+    }
+
+    fn mount(&mut self) -> Result<(), Failure> {
+        // A replay, and what was deleted while it was open, can take long.
+        watchdog::kept(self.watchdog, CHECK_LIMIT, || {
+            mount(
+                self.device.as_str(),
+                self.target,
+                "ext4",
+                MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME,
+                c"errors=remount-ro",
+            )
+        })
+        .context("mounting", format_args!("state ({})", self.device))
+    }
+
+    fn unmount(&mut self) -> Result<(), Failure> {
+        unmount(self.target, UnmountFlags::empty()).context("unmounting", self.target.display())
+    }
+}
+
 fn try_mount(
     name: &str,
     target: &Path,
     root: &Path,
     watchdog: Option<&Watchdog>,
 ) -> Result<State, Failure> {
-    let device = format!("/dev/{name}");
-    let (before, size) = superblock(name)?;
-    let repaired = if before.clean {
-        None
-    } else {
-        check(&device, root, watchdog)?
-    };
-    mount(
-        device.as_str(),
+    let mut filesystem = Filesystem {
+        name,
+        device: format!("/dev/{name}"),
         target,
-        "ext4",
-        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME,
-        c"errors=remount-ro",
-    )
-    .context("mounting", format_args!("state ({device})"))?;
-    let grown = grow(target, before, size);
+        root,
+        watchdog,
+    };
+    let repaired = mount_checked(&mut filesystem, now())?;
+    // Read again: what was replayed may have been a growth.
+    let grown = superblock(name).and_then(|(superblock, size)| {
+        watchdog::kept(watchdog, CHECK_LIMIT, || grow(target, superblock, size))
+    });
     let mut reason = repaired.clone();
     let grown = match grown {
         Ok(grown) => grown,
@@ -152,6 +225,13 @@ fn try_mount(
         reason,
         grown,
     })
+}
+
+/// Seconds since 1970, as far as this machine knows.
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
 }
 
 /// Grows the mounted filesystem to its partition's size.
@@ -176,12 +256,9 @@ fn check(
     root: &Path,
     watchdog: Option<&Watchdog>,
 ) -> Result<Option<String>, Failure> {
-    console::log(format_args!(
-        "checking {device}: it was not unmounted cleanly"
-    ));
     let dev = root.join("dev");
     mount_bind("/dev", &dev).context("binding /dev to", dev.display())?;
-    let outcome = run_check(device, root, watchdog);
+    let outcome = watchdog::kept(watchdog, CHECK_LIMIT, || run_check(device, root));
     // Left mounted it would only hide what is moved there later.
     unmount(&dev, UnmountFlags::DETACH).context("unmounting", dev.display())?;
     outcome
@@ -197,11 +274,7 @@ fn last_words() -> String {
         .to_owned()
 }
 
-fn run_check(
-    device: &str,
-    root: &Path,
-    watchdog: Option<&Watchdog>,
-) -> Result<Option<String>, Failure> {
+fn run_check(device: &str, root: &Path) -> Result<Option<String>, Failure> {
     let log = File::create(CHECK_LOG).context("making", CHECK_LOG)?;
     let errors = log.try_clone().context("making", CHECK_LOG)?;
     let mut child = in_root(root, "/usr/sbin/e2fsck", &["-p", device])
@@ -211,7 +284,6 @@ fn run_check(
         .spawn()
         .context("starting e2fsck on", device)?;
     let started = Instant::now();
-    let mut pinged = started;
     let mut pause = Duration::from_millis(1);
     let status = loop {
         if let Some(status) = child.try_wait().context("waiting for e2fsck on", device)? {
@@ -225,10 +297,6 @@ fn run_check(
                 device,
                 format_args!("e2fsck was not done after {CHECK_LIMIT:?}"),
             ));
-        }
-        if pinged.elapsed() > Duration::from_secs(5) {
-            watchdog.inspect(|watchdog| watchdog.ping());
-            pinged = Instant::now();
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
@@ -322,9 +390,8 @@ fn keep(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::create(&draft)?;
     io::Write::write_all(&mut file, text.as_bytes())?;
     file.sync_all()?;
-    fs::rename(&draft, path)?;
-    path.parent()
-        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    // Not waited for: should the name be lost to a power cut, the next start is the first one again.
+    fs::rename(&draft, path)
 }
 
 fn is_machine_id(text: &str) -> bool {
@@ -336,6 +403,86 @@ fn is_machine_id(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A filesystem as its superblock tells it before, and after a replay; what is done with it is noted.
+    struct Fake {
+        superblocks: Vec<Superblock>,
+        mounts: Vec<bool>,
+        done: Vec<String>,
+    }
+
+    impl Steps for Fake {
+        fn superblock(&mut self) -> Result<Superblock, Failure> {
+            Ok(self.superblocks.remove(0))
+        }
+        fn check(&mut self, why: &dyn Display) -> Result<Option<String>, Failure> {
+            self.done.push(format!("check: {why}"));
+            Ok(Some("repaired".into()))
+        }
+        fn mount(&mut self) -> Result<(), Failure> {
+            self.done.push("mount".into());
+            if self.mounts.remove(0) {
+                Ok(())
+            } else {
+                Err(Failure::new("mounting", "state", "bad journal"))
+            }
+        }
+        fn unmount(&mut self) -> Result<(), Failure> {
+            self.done.push("unmount".into());
+            Ok(())
+        }
+    }
+
+    /// With this state word (1 valid, 2 errors) and a journal to replay or not.
+    fn superblock_with(state: u8, replay: bool) -> Superblock {
+        let mut bytes = vec![0; ext4::NEEDED];
+        bytes[1024 + 24] = 2;
+        bytes[1024 + 56..1024 + 58].copy_from_slice(&0xEF53_u16.to_le_bytes());
+        bytes[1024 + 58] = state;
+        bytes[1024 + 96] = if replay { 4 } else { 0 };
+        ext4::parse(&bytes).unwrap()
+    }
+
+    fn done(superblocks: &[(u8, bool)], mounts: &[bool]) -> (Vec<String>, bool) {
+        let mut fake = Fake {
+            superblocks: superblocks
+                .iter()
+                .map(|(state, replay)| superblock_with(*state, *replay))
+                .collect(),
+            mounts: mounts.to_vec(),
+            done: Vec::new(),
+        };
+        let repaired = mount_checked(&mut fake, 0).unwrap().is_some();
+        (fake.done, repaired)
+    }
+
+    #[test]
+    fn what_needs_no_more_than_a_replay_is_only_mounted() {
+        assert_eq!(done(&[(1, false)], &[true]), (vec!["mount".into()], false));
+        let pulled = [(1, true), (1, true)];
+        assert_eq!(done(&pulled, &[true]), (vec!["mount".into()], false));
+    }
+
+    #[test]
+    fn a_noted_error_is_checked_before_the_mount() {
+        let (steps, repaired) = done(&[(3, true)], &[true]);
+        assert!(repaired);
+        assert_eq!(steps, ["check: the kernel noted an error in it", "mount"]);
+    }
+
+    #[test]
+    fn an_error_that_the_journal_brings_up_is_checked_before_anything_uses_it() {
+        let (steps, _) = done(&[(1, true), (3, false)], &[true, true]);
+        let check = "check: the kernel noted an error in it";
+        assert_eq!(steps, ["mount", "unmount", check, "mount"]);
+    }
+
+    #[test]
+    fn what_cannot_be_mounted_is_checked_once() {
+        let (steps, repaired) = done(&[(1, true)], &[false, true]);
+        assert!(repaired && steps.len() == 3, "{steps:?}");
+        assert_eq!((steps[0].as_str(), steps[2].as_str()), ("mount", "mount"));
+    }
 
     #[test]
     fn the_machine_id_is_made_once() {

@@ -8,7 +8,9 @@ use std::ffi::c_void;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
-use rustix::ioctl::{IntegerSetter, Ioctl, IoctlOutput, NoArg, Opcode, Setter, Updater, opcode};
+use rustix::ioctl::{
+    Getter, IntegerSetter, Ioctl, IoctlOutput, NoArg, Opcode, Setter, Updater, opcode,
+};
 
 /// Operation of [`partition_resize`].
 const BLKPG_RESIZE_PARTITION: i32 = 3;
@@ -20,6 +22,7 @@ const LOOP_SET_FD: Opcode = 0x4C00;
 const LOOP_CTL_GET_FREE: Opcode = 0x4C82;
 const LOOP_SET_STATUS64: Opcode = 0x4C04;
 const WDIOC_SETTIMEOUT: Opcode = opcode::read_write::<i32>(b'W', 6);
+const WDIOC_GETTIMEOUT: Opcode = opcode::read::<i32>(b'W', 7);
 const WDIOC_KEEPALIVE: Opcode = opcode::read::<i32>(b'W', 5);
 
 /// `struct blkpg_partition`.
@@ -107,6 +110,15 @@ pub fn watchdog_timeout(watchdog: BorrowedFd<'_>, seconds: i32) -> Result<i32, E
         rustix::ioctl::ioctl(watchdog, Updater::<WDIOC_SETTIMEOUT, i32>::new(&mut value))?;
     }
     Ok(value)
+}
+
+/// The time after which the watchdog bites, in seconds.
+///
+/// # Errors
+/// What the driver says.
+pub fn watchdog_current_timeout(watchdog: BorrowedFd<'_>) -> Result<i32, Errno> {
+    // SAFETY: WDIOC_GETTIMEOUT writes one int.
+    unsafe { rustix::ioctl::ioctl(watchdog, Getter::<WDIOC_GETTIMEOUT, i32>::new()) }
 }
 
 /// Starts the watchdog's time again.
