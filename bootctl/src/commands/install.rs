@@ -18,10 +18,8 @@ use crate::source;
 
 /// `bootctl install`.
 pub fn install(machine: &Machine, arguments: &Install) -> Result<Outcome> {
-    let _lock = Lock::take(
-        &machine.paths().lock(),
-        &format!("install {}", arguments.source),
-    )?;
+    let shown = source::shown(&arguments.source);
+    let _lock = Lock::take(&machine.paths().lock(), &format!("install {shown}"))?;
     machine.writable()?;
     let slot = target_slot(machine, arguments.slot)?;
     let mut control = control(machine, true)?;
@@ -37,7 +35,7 @@ pub fn install(machine: &Machine, arguments: &Install) -> Result<Outcome> {
         force: arguments.force,
         scratch: machine.paths().state("scratch"),
     };
-    let doing = format!("installing {} into slot {slot}", arguments.source);
+    let doing = format!("installing {shown} into slot {slot}");
     let installed = install::install(
         &mut control,
         &mut target,

@@ -52,6 +52,8 @@ struct Stream {
 pub(super) struct Http {
     agent: Agent,
     url: String,
+    /// The address as messages have it.
+    shown: String,
     progress: Progress,
     retry: Retry,
     size: Option<u64>,
@@ -83,6 +85,7 @@ impl Http {
         let mut http = Self {
             agent,
             url: url.to_owned(),
+            shown: super::shown(url),
             progress,
             retry,
             size: None,
@@ -189,12 +192,13 @@ impl Http {
             | ureq::Error::RedirectFailed
             | ureq::Error::Tls(_)
             | ureq::Error::Rustls(_) => Trouble::Final(self.fail(error)),
-            other => Trouble::Passing(other.to_string()),
+            other => Trouble::Passing(other.to_string().replace(&self.url, &self.shown)),
         }
     }
 
     fn fail(&self, what: impl std::fmt::Display) -> Failure {
-        Failure::source(format!("{}: {what}", self.url))
+        let what = what.to_string().replace(&self.url, &self.shown);
+        Failure::source(format!("{}: {what}", self.shown))
     }
 
     fn changed(&self) -> Failure {
@@ -269,7 +273,7 @@ impl Http {
 
 impl Source for Http {
     fn name(&self) -> &str {
-        &self.url
+        &self.shown
     }
 
     fn size(&self) -> Option<u64> {
@@ -285,7 +289,7 @@ impl Source for Http {
         if let Some(size) = self.size
             && end > size
         {
-            return Err(too_short(&self.url, offset, buf.len(), size));
+            return Err(too_short(&self.shown, offset, buf.len(), size));
         }
         self.expected = self.expected.max(end);
         let mut done = 0;

@@ -57,10 +57,58 @@ pub fn open(name: &str, progress: &Progress) -> Result<Box<dyn Source>> {
     }
 }
 
+/// A source as it is shown and kept: without user, password, query and fragment, which may be
+/// secrets. A name that is not an address is shown as it is.
+pub fn shown(source: &str) -> String {
+    let Some((scheme, rest)) = source.split_once("://") else {
+        return source.to_owned();
+    };
+    let (authority, _) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
+    let bracketed = authority.ends_with(']');
+    let broken = !bracketed && !port.bytes().all(|b| b.is_ascii_digit());
+    // A password with a '/', '?' or '#' in it ends the authority too early.
+    let rest = if broken || authority.contains('@') {
+        let within = if broken { rest } else { authority };
+        let skip = within.rfind('@').map_or(0, |at| at + 1);
+        rest.get(skip..).unwrap_or_default()
+    } else {
+        rest
+    };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    format!("{scheme}://{rest}")
+}
+
 /// The message for a source that ends too early.
 fn too_short(name: &str, offset: u64, len: usize, end: u64) -> Failure {
     Failure::source(format!(
         "{name} ends after {end} bytes; {len} bytes at {offset} were wanted"
     ))
     .next("the bundle was cut short: fetch or copy it again, then run the same command; what is already in the slot is kept")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_has_no_secrets() {
+        for (source, wanted) in [
+            ("/media/usb/a?b@c.spb", "/media/usb/a?b@c.spb"),
+            ("-", "-"),
+            ("http://host/a.spb", "http://host/a.spb"),
+            ("http://host:8080/a@b.spb", "http://host:8080/a@b.spb"),
+            ("https://me:secret@host:1/a.spb", "https://host:1/a.spb"),
+            ("https://secret@host/a@b.spb", "https://host/a@b.spb"),
+            ("https://host/a.spb?sig=secret#secret", "https://host/a.spb"),
+            ("https://host?sig=secret", "https://host"),
+            ("https://me:sec/ret@host/a.spb", "https://host/a.spb"),
+            ("https://me:sec?ret@host/a.spb", "https://host/a.spb"),
+            ("http://[::1]:80/a.spb?secret", "http://[::1]:80/a.spb"),
+            ("http://[::1]/a@b.spb", "http://[::1]/a@b.spb"),
+            ("s3://key:secret@bucket/a", "s3://bucket/a"),
+        ] {
+            assert_eq!(shown(source), wanted);
+        }
+    }
 }
