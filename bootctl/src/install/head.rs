@@ -29,6 +29,8 @@ pub(super) struct Head {
     pub manifest: Manifest,
     /// Its digest.
     pub digest: Digest,
+    /// Serial of the keyring that it was signed under.
+    pub serial: u64,
     /// Where the frames are.
     pub table: FrameTable,
 }
@@ -60,6 +62,7 @@ impl Head {
         let mut keyring = vec![0; header.keyring_length as usize];
         source.read_exact_at(header.keyring_offset(), &mut keyring)?;
         let verified = verify_manifest(trust, &envelope, &keyring).map_err(rejected)?;
+        let serial = verified.keyring.serial;
         let manifest = verified.manifest;
         suits(&manifest, record, now)?;
         fits(&manifest, room)?;
@@ -73,6 +76,7 @@ impl Head {
             keyring,
             manifest,
             digest: verified.digest,
+            serial,
             table,
         };
         if let Some(size) = source.size()

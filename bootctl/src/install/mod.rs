@@ -15,6 +15,7 @@
 
 mod head;
 mod leaves;
+mod permit;
 mod reference;
 mod survey;
 mod verify;
@@ -86,7 +87,7 @@ pub struct Installed {
 pub fn install<D: Device>(
     control: &mut Control<D>,
     target: &mut Parts<D>,
-    other: Option<&mut Parts<D>>,
+    mut other: Option<&mut Parts<D>>,
     source: &mut dyn Source,
     options: &Options<'_>,
     progress: &Progress,
@@ -97,6 +98,8 @@ pub fn install<D: Device>(
     // Refused early, before anything is fetched.
     transition::clear(&record, slot, booted)
         .map_err(|because| refused(because).doing(format!("installing into slot {slot}")))?;
+    let beside = other.as_deref_mut().map(|parts| &mut parts.boot);
+    permit::something_starts(&record, options, booted, &mut target.boot, beside)?;
 
     let room = Room {
         boot: target.boot.size(),
@@ -105,6 +108,11 @@ pub fn install<D: Device>(
     let now = control.context().now;
     let head = Head::read(source, options.trust, &record, room, now)?;
     let version = head.manifest.version;
+    if booted == slot.other().into()
+        && let Some(parts) = other.as_deref_mut()
+    {
+        permit::keys_not_older(options.trust, &mut parts.boot, head.serial)?;
+    }
     if let Some(entry) = control.quarantine_entry(&head.digest)?
         && !options.force
     {

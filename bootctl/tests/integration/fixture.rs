@@ -54,10 +54,10 @@ pub(crate) fn trust() -> Trust {
     }
 }
 
-fn chain() -> Vec<u8> {
+fn chain(serial: u64) -> Vec<u8> {
     let keyring = Keyring {
         format: 1,
-        serial: 1,
+        serial,
         product: "demo".into(),
         root: KeySet::new(1, vec![public(ROOT_KEY)]).unwrap(),
         signing: KeySet::new(1, vec![public(SIGNING_KEY)]).unwrap(),
@@ -89,6 +89,8 @@ pub(crate) struct Image {
     pub(crate) uki: Vec<u8>,
     pub(crate) root: Vec<u8>,
     pub(crate) signing_key: u8,
+    /// Of its keyring.
+    pub(crate) serial: u64,
 }
 
 impl Image {
@@ -122,6 +124,7 @@ impl Image {
             uki: noise(number + 1000, 100 * 1024 + 5),
             root,
             signing_key: SIGNING_KEY,
+            serial: 2,
         };
         image.seal();
         image
@@ -171,7 +174,7 @@ impl Image {
 
     /// The bundle.
     pub(crate) fn bundle(&self) -> Vec<u8> {
-        let (envelope, keyring, leaves) = (self.envelope(), chain(), self.leaves());
+        let (envelope, keyring, leaves) = (self.envelope(), chain(self.serial), self.leaves());
         let compress = |chunk: &[u8]| {
             if chunk.iter().all(|b| *b == 0) {
                 Vec::new()
@@ -214,7 +217,7 @@ impl Image {
     }
 
     fn write(&self, machine: &Fixture, slot: Slot) {
-        let (envelope, keyring) = (self.envelope(), chain());
+        let (envelope, keyring) = (self.envelope(), chain(self.serial));
         let header = SlotHeader::new(
             slot.into(),
             envelope.len(),

@@ -354,3 +354,42 @@ fn contradicting_facts_and_missing_partitions_are_refused() {
         .run(&["install", &file])
         .fails(8, &["Sternpost did not start this machine"]);
 }
+
+#[test]
+fn a_bundle_under_an_older_keyring_is_refused() {
+    let machine = Fixture::new();
+    let mut image = Image::new("2.0");
+    let before = machine.record();
+    image.serial = 1;
+    let file = machine.file("bundle.spb", &image.bundle());
+    machine
+        .run(&["install", &file])
+        .fails(4, &["keyring has serial 1, the running system's has 2"]);
+    assert_eq!(machine.record(), before);
+    image.serial = 3;
+    let file = machine.file("bundle.spb", &image.bundle());
+    machine.run(&["install", &file]).ok();
+    machine.assert_holds(&image, "staged");
+}
+
+#[test]
+fn recovery_does_not_overwrite_the_last_slot_that_verifies() {
+    let machine = Fixture::new();
+    let running = Image::new("1.0");
+    let image = Image::new("2.0");
+    let file = machine.file("bundle.spb", &image.bundle());
+    machine.run(&["install", "--now", &file]).ok();
+    machine.change(|r| transition::start(r, Target::B, boot_core::Nonce([5; 16])).unwrap());
+    machine.boots(Target::B, &image);
+    machine.run(&["mark-good"]).ok();
+    machine.boots(Target::Recovery, &running);
+    // A is good by the record, but its UKI has lost a bit.
+    let boot = machine.partition("boot-a");
+    std::os::unix::fs::FileExt::write_all_at(&boot, &[1], (1 << 20) + 77).unwrap();
+    let before = machine.record();
+    machine
+        .run(&["install", "--slot", "b", &file])
+        .fails(3, &["slot B is the last one that starts", "--slot a"]);
+    assert_eq!(machine.record(), before);
+    machine.run(&["install", "--slot", "a", &file]).ok();
+}
