@@ -73,10 +73,11 @@ pub fn saved(path: &Path) -> Option<i64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// Saves the time, never an earlier one over a later one that can be right.
-pub fn save(path: &Path) -> std::io::Result<()> {
+/// Saves the time, never an earlier one over a later one that can be right, unless the time is
+/// `synchronized`: what was saved while the clock was wrong must not stay.
+pub fn save(path: &Path, synchronized: bool) -> std::io::Result<()> {
     let now = now();
-    if saved(path).is_some_and(|saved| saved > now && saved - now < FAR) {
+    if !synchronized && saved(path).is_some_and(|saved| saved > now && saved - now < FAR) {
         return Ok(());
     }
     write_whole(path, format!("{now}\n").as_bytes(), 0o644, true)
@@ -193,10 +194,12 @@ mod tests {
         let path = dir.path().join("clock");
         let later = now() + 1000;
         std::fs::write(&path, later.to_string()).unwrap();
-        save(&path).unwrap();
+        save(&path, false).unwrap();
         assert_eq!(saved(&path), Some(later));
+        save(&path, true).unwrap();
+        assert!(saved(&path).unwrap() < later);
         std::fs::write(&path, "1").unwrap();
-        save(&path).unwrap();
+        save(&path, false).unwrap();
         assert!(saved(&path).unwrap() > 1_000_000);
     }
 

@@ -45,9 +45,28 @@ pub struct BootFacts {
     /// How the check of `state` ended.
     #[serde(default)]
     pub state: serde_json::Value,
+    /// What went wrong without ending the start.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Monotonic microseconds of the steps.
     #[serde(default)]
     pub timeline: BTreeMap<String, serde_json::Value>,
+}
+
+impl BootFacts {
+    /// Why what this machine is to keep is not where it belongs, if so: `state` is in memory, or
+    /// /var or another folder that persists is not bound to it. Such a machine looks empty.
+    pub fn state_missing(&self) -> Option<String> {
+        let text = |name: &str| self.state.get(name).and_then(serde_json::Value::as_str);
+        if text("status") == Some("degraded") {
+            let why = text("reason").unwrap_or("no reason was given");
+            return Some(format!("the state partition is not in use: {why}"));
+        }
+        self.notes
+            .iter()
+            .find(|note| note.starts_with("binding "))
+            .map(|note| format!("not everything that is to persist does: {note}"))
+    }
 }
 
 /// The machine that this runs on.
@@ -416,6 +435,24 @@ mod tests {
         assert_eq!(machine.booted, Target::Recovery);
         let e = machine.partition("boot-state").unwrap_err();
         assert!(e.what.contains("the disk was not found"), "{e}");
+        let missing = machine.boot.state_missing().unwrap();
+        assert!(missing.contains("looking for the partition state"));
+    }
+
+    #[test]
+    fn a_folder_that_is_not_bound_is_missing_state() {
+        let facts = |notes: &[&str]| -> BootFacts {
+            serde_json::from_value(serde_json::json!({
+                "version": 1, "slot": "a", "partitions": {}, "notes": notes,
+                "state": { "status": "ok", "reason": null },
+            }))
+            .unwrap()
+        };
+        assert_eq!(facts(&[]).state_missing(), None);
+        let other = "growing the table of vda: too small";
+        assert_eq!(facts(&[other]).state_missing(), None);
+        let missing = facts(&[other, "binding /var: No such file or directory"]).state_missing();
+        assert!(missing.unwrap().contains("binding /var"));
     }
 
     #[test]

@@ -235,3 +235,16 @@ fn early_steps(paths: &Paths, rendered: &Rendered) -> Result<()> {
 pub fn applied(paths: &Paths) -> Option<Applied> {
     read_json(&paths.run("applied.json")).ok()
 }
+
+/// Whether the time came from the network in this boot.
+pub fn time_synchronized(paths: &Paths) -> bool {
+    paths.at("/run/systemd/timesync/synchronized").exists()
+}
+
+/// Why the clock cannot be right, if so.
+pub fn implausible_clock(paths: &Paths) -> Option<String> {
+    if time_synchronized(paths) {
+        return None;
+    }
+    applied(paths)?.clock?.implausible
+}

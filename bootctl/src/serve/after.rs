@@ -18,6 +18,7 @@ impl Service<'_> {
         let mut well_for = 0_u32;
         // The service was started again before everything had been brought up.
         if let Some(plan) = &plan
+            && self.report.verdict.is_some()
             && self.bring_up.is_none()
             && self.report.brought_up.is_none()
             && plan.problem.is_none()
@@ -58,7 +59,10 @@ impl Service<'_> {
             }
             if saved.elapsed() >= SAVE_CLOCK {
                 saved = Instant::now();
-                if let Err(e) = clock::save(&self.machine.paths().state("clock")) {
+                if let Err(e) = clock::save(
+                    &self.machine.paths().state("clock"),
+                    profiles::time_synchronized(&self.machine.paths()),
+                ) {
                     eprintln!("bootctl: saving the clock: {e}");
                 }
             }

@@ -3,11 +3,11 @@
 use profile::{Action, Rendered, When};
 use tokio::sync::watch;
 
-use super::run;
 use super::systemd::Systemd;
+use super::{LOOK, run};
 use crate::failure::{Failure, Result};
 use crate::machine::Paths;
-use crate::profiles::write_files;
+use crate::profiles::{implausible_clock, write_files};
 
 /// How far it has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,15 @@ async fn all(
     systemd: Option<&Systemd>,
     note: &dyn Fn(&str),
 ) -> Result<()> {
+    // No certificate is made while the time is a guess. The gate knows how long that may take.
+    if !rendered.bring_up.is_empty() {
+        if let Some(why) = implausible_clock(paths) {
+            note(&format!("waiting for the time: {why}"));
+        }
+        while implausible_clock(paths).is_some() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
     let units = |path: &str| path.contains("/systemd/");
     let brings_units = rendered
         .files
@@ -82,4 +91,46 @@ async fn all(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn nothing_is_brought_up_before_the_time_is_plausible() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        let put = |path: std::path::PathBuf, text: &str| {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        put(
+            paths.image("image.json"),
+            r#"{"product":"demo","version":"1.0","architecture":"x86_64","security_version":1,
+                "state_epoch":1,"build_time":1790000000,"kubernetes":null,"vm":["none"],"kernel":"6.12"}"#,
+        );
+        put(
+            paths.at("/etc/machine-id"),
+            "0123456789abcdef0123456789abcdef\n",
+        );
+        put(
+            paths.run("applied.json"),
+            r#"{"profile":"x","problem":null,
+                "clock":{"found":0,"raised_to":1790000000,"implausible":"never saved"}}"#,
+        );
+        let mut rendered = crate::profiles::choose(&paths).unwrap().rendered;
+        // Without anything to bring up there is nothing to wait for.
+        all(&paths, &rendered, None, &|_| ()).await.unwrap();
+        rendered.bring_up.push(Action::Start {
+            unit: "a.service".into(),
+        });
+        let soon = Duration::from_millis(200);
+        let waiting = tokio::time::timeout(soon, all(&paths, &rendered, None, &|_| ())).await;
+        assert!(waiting.is_err(), "it did not wait");
+        put(paths.at("/run/systemd/timesync/synchronized"), "");
+        let e = all(&paths, &rendered, None, &|_| ()).await.unwrap_err();
+        assert!(e.what.contains("systemd does not answer"), "{e}");
+    }
 }

@@ -53,6 +53,8 @@ const LOOK_AFTER: Duration = Duration::from_secs(120);
 const LOOK_DEGRADED: Duration = Duration::from_secs(20);
 /// How often the clock is saved.
 const SAVE_CLOCK: Duration = Duration::from_secs(600);
+/// How long systemd may take to say whether it takes the machine down, or to take a request.
+const ASK_PATIENCE: Duration = Duration::from_secs(10);
 /// After this, an orderly reboot that does not come is forced.
 const REBOOT_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -126,7 +128,12 @@ impl<'m> Service<'m> {
     async fn control(&self) -> Result<(Lock, Control<BlockFile>)> {
         let lock = loop {
             match Lock::take(&self.machine.paths().lock(), "serve") {
-                Err(e) if e.code == Code::Locked => sleep(Duration::from_millis(500)).await,
+                Err(e) if e.code == Code::Locked => {
+                    // An installation may hold it for as long as it downloads: that is no hang.
+                    self.notify.ready();
+                    self.beat.set(Instant::now());
+                    sleep(Duration::from_millis(500)).await;
+                }
                 other => break other?,
             }
         };
@@ -147,8 +154,10 @@ impl<'m> Service<'m> {
             self.keep_watching().await
         };
         tokio::select! {
-            () = main => {}
+            // What goes down with the machine is no reason for a verdict.
+            biased;
             _ = terminate.recv() => {}
+            () = main => {}
         }
         self.stop().await;
         Ok(())
@@ -173,16 +182,28 @@ impl<'m> Service<'m> {
     async fn stop(&mut self) {
         self.notify.stopping();
         let paths = self.machine.paths();
-        if let Err(e) = clock::save(&paths.state("clock")) {
-            eprintln!("bootctl: saving the clock: {e}");
-        }
-        let going_down = match self.systemd().await {
-            Some(systemd) => systemd.stopping().await,
-            None => false,
-        };
-        if going_down && let Err(e) = unclean::unmark(&paths.state("running")) {
+        // Asked first, while the bus is still there.
+        if self.going_down().await
+            && let Err(e) = unclean::unmark(&paths.state("running"))
+        {
             eprintln!("bootctl: removing the marker of this run: {e}");
         }
+        if let Err(e) = clock::save(&paths.state("clock"), profiles::time_synchronized(&paths)) {
+            eprintln!("bootctl: saving the clock: {e}");
+        }
+    }
+
+    /// Whether systemd takes the machine down.
+    async fn going_down(&mut self) -> bool {
+        let asked = async {
+            match self.systemd().await {
+                Some(systemd) => systemd.stopping().await,
+                None => false,
+            }
+        };
+        tokio::time::timeout(ASK_PATIENCE, asked)
+            .await
+            .unwrap_or(false)
     }
 
     async fn systemd(&mut self) -> Option<Systemd> {
@@ -257,10 +278,18 @@ impl<'m> Service<'m> {
         if let Some(problem) = &problem {
             self.degrade(problem.clone());
         }
-        // An image that cannot read the machine's profile is not one to stay in.
-        let hopeless = problem.filter(|_| on_trial);
+        let missing = self.machine.boot.state_missing();
+        if let Some(missing) = &missing {
+            // A cluster made anew in memory would hide the one that is on the disk.
+            self.report.brought_up = Some(false);
+            self.degrade(missing.clone());
+        }
+        let kept = missing.is_none();
+        // An image that cannot use the machine's state, or read its profile, is not one to stay in.
+        let hopeless = missing.or_else(|| problem.filter(|_| on_trial));
         let verdict = self.watch(slot, plan.as_ref(), hopeless).await;
-        let reboots_good = plan.is_some_and(|p| p.rendered.health.gate_reboots_good);
+        // With nothing kept, it could not know that it rebooted before, and would do so for ever.
+        let reboots_good = kept && plan.is_some_and(|p| p.rendered.health.gate_reboots_good);
         self.conclude(slot, verdict, reboots_good).await
     }
 
@@ -295,25 +324,40 @@ impl<'m> Service<'m> {
     /// Reboots in an orderly way, and by force if that does not come about.
     async fn reboot(&mut self) {
         eprintln!("bootctl: rebooting");
-        let asked = match self.systemd().await {
-            Some(systemd) => systemd.reboot().await,
-            None => Err(Failure::failed("systemd does not answer")),
+        // Runs from here, whatever systemd does or does not answer.
+        let forced = Instant::now() + REBOOT_PATIENCE;
+        let asking = async {
+            match self.systemd().await {
+                Some(systemd) => systemd.reboot().await,
+                None => Err(Failure::failed("systemd does not answer")),
+            }
         };
-        let patience = match asked {
-            Ok(()) => REBOOT_PATIENCE,
+        let asked = tokio::time::timeout(ASK_PATIENCE, asking)
+            .await
+            .unwrap_or_else(|_| Err(Failure::failed("systemd does not answer")));
+        let forced = match asked {
+            Ok(()) => forced,
             Err(e) => {
                 eprintln!("bootctl: {e}");
-                let asked = self.machine.is_real() && crate::commands::ask_without_bus().is_ok();
-                if asked {
-                    REBOOT_PATIENCE
+                if self.machine.is_real() && ask_without_bus().await {
+                    forced
                 } else {
-                    Duration::from_secs(10)
+                    Instant::now() + Duration::from_secs(10)
                 }
             }
         };
-        sleep(patience).await;
+        tokio::time::sleep_until(forced).await;
         if self.machine.is_real() {
             crate::commands::reboot_by_force();
         }
     }
+}
+
+/// Asks through systemctl, which may hang as well.
+async fn ask_without_bus() -> bool {
+    let asking = tokio::task::spawn_blocking(crate::commands::ask_without_bus);
+    matches!(
+        tokio::time::timeout(ASK_PATIENCE, asking).await,
+        Ok(Ok(Ok(())))
+    )
 }

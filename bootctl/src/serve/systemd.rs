@@ -12,6 +12,10 @@ use zbus::OwnedObjectPath;
 
 use crate::failure::{Doing, Failure, Result};
 
+/// How long to wait for a connection, and for an answer: a bus that hangs must not keep the health
+/// gate from its verdict.
+const CONNECT: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(30);
 /// How often to look at a job, should its signal be lost.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -76,12 +80,10 @@ pub(crate) struct Systemd {
 impl Systemd {
     /// Connects through the system bus.
     pub(crate) async fn connect() -> Result<Self> {
-        let connection = Connection::system().await.map_err(|e| {
-            Failure::failed(e)
-                .doing("connecting to systemd through the system bus")
+        Self::over(zbus::connection::Builder::system()).await.map_err(|e| {
+            e.doing("connecting to systemd through the system bus")
                 .next("run it as root, on a machine whose PID 1 is systemd; systemctl status dbus.socket")
-        })?;
-        Self::over(connection).await
+        })
     }
 
     /// Connects to whoever stands in for systemd on `socket`.
@@ -89,22 +91,27 @@ impl Systemd {
         let doing = || format!("connecting to {}", socket.display());
         // A listening socket on this machine: it answers or refuses at once.
         let stream = std::os::unix::net::UnixStream::connect(socket).doing(doing)?;
-        let connection = zbus::connection::Builder::unix_stream(stream)
-            .p2p()
-            .build()
+        Self::over(zbus::connection::Builder::unix_stream(stream).p2p())
             .await
-            .doing(doing)?;
-        Self::over(connection).await
+            .map_err(|e| e.doing(doing()))
     }
 
-    async fn over(connection: Connection) -> Result<Self> {
-        let manager = ManagerProxy::new(&connection)
-            .await
-            .doing(|| "talking to systemd")?;
-        Ok(Self {
-            connection,
-            manager,
-        })
+    async fn over(builder: zbus::connection::Builder<'_>) -> Result<Self> {
+        let connecting = async {
+            let connection = builder.method_timeout(ANSWER).build().await?;
+            let manager = ManagerProxy::new(&connection).await?;
+            zbus::Result::Ok(Self {
+                connection,
+                manager,
+            })
+        };
+        match tokio::time::timeout(CONNECT, connecting).await {
+            Ok(connected) => connected.map_err(Failure::failed),
+            Err(_) => Err(Failure::failed(format!(
+                "no answer within {} s",
+                CONNECT.as_secs()
+            ))),
+        }
     }
 
     /// Has systemd read its units again, after files of units were written.
@@ -115,7 +122,8 @@ impl Systemd {
             .doing(|| "reloading systemd's units")
     }
 
-    /// Starts `unit` and waits until its job is done.
+    /// Starts `unit` and waits until its job is done. A job that ended otherwise is not the last
+    /// word while systemd, or whoever cancelled it, may still start the unit: then its state counts.
     pub(crate) async fn start(&self, unit: &str) -> Result<()> {
         use futures_lite_next::next;
         let doing = || format!("starting {unit}");
@@ -150,12 +158,30 @@ impl Systemd {
                 }
             }
         };
-        match result.as_str() {
-            "done" | "skipped" => Ok(()),
-            other => Err(Failure::failed(format!("its job ended with \"{other}\""))
-                .doing(doing())
-                .next(format!("journalctl -b -u {unit}"))),
+        if matches!(result.as_str(), "done" | "skipped") {
+            return Ok(());
         }
+        while let Some(state) = self.comes_later(unit, &result).await.doing(doing)? {
+            if state == "active" {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Err(Failure::failed(format!("its job ended with \"{result}\""))
+            .doing(doing())
+            .next(format!("journalctl -b -u {unit}")))
+    }
+
+    /// The active state of a unit whose job ended with `result`, if it may still become active, or
+    /// is.
+    async fn comes_later(&self, unit: &str, result: &str) -> zbus::Result<Option<String>> {
+        let state = self.unit(unit).await?.active_state().await?;
+        let open = match state.as_str() {
+            "active" | "activating" | "reloading" | "refreshing" => true,
+            "failed" => false,
+            _ => result == "canceled",
+        };
+        Ok(open.then_some(state))
     }
 
     async fn unit(&self, name: &str) -> zbus::Result<UnitProxy<'static>> {

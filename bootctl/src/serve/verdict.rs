@@ -1,20 +1,44 @@
 //! What is done about a verdict.
 
+use std::time::Duration;
+
 use boot_core::event::EventKind;
+use boot_core::record::Record;
 use boot_core::{Digest, Slot};
+use tokio::time::{Instant, sleep};
 
 use super::Service;
 use super::gate::Verdict;
 use super::report::{Phase, RootRead};
 use crate::clock;
-use crate::failure::{Failure, Result};
+use crate::failure::{Code, Failure, Result};
 use crate::profiles;
 
 /// A good slot is not rebooted by the gate more often than this.
 const REBOOT_GOOD_EVERY: i64 = 6 * 3600;
+/// Before each further attempt to write a verdict.
+const PAUSES: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+];
+
+/// What a verdict came to.
+enum Committed {
+    /// The slot is good.
+    Healthy,
+    /// A good slot that is not well: an event says so.
+    Noted,
+    /// The slot is not given up, and why.
+    Stays(String),
+    /// The slot is given up, or as good as that.
+    GoingBack,
+}
 
 impl Service<'_> {
-    /// Commits a verdict and acts on it.
+    /// Commits a verdict and acts on it. There is none until it is committed: a service that dies
+    /// before is started again without one, and comes to it again.
     pub(super) async fn conclude(
         &mut self,
         slot: Slot,
@@ -22,72 +46,127 @@ impl Service<'_> {
         reboots_good: bool,
     ) -> Result<()> {
         self.report.doing = None;
+        if let Verdict::Unhealthy(reason) = &verdict
+            && self.going_down().await
+        {
+            // Stopped units and cancelled jobs say nothing about the image.
+            eprintln!("bootctl: no verdict, the machine is going down: {reason}");
+            return Ok(());
+        }
+        let mut pauses = PAUSES.iter();
+        let committed = loop {
+            let error = match self.commit(slot, &verdict).await {
+                Err(e) if e.code == Code::Failed => e,
+                other => break other,
+            };
+            let Some(pause) = pauses.next() else {
+                break Err(error);
+            };
+            eprintln!("bootctl: {error}; trying again in {} s", pause.as_secs());
+            self.beat.set(Instant::now());
+            sleep(*pause).await;
+        };
+        let committed = match (committed, &verdict) {
+            (Err(error), Verdict::Unhealthy(_))
+                if error.code == Code::Failed && self.may_leave_untold(slot) =>
+            {
+                self.degrade(error.to_string());
+                Committed::GoingBack
+            }
+            (Err(error), _) => {
+                // Nothing is decided; should everything hold for a while, it is tried again.
+                self.report.phase = Phase::Degraded;
+                self.show();
+                return Err(error);
+            }
+            (Ok(committed), _) => committed,
+        };
         self.report.verdict_ms = u64::try_from(clock::since_boot().as_millis()).ok();
-        let (lock, mut control) = self.control().await?;
+        let (verdict, reason) = match verdict {
+            Verdict::Healthy => ("healthy", self.healthy()),
+            Verdict::Unhealthy(reason) => ("unhealthy", reason),
+        };
+        match committed {
+            Committed::Healthy => eprintln!("bootctl: {reason}"),
+            _ => eprintln!("bootctl: unhealthy: {reason}"),
+        }
+        self.report.verdict = Some(verdict.into());
+        self.report.reason = Some(reason.clone());
+        self.report.phase = match committed {
+            Committed::Healthy => Phase::Healthy,
+            Committed::Noted | Committed::Stays(_) => Phase::Degraded,
+            Committed::GoingBack => Phase::GoingBack,
+        };
+        self.show();
+        match committed {
+            Committed::Healthy => {}
+            Committed::Noted => {
+                self.degrade(reason);
+                if reboots_good && self.may_reboot_good() {
+                    self.reboot().await;
+                }
+            }
+            Committed::Stays(why) => {
+                self.degrade(reason);
+                self.degrade(why);
+            }
+            Committed::GoingBack => self.reboot().await,
+        }
+        Ok(())
+    }
+
+    fn healthy(&self) -> String {
+        format!(
+            "healthy {} s after the service started",
+            self.elapsed().as_secs()
+        )
+    }
+
+    /// Writes what follows from a verdict into the boot state.
+    async fn commit(&mut self, slot: Slot, verdict: &Verdict) -> Result<Committed> {
+        let (_lock, mut control) = self.control().await?;
         let entry = control.record()?.slot(slot).clone();
         let reason = match verdict {
             Verdict::Healthy => {
-                let why = format!(
-                    "healthy {} s after the service started",
-                    self.elapsed().as_secs()
-                );
                 if !entry.is_good() {
                     let digest = self.booted_digest(entry.digest)?;
-                    control.mark_good(slot, &digest, &why)?;
+                    control.mark_good(slot, &digest, &self.healthy())?;
                 }
-                eprintln!("bootctl: {why}");
-                self.report.verdict = Some("healthy".into());
-                self.report.reason = Some(why);
-                self.report.phase = Phase::Healthy;
-                self.show();
-                return Ok(());
+                return Ok(Committed::Healthy);
             }
             Verdict::Unhealthy(reason) => reason,
         };
-        eprintln!("bootctl: unhealthy: {reason}");
-        self.report.verdict = Some("unhealthy".into());
-        self.report.reason = Some(reason.clone());
-        self.report.phase = Phase::Degraded;
-        self.show();
+        let about = Some(slot.into());
         if entry.is_good() && self.report.root != RootRead::Damaged {
-            control.event(
-                EventKind::UNHEALTHY,
-                Some(slot.into()),
-                entry.digest,
-                &reason,
-            );
-            drop((control, lock));
-            self.degrade(reason);
-            if reboots_good && self.may_reboot_good() {
-                self.reboot().await;
-            }
-            return Ok(());
+            control.event(EventKind::UNHEALTHY, about, entry.digest, reason);
+            return Ok(Committed::Noted);
         }
-        let stay = match self.implausible_clock() {
-            Some(why) => Some(format!("{why}; not going back for that")),
-            None => crate::fallback::startable(self.machine, &control.record()?, slot.other())
-                .err()
-                .map(|e| format!("there is no other slot to go back to: {e}")),
-        };
-        if let Some(stay) = stay {
-            control.event(
-                EventKind::DEGRADED,
-                Some(slot.into()),
-                entry.digest,
-                &format!("{reason}; stays up: {stay}"),
-            );
-            drop((control, lock));
-            self.degrade(reason);
-            self.degrade(stay);
-            return Ok(());
+        if let Some(stay) = self.stays(&control.record()?, slot) {
+            let text = format!("{reason}; stays up: {stay}");
+            control.event(EventKind::DEGRADED, about, entry.digest, &text);
+            return Ok(Committed::Stays(stay));
         }
         let digest = self.booted_digest(entry.digest)?;
-        control.give_up(slot, &digest, &reason)?;
-        drop((control, lock));
-        self.report.phase = Phase::GoingBack;
-        self.show();
-        self.reboot().await;
-        Ok(())
+        control.give_up(slot, &digest, reason)?;
+        Ok(Committed::GoingBack)
+    }
+
+    /// Why the machine stays up in a slot that is not well, if it does.
+    fn stays(&self, record: &Record, slot: Slot) -> Option<String> {
+        match profiles::implausible_clock(&self.machine.paths()) {
+            Some(why) => Some(format!("{why}; not going back for that")),
+            None => crate::fallback::startable(self.machine, record, slot.other())
+                .err()
+                .map(|e| format!("there is no other slot to go back to: {e}")),
+        }
+    }
+
+    /// Whether a slot whose verdict cannot be written is left all the same: one on trial is, where
+    /// there is another, because the loader counts its tries.
+    fn may_leave_untold(&self, slot: Slot) -> bool {
+        crate::commands::control(self.machine, false)
+            .and_then(|mut control| control.record())
+            .is_ok_and(|record| !record.slot(slot).is_good() && self.stays(&record, slot).is_none())
     }
 
     /// The manifest that runs, which the record must have for the slot.
@@ -98,14 +177,6 @@ impl Service<'_> {
             ))),
             _ => Ok(recorded),
         }
-    }
-
-    fn implausible_clock(&self) -> Option<String> {
-        let paths = self.machine.paths();
-        if paths.at("/run/systemd/timesync/synchronized").exists() {
-            return None;
-        }
-        profiles::applied(&paths)?.clock?.implausible
     }
 
     /// Whether the gate may reboot a good slot now; remembers that it does.

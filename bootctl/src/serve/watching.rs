@@ -9,6 +9,7 @@ use super::bring_up::{self, BringUp};
 use super::gate::{Finding, Gate, Observation, Verdict};
 use super::report::Phase;
 use super::{LOOK, LOOK_DEGRADED, Service, root, run};
+use crate::failure::{Failure, Result};
 use crate::profiles::Chosen;
 
 impl Service<'_> {
@@ -43,7 +44,7 @@ impl Service<'_> {
                 // Nothing can hold before it has been started: spare the machine the asking.
                 BringUp::Running(doing) => Observation {
                     findings: vec![Finding::new("bring-up", Err(doing.clone()))],
-                    failed_units: self.failed_units(plan).await,
+                    failed_units: self.failed_units(plan).await.unwrap_or_default(),
                     hopeless: None,
                 },
                 BringUp::Failed(why) => Observation {
@@ -131,19 +132,26 @@ impl Service<'_> {
     }
 
     /// Failed units that count.
-    async fn failed_units(&mut self, plan: &Chosen) -> Vec<String> {
+    async fn failed_units(&mut self, plan: &Chosen) -> Result<Vec<String>> {
         let health = &plan.rendered.health;
         if !health.units_failed {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let Some(systemd) = self.systemd().await else {
-            return Vec::new();
+            return Err(Failure::failed("systemd does not answer"));
         };
-        let failed = systemd.failed().await.unwrap_or_default();
-        failed
+        let failed = match systemd.failed().await {
+            Ok(failed) => failed,
+            Err(e) => {
+                // The bus may have been started again: so is the connection.
+                self.systemd = None;
+                return Err(e);
+            }
+        };
+        Ok(failed
             .into_iter()
             .filter(|unit| !health.units_ignored.contains(unit))
-            .collect()
+            .collect())
     }
 
     /// Looks at everything that the profile names.
@@ -155,10 +163,10 @@ impl Service<'_> {
             None => findings.push(Finding::new("systemd", Err("does not answer".into()))),
             Some(systemd) => {
                 if health.units_failed {
-                    let result = if failed_units.is_empty() {
-                        Ok(())
-                    } else {
-                        Err(failed_units.join(", "))
+                    let result = match &failed_units {
+                        Ok(units) if units.is_empty() => Ok(()),
+                        Ok(units) => Err(units.join(", ")),
+                        Err(e) => Err(e.to_string()),
                     };
                     findings.push(Finding::new("no unit has failed", result));
                 }
@@ -184,7 +192,7 @@ impl Service<'_> {
         }
         Observation {
             findings,
-            failed_units,
+            failed_units: failed_units.unwrap_or_default(),
             hopeless: None,
         }
     }

@@ -47,7 +47,7 @@ impl Service {
             }
             let log = std::fs::read_to_string(machine.root().join("serve.log")).unwrap_or_default();
             assert!(
-                begun.elapsed() < Duration::from_secs(60),
+                begun.elapsed() < Duration::from_secs(120),
                 "{report:#}\n{log}"
             );
             std::thread::sleep(Duration::from_millis(50));
@@ -307,5 +307,129 @@ fn a_root_found_damaged_after_the_verdict_is_left_too() {
     let report = service.wait(&machine, |r| r["phase"] == "going-back");
     assert_eq!(report["root"], "damaged", "{report:#}");
     assert_eq!(machine.record().b.status().name(), "given-up");
+    drop((service, systemd));
+}
+
+#[test]
+fn a_verdict_that_cannot_be_written_is_acted_upon_where_there_is_another_slot() {
+    let (machine, _, systemd) = on_trial("{deadline: 40s, settle: 2s}");
+    // The quarantine ring is gone.
+    let boot_state = machine.partition("boot-state");
+    boot_state.set_len(3 << 20).unwrap();
+    systemd
+        .state
+        .lock()
+        .unwrap()
+        .units
+        .insert("till.service".into(), "failed".into());
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| r["phase"] == "going-back");
+    assert_eq!(report["verdict"], "unhealthy", "{report:#}");
+    while !systemd.started().contains(&"reboot.target".to_owned()) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // The loader counts what is left of its tries.
+    assert_eq!(machine.record().b.status().name(), "trial");
+    drop(service);
+}
+
+#[test]
+fn a_machine_that_goes_down_gets_no_verdict() {
+    let (machine, image, systemd) = on_trial("{deadline: 10s, settle: 2s}");
+    {
+        let mut state = systemd.state.lock().unwrap();
+        state.units.insert("till.service".into(), "failed".into());
+        state.system = "stopping".into();
+    }
+    let service = Service::start(&machine);
+    let log = machine.root().join("serve.log");
+    while !std::fs::read_to_string(&log)
+        .unwrap()
+        .contains("no verdict, the machine is going down")
+    {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let report = service.wait(&machine, |r| r["phase"] == "watching");
+    assert!(report["verdict"].is_null(), "{report:#}");
+    service.stop();
+    assert_eq!(machine.record().b.status().name(), "trial");
+    assert!(
+        machine
+            .store()
+            .quarantine_entry(&image.digest())
+            .unwrap()
+            .is_none()
+    );
+    assert!(!machine.root().join("state/sternpost/running").exists());
+}
+
+#[test]
+fn a_bus_that_hangs_does_not_keep_the_gate_from_its_verdict() {
+    let (machine, _, systemd) = on_trial("{deadline: 10s, settle: 2s}");
+    drop(systemd);
+    let socket = machine.root().join("run/systemd/private");
+    std::fs::remove_file(&socket).unwrap();
+    // Takes connections, never says a word.
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let service = Service::start(&machine);
+    service.wait(&machine, |r| r["phase"] == "going-back");
+    assert_eq!(machine.record().b.status().name(), "given-up");
+    drop((service, listener));
+}
+
+fn without_state(machine: &Fixture) {
+    let path = machine.root().join("run/sternpost/boot.json");
+    let mut facts: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    facts["state"] = serde_json::json!({"status": "degraded", "reason": "mounting state: EIO"});
+    std::fs::write(path, facts.to_string()).unwrap();
+}
+
+#[test]
+fn a_slot_on_trial_that_cannot_use_the_state_is_left() {
+    let (machine, _, systemd) = on_trial("{deadline: 40s, settle: 2s}");
+    without_state(&machine);
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| r["phase"] == "going-back");
+    let reason = report["reason"].as_str().unwrap();
+    assert!(reason.contains("mounting state: EIO"), "{report:#}");
+    assert_eq!(machine.record().b.status().name(), "given-up");
+    drop((service, systemd));
+}
+
+#[test]
+fn a_good_slot_that_cannot_use_the_state_brings_nothing_up() {
+    let machine = Fixture::new();
+    profile(&machine, "{deadline: 40s, settle: 2s}");
+    let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
+    without_state(&machine);
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| r["verdict"] == "unhealthy");
+    assert_eq!(report["phase"], "degraded", "{report:#}");
+    assert_eq!(report["brought_up"], false, "{report:#}");
+    assert_eq!(machine.record().a.status().name(), "good");
+    assert!(systemd.started().is_empty());
+    drop(service);
+}
+
+#[test]
+fn an_installation_under_way_does_not_hold_the_start_up() {
+    let machine = Fixture::new();
+    profile(&machine, "{deadline: 40s, settle: 2s}");
+    let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
+    let path = machine.root().join("run/sternpost/bootctl.lock");
+    let lock = bootctl::lock::Lock::take(&path, "install x").unwrap();
+    let notified = machine.root().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&notified).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let mut command = machine.command(&["serve"]);
+    let service = Service(command.env("NOTIFY_SOCKET", &notified).spawn().unwrap());
+    let mut text = [0; 256];
+    while !text.starts_with(b"READY=1") {
+        text.fill(0);
+        socket.recv(&mut text).unwrap();
+    }
+    drop(lock);
     drop((service, systemd));
 }
