@@ -10,7 +10,7 @@ use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// Symlinks into /usr that every root of a merged /usr has at its top.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
@@ -123,31 +123,48 @@ impl Tree {
         let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
         let source: Arc<Path> = path.into();
         let mut archive = tar::Archive::new(BufReader::with_capacity(1 << 16, file));
-        let entries = archive.entries_with_seek()?;
-        for entry in entries {
+        let mut extended = Extended::default();
+        // Raw: the crate's own reader of pax records stops at a line feed in a value, and file
+        // capabilities are binary.
+        for entry in archive.entries_with_seek()?.raw(true) {
             let mut entry =
                 entry.with_context(|| format!("cannot read the archive {}", path.display()))?;
-            let mut attributes = BTreeMap::new();
-            if let Some(extensions) = entry.pax_extensions()? {
-                for extension in extensions {
-                    let extension = extension?;
-                    if let Some(name) = extension.key()?.strip_prefix("SCHILY.xattr.") {
-                        attributes.insert(name.to_owned(), extension.value_bytes().to_vec());
-                    }
-                }
+            if extended.take(&mut entry)? {
+                continue;
             }
-            let Some(name) = clean(&text(&entry.path_bytes())?) else {
+            let Extended {
+                path: name,
+                target,
+                attributes,
+                size,
+            } = std::mem::take(&mut extended);
+            ensure!(
+                size.is_none_or(|size| size == entry.size()),
+                "the archive {} has a file of 8 GiB or more",
+                path.display()
+            );
+            let name = match name {
+                Some(name) => name,
+                None => text(&entry.header().path_bytes())?,
+            };
+            let target = match (target, entry.header().link_name_bytes()) {
+                (Some(target), _) => Some(target),
+                (None, Some(target)) => Some(text(&target)?),
+                (None, None) => None,
+            };
+            let Some(name) = clean(&name) else {
                 continue;
             };
             let kind = entry.header().entry_type();
             let node = if kind.is_dir() {
                 Node::Directory
             } else if kind.is_symlink() {
-                let target = entry.link_name_bytes().context("a link without a target")?;
-                Node::Symlink(text(&target)?)
+                Node::Symlink(target.context("a link without a target")?)
             } else if kind.is_hard_link() {
-                let target = entry.link_name_bytes().context("a link without a target")?;
-                let target = clean(&text(&target)?).context("a link to nothing")?;
+                let target = target
+                    .as_deref()
+                    .and_then(clean)
+                    .context("a link to nothing")?;
                 let linked = self
                     .entries
                     .get(&target)
@@ -419,6 +436,65 @@ impl Tree {
     }
 }
 
+/// What extra headers say of the entry that follows them.
+#[derive(Default)]
+struct Extended {
+    path: Option<String>,
+    target: Option<String>,
+    size: Option<u64>,
+    attributes: BTreeMap<String, Vec<u8>>,
+}
+
+impl Extended {
+    /// Takes in an entry if it is an extra header: pax (POSIX.1-2017, pax, "pax Extended Header")
+    /// or GNU's long names.
+    fn take(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<bool> {
+        let kind = entry.header().entry_type();
+        let long = kind.is_gnu_longname() || kind.is_gnu_longlink();
+        if !long && !kind.is_pax_local_extensions() {
+            return Ok(kind.is_pax_global_extensions());
+        }
+        let mut body = Vec::new();
+        entry.read_to_end(&mut body)?;
+        if long {
+            let end = body.iter().position(|b| *b == 0).unwrap_or(body.len());
+            let name = text(&body[..end])?;
+            if kind.is_gnu_longname() {
+                self.path = Some(name);
+            } else {
+                self.target = Some(name);
+            }
+            return Ok(true);
+        }
+        let mut rest = body.as_slice();
+        while !rest.is_empty() {
+            let (name, value, after) = record(rest).context("a malformed pax header")?;
+            rest = after;
+            match name {
+                "path" => self.path = Some(text(value)?),
+                "linkpath" => self.target = Some(text(value)?),
+                "size" => self.size = text(value)?.parse().ok(),
+                _ => {
+                    if let Some(name) = name.strip_prefix("SCHILY.xattr.") {
+                        self.attributes.insert(name.to_owned(), value.to_vec());
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The first record of a pax header, `LENGTH NAME=VALUE\n`, and what follows it.
+fn record(bytes: &[u8]) -> Option<(&str, &[u8], &[u8])> {
+    let space = bytes.iter().position(|b| *b == b' ')?;
+    let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
+    let body = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
+    let equals = body.iter().position(|b| *b == b'=')?;
+    let name = std::str::from_utf8(&body[..equals]).ok()?;
+    Some((name, &body[equals + 1..], &bytes[length..]))
+}
+
 /// The files of the host that a tree's description depends on, for keys.
 pub fn host_files(path: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
@@ -485,6 +561,9 @@ fn clean(path: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// As `setcap cap_net_raw+ep` writes it.
+    const CAP_NET_RAW: [u8; 20] = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
     fn memory(content: &str) -> Node {
         Node::File(Bytes::Memory(content.as_bytes().into()))
     }
@@ -507,7 +586,7 @@ mod tests {
             let mut entry = Entry::new(memory("ping"), 0o755);
             entry
                 .attributes
-                .insert("security.capability".to_owned(), vec![1, 0, 0, 2, 10]);
+                .insert("security.capability".to_owned(), CAP_NET_RAW.to_vec());
             entry.gid = 7;
             entry
         });

@@ -4,7 +4,7 @@
 use crate::tree::{Bytes, Entry, Node, Tree};
 
 /// Raised when this file changes what comes out.
-pub(super) const VERSION: &str = "3";
+pub(super) const VERSION: &str = "4";
 
 /// Directories whose content is left out.
 const EMPTIED: [&str; 20] = [
@@ -107,7 +107,7 @@ pub(super) fn clean(tree: &mut Tree, epoch: u64) {
             || file.ends_with(".dpkg-dist")
             || file == "__pycache__"
             || name.starts_with("etc/ssh/ssh_host_")
-            || name.starts_with("etc/rc") && name.as_bytes().get(6) == Some(&b'd'))
+            || is_run_level(name))
     });
     let text = |tree: &mut Tree, path: &str, text: &str| {
         let bytes = Bytes::Memory(text.as_bytes().into());
@@ -141,6 +141,15 @@ pub(super) fn clean(tree: &mut Tree, epoch: u64) {
     );
 }
 
+/// `/etc/rc?.d` and below: links for an init that is not there.
+fn is_runlevel(name: &str) -> bool {
+    let directory = name.split('/').nth(1).unwrap_or_default();
+    name.starts_with("etc/")
+        && directory.len() == 5
+        && directory.starts_with("rc")
+        && directory.ends_with(".d")
+}
+
 /// Last of all, when every file is in: /var moves to where tmpfiles copies it from, mount points
 /// are made, units' links that lead nowhere go.
 pub(super) fn finish(tree: &mut Tree) {
@@ -167,6 +176,14 @@ pub(super) fn finish(tree: &mut Tree) {
     for name in dangling {
         tree.remove(&name);
     }
+}
+
+/// Whether `name` belongs to System V init: `etc/rc2.d` and what is in it.
+fn is_run_level(name: &str) -> bool {
+    let directory = name
+        .strip_prefix("etc/rc")
+        .and_then(|rest| rest.split('/').next());
+    directory.is_some_and(|directory| directory.len() == 3 && directory.ends_with(".d"))
 }
 
 #[cfg(test)]
