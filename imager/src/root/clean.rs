@@ -141,15 +141,6 @@ pub(super) fn clean(tree: &mut Tree, epoch: u64) {
     );
 }
 
-/// `/etc/rc?.d` and below: links for an init that is not there.
-fn is_runlevel(name: &str) -> bool {
-    let directory = name.split('/').nth(1).unwrap_or_default();
-    name.starts_with("etc/")
-        && directory.len() == 5
-        && directory.starts_with("rc")
-        && directory.ends_with(".d")
-}
-
 /// Last of all, when every file is in: /var moves to where tmpfiles copies it from, mount points
 /// are made, units' links that lead nowhere go.
 pub(super) fn finish(tree: &mut Tree) {
