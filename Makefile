@@ -31,6 +31,8 @@ check: setup ## Format, lints, every host-side test
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --exclude loader --all-targets -- -D warnings
 	cargo clippy --quiet -p loader --target x86_64-unknown-uefi -- -D warnings
+	cargo clippy --quiet -p loader --target aarch64-unknown-uefi -- -D warnings
+	cargo test --quiet -p loader --lib
 	cargo test --quiet --workspace --exclude loader
 
 test: check build ## The gate: check, and the scenarios that CI runs
