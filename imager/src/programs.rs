@@ -213,13 +213,14 @@ impl Cargo<'_> {
         Ok(path)
     }
 
+    /// The same for every checkout, so that they share what is built: cargo runs in the workspace and
+    /// names its members by relative paths, which need no mapping.
     fn rustflags(&self, target: &str) -> Result<Vec<String>> {
         let map = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
         let mut flags = vec![
             map(&rustup_home()?, "/rustup"),
             map(&cargo_home()?, "/cargo"),
             map(self.target_dir, "/target"),
-            map(self.source, "/sternpost"),
         ];
         if target.ends_with("-uefi") {
             // No wall-clock time in the PE header.

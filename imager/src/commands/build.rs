@@ -59,8 +59,8 @@ pub struct Args {
     /// Refuse to install the image after this time (seconds since 1970)
     #[arg(long, value_name = "SECONDS")]
     expires: Option<u64>,
-    /// zstd's level for the bundle
-    #[arg(long, default_value_t = 15, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=22))]
+    /// zstd's level for the bundle: 19 saves about 2 % over the default and takes ten times as long
+    #[arg(long, default_value_t = 9, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=22))]
     bundle_level: i32,
     /// Write disk.raw.zst as well
     #[arg(long)]
