@@ -10,6 +10,7 @@
 //! keeps its own cache. Paths of this machine are mapped away: the programs are the same bytes
 //! whatever directory they are built in.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -17,6 +18,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::arch::Architecture;
+use crate::cache::{Cache, KeyBuilder, hash_bytes};
 use crate::step::Workshop;
 use crate::tools::Tools;
 
@@ -82,8 +84,10 @@ pub async fn build(workshop: &Workshop, architecture: Architecture) -> Result<Pr
         ("bootctl", format!("{arch}-unknown-linux-gnu")),
     ] {
         step.note(package);
-        built.push(cargo.build(package, &target).await?);
+        let program = cargo.build(package, &target).await?;
+        built.push(keep(workshop.cache(), &program)?);
     }
+    drop(lock);
     step.done();
     let [loader, initrd, bootctl] = built
         .try_into()
@@ -94,6 +98,19 @@ pub async fn build(workshop: &Workshop, architecture: Architecture) -> Result<Pr
         bootctl,
         units: source.join("bootctl/units"),
     })
+}
+
+/// A copy of a program in the cache that nothing changes any more, named by its content.
+fn keep(cache: &Cache, program: &Path) -> Result<PathBuf> {
+    let what = || format!("keeping {}", program.display());
+    let bytes = std::fs::read(program).with_context(what)?;
+    let digest = hash_bytes(&bytes);
+    if let Some(kept) = cache.blob(&digest) {
+        return Ok(kept);
+    }
+    let mut file = tempfile::NamedTempFile::new_in(cache.directory("tmp")?).with_context(what)?;
+    file.write_all(&bytes).with_context(what)?;
+    cache.commit_blob(&digest, file).with_context(what)
 }
 
 struct Cargo<'a> {
