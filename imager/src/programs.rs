@@ -76,6 +76,12 @@ pub async fn build(workshop: &Workshop, architecture: Architecture) -> Result<Pr
         .progress()
         .start(&format!("programs for {architecture}"));
     cargo.fetch().await?;
+    // Another build, of another checkout perhaps, puts its programs into the same place.
+    let lock = {
+        let cache = workshop.cache().clone();
+        let key = KeyBuilder::new("programs").finish();
+        tokio::task::spawn_blocking(move || cache.lock("programs", &key)).await??
+    };
     let arch = architecture.as_str();
     let mut built = Vec::new();
     for (package, target) in [
