@@ -11,7 +11,9 @@ export STERNPOST_CACHE  := $(CACHE)
 export CARGO_TARGET_DIR := $(CACHE)/cargo
 
 SETUP     := .ci/setup
-SCENARIOS := cargo run --quiet --release -p qemu-tests --bin scenarios --
+# Built by `build` in one go: asking cargo for each alone would compile what they share anew.
+BIN       := $(CARGO_TARGET_DIR)/release
+SCENARIOS := $(BIN)/scenarios
 
 .PHONY: help setup build demo check test test-all scenarios scenario bench licences prune
 
@@ -25,7 +27,7 @@ build: setup ## Build the host's programs: imager and the scenario runner
 	cargo build --quiet --release -p imager -p qemu-tests
 
 demo: build ## The whole story in one emulated machine   [RECIPE=minimal] [ARCH=aarch64]
-	cargo run --quiet --release -p qemu-tests --bin demo -- --recipe $(RECIPE) --arch $(ARCH)
+	$(BIN)/demo --recipe $(RECIPE) --arch $(ARCH)
 
 check: setup ## Format, lints, every host-side test
 	cargo fmt --all --check
@@ -49,10 +51,10 @@ scenario: build ## Run one: NAME=… [KEEP=1]
 	$(SCENARIOS) $(NAME) $(if $(KEEP),--keep)
 
 bench: build ## Measure speed and size; print docs/performance.md's figures
-	cargo run --quiet --release -p qemu-tests --bin bench
+	$(BIN)/bench
 
 licences: ## Check the licences of all dependencies (needs cargo-deny)
 	cargo deny check licenses
 
 prune: build ## Delete what no current build uses from the cache
-	cargo run --quiet --release -p imager -- cache prune
+	$(BIN)/imager cache prune

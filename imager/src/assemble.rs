@@ -18,7 +18,7 @@ use boot_core::{Digest, SecurityVersion, Version};
 use crate::arch::Architecture;
 use crate::cache::KeyBuilder;
 use crate::disk::{self, RootImage, SlotImage};
-use crate::image_files::{Identity, image_files};
+use crate::image_files::{Identity, checked_profile, image_facts, image_files};
 use crate::lock::Lock;
 use crate::modules::ModuleList;
 use crate::programs::{self, Programs};
@@ -82,6 +82,10 @@ pub async fn build(workshop: &Workshop, order: &Order) -> Result<Outcome> {
         recipe.product,
         order.authority.keyring.product
     );
+    if let Some(profile) = order.profile.as_deref().or(recipe.profile.as_deref()) {
+        // Before minutes go into what the profile would then spoil.
+        checked_profile(profile, &image_facts(recipe, &order.identity, ""))?;
+    }
     let architecture = order.identity.architecture;
     let recovery = match &recipe.recovery {
         Some(path) => Some(recovery_recipe(path, recipe)?),

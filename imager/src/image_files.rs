@@ -3,46 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use boot_core::trust::Trust;
-use serde::Serialize;
+use profile::{ImageFacts, KubernetesFacts};
 
 use crate::arch::Architecture;
 use crate::programs::Programs;
 use crate::recipe::Recipe;
 use crate::root::{Content, ImageFile};
-
-/// `/usr/lib/sternpost/image.json`: what the running system knows of its image.
-#[derive(Debug, Serialize)]
-pub struct ImageFacts<'a> {
-    /// The product.
-    pub product: &'a str,
-    /// The version.
-    pub version: &'a str,
-    /// The architecture.
-    pub architecture: Architecture,
-    /// The security version.
-    pub security_version: u64,
-    /// The epoch of what is kept per version.
-    pub state_epoch: u64,
-    /// Seconds since 1970.
-    pub build_time: u64,
-    /// Kubernetes, if it is in the image.
-    pub kubernetes: Option<KubernetesFacts<'a>>,
-    /// VM runtimes in the image.
-    pub vm: Vec<&'a str>,
-    /// `uname -r`.
-    pub kernel: &'a str,
-}
-
-/// Kubernetes in the image.
-#[derive(Debug, Serialize)]
-pub struct KubernetesFacts<'a> {
-    /// Its distribution.
-    pub distribution: &'a str,
-    /// Its version.
-    pub version: &'a str,
-}
 
 /// What one build adds to a recipe.
 #[derive(Clone, Debug)]
@@ -57,6 +25,46 @@ pub struct Identity {
     pub epoch: u64,
 }
 
+/// What the running system will know of its image (`/usr/lib/sternpost/image.json`).
+#[must_use]
+pub fn image_facts(recipe: &Recipe, identity: &Identity, kernel: &str) -> ImageFacts {
+    let mut vm = vec!["none".to_owned()];
+    vm.extend(recipe.vm.iter().filter(|name| *name != "none").cloned());
+    ImageFacts {
+        product: recipe.product.clone(),
+        version: identity.version.clone(),
+        architecture: identity.architecture.to_string(),
+        security_version: identity.security_version,
+        state_epoch: recipe.state_epoch,
+        build_time: identity.epoch,
+        kubernetes: recipe
+            .kubernetes
+            .as_ref()
+            .map(|kubernetes| KubernetesFacts {
+                distribution: kubernetes.distribution.clone(),
+                version: kubernetes.version.clone(),
+            }),
+        vm,
+        kernel: kernel.to_owned(),
+    }
+}
+
+/// Reads a default profile and refuses one that a machine with this image would refuse.
+///
+/// # Errors
+/// It cannot be read, or has mistakes; the error names all of them.
+pub fn checked_profile(path: &Path, facts: &ImageFacts) -> Result<Vec<u8>> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("reading the profile {}", path.display()))?;
+    match profile::parse_for(&text, &path.display().to_string(), facts) {
+        Ok(_) => Ok(text.into_bytes()),
+        Err(diagnostics) => bail!(
+            "the profile cannot be used:\n{}",
+            diagnostics.to_text(false).trim_end()
+        ),
+    }
+}
+
 /// Everything of ours for one root.
 ///
 /// # Errors
@@ -69,29 +77,8 @@ pub fn image_files(
     profile: Option<&Path>,
     programs: &Programs,
 ) -> Result<Vec<ImageFile>> {
-    let vm = if recipe.vm.is_empty() {
-        vec!["none"]
-    } else {
-        recipe.vm.iter().map(String::as_str).collect()
-    };
-    let facts = ImageFacts {
-        product: &recipe.product,
-        version: &identity.version,
-        architecture: identity.architecture,
-        security_version: identity.security_version,
-        state_epoch: recipe.state_epoch,
-        build_time: identity.epoch,
-        kubernetes: recipe
-            .kubernetes
-            .as_ref()
-            .map(|kubernetes| KubernetesFacts {
-                distribution: &kubernetes.distribution,
-                version: &kubernetes.version,
-            }),
-        vm,
-        kernel,
-    };
-    let mut facts = serde_json::to_vec_pretty(&facts).context("encoding image.json")?;
+    let known = image_facts(recipe, identity, kernel);
+    let mut facts = serde_json::to_vec_pretty(&known).context("encoding image.json")?;
     facts.push(b'\n');
     let mut files = vec![
         bytes("/usr/lib/sternpost/image.json", facts),
@@ -102,8 +89,7 @@ pub fn image_files(
         },
     ];
     if let Some(profile) = profile {
-        let text = fs::read(profile)
-            .with_context(|| format!("reading the profile {}", profile.display()))?;
+        let text = checked_profile(profile, &known)?;
         files.push(bytes("/usr/lib/sternpost/profile.yaml", text));
     }
     files.extend(unit_files(&programs.units)?);
@@ -154,6 +140,35 @@ fn unit_files(directory: &Path) -> Result<Vec<ImageFile>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_profile_with_mistakes_is_refused_with_their_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("site.yaml");
+        fs::write(
+            &path,
+            "version: 1\nhostnam: box\nkubernetes:\n  distribution: nothing\n",
+        )
+        .unwrap();
+        let facts = ImageFacts {
+            product: "edge".into(),
+            version: "1".into(),
+            architecture: "x86_64".into(),
+            security_version: 1,
+            state_epoch: 1,
+            build_time: 0,
+            kubernetes: None,
+            vm: vec!["none".into()],
+            kernel: String::new(),
+        };
+        let error = checked_profile(&path, &facts).unwrap_err().to_string();
+        assert!(
+            error.contains("site.yaml:2") && error.contains("hostnam"),
+            "{error}"
+        );
+        fs::write(&path, "version: 1\nhostname: box\n").unwrap();
+        assert!(checked_profile(&path, &facts).is_ok());
+    }
 
     #[test]
     fn units_are_enabled_as_they_ask() {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ pub enum Version {
     First,
     /// 2.0.0: what is upgraded to.
     Second,
-    /// 3.0.0: never healthy, because its profile wants a unit that does not exist; given up soon.
+    /// 3.0.0: never healthy, because a service of its own cannot start; given up soon.
     Unhealthy,
     /// 4.0.0: never healthy either, but given so much time that there is never a verdict.
     Undecided,
@@ -41,8 +41,7 @@ impl Version {
 
     fn profile(self) -> Profile {
         match self {
-            Version::First | Version::Second => Profile::Good,
-            Version::Unhealthy => Profile::Unhealthy,
+            Version::First | Version::Second | Version::Unhealthy => Profile::Good,
             Version::Undecided | Version::Hanging => Profile::Undecided,
         }
     }
@@ -51,7 +50,6 @@ impl Version {
 #[derive(Clone, Copy)]
 enum Profile {
     Good,
-    Unhealthy,
     Undecided,
     Kubernetes,
 }
@@ -107,6 +105,8 @@ pub struct Artefacts {
     root: PathBuf,
     /// Where keys, profiles and images are kept.
     directory: PathBuf,
+    /// Whether imager's own progress is shown, not just what is being built.
+    shows_progress: bool,
     built: Arc<Mutex<HashMap<PathBuf, Image>>>,
     making: Arc<Mutex<()>>,
 }
@@ -121,6 +121,7 @@ impl Artefacts {
             imager,
             root,
             directory,
+            shows_progress: false,
             built: Arc::default(),
             making: Arc::default(),
         };
@@ -128,6 +129,15 @@ impl Artefacts {
             .with_context(|| format!("cannot make {}", artefacts.directory.display()))?;
         artefacts.make_ssh_key()?;
         Ok(artefacts)
+    }
+
+    /// Shows imager's own progress.
+    #[must_use]
+    pub fn with_progress(self) -> Artefacts {
+        Artefacts {
+            shows_progress: true,
+            ..self
+        }
     }
 
     /// The `imager` program.
@@ -166,6 +176,18 @@ impl Artefacts {
         Ok(keys)
     }
 
+    /// Where images are, a directory each.
+    #[must_use]
+    pub fn images(&self) -> PathBuf {
+        self.directory.join("images")
+    }
+
+    /// The private key that logs into every machine.
+    #[must_use]
+    pub fn ssh_key(&self) -> PathBuf {
+        self.directory.join("ssh-key")
+    }
+
     /// A way into the machine whose port 22 is `port` here.
     #[must_use]
     pub fn ssh(&self, port: u16) -> Ssh {
@@ -185,10 +207,11 @@ impl Artefacts {
         self.recipe("minimal-vm", architecture, version, sector_size)
     }
 
-    /// Where the recipe of `version` is: the tests' own where the image has to misbehave by itself.
+    /// Where the recipe of `version` is: a variant of `recipe` where the image has to misbehave by itself.
     fn recipe_file(&self, recipe: &str, version: Version) -> PathBuf {
         match version {
             Version::Hanging => self.root.join("qemu-tests/recipes/hanging.toml"),
+            Version::Unhealthy => self.root.join(format!("recipes/demo/{recipe}.toml")),
             _ => self.root.join(format!("recipes/images/{recipe}.toml")),
         }
     }
@@ -209,7 +232,7 @@ impl Artefacts {
             architecture.name(),
             version.number()
         );
-        let out = self.directory.join("images").join(name);
+        let out = self.images().join(name);
         // Held while building: two scenarios that want the same image must not build it twice, and two builds at once
         // would only share the processors.
         let mut built = self
@@ -242,19 +265,19 @@ impl Artefacts {
             .arg(keys)
             .arg("--out")
             .arg(&out);
-        let began = Instant::now();
-        eprintln!("building {} ...", out.display());
-        run(command)?;
-        eprintln!("built {} in {} s", out.display(), began.elapsed().as_secs());
+        if self.shows_progress {
+            run_shown(command)?;
+        } else {
+            let began = Instant::now();
+            eprintln!("building {} ...", out.display());
+            run(command)?;
+            eprintln!("built {} in {} s", out.display(), began.elapsed().as_secs());
+        }
         let image = Image {
             directory: out.clone(),
         };
         built.insert(out, image.clone());
         Ok(image)
-    }
-
-    fn ssh_key(&self) -> PathBuf {
-        self.directory.join("ssh-key")
     }
 
     fn make_keys(&self, directory: &Path, product: &str) -> Result<()> {
@@ -297,10 +320,6 @@ impl Artefacts {
             .context("cannot read the SSH key")?;
         let (name, health) = match profile {
             Profile::Good => ("good", "health:\n  deadline: 5m\n"),
-            Profile::Unhealthy => (
-                "unhealthy",
-                "health:\n  deadline: 40s\n  units: [never-there.service]\n",
-            ),
             Profile::Kubernetes => (
                 "kubernetes",
                 "kubernetes:\n  distribution: kubeadm\n  role: init\nhealth:\n  deadline: 20m\n",
@@ -336,6 +355,18 @@ fn run(mut command: Command) -> Result<()> {
             output.status,
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+    Ok(())
+}
+
+/// Runs a program whose messages go to this one's.
+fn run_shown(mut command: Command) -> Result<()> {
+    let status = command
+        .stdout(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} failed ({status})");
     }
     Ok(())
 }

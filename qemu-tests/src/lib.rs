@@ -14,6 +14,8 @@ pub mod server;
 pub mod slots;
 pub mod ssh;
 pub mod steps;
+pub mod stick;
+pub mod story;
 
 use std::path::PathBuf;
 

@@ -52,6 +52,8 @@ pub struct Machine<'c> {
     console: Console,
     ssh: Ssh,
     qmp: PathBuf,
+    /// The serial console's other end, for typing.
+    keyboard: PathBuf,
 }
 
 impl<'c> Machine<'c> {
@@ -66,7 +68,11 @@ impl<'c> Machine<'c> {
             .ok_or_else(|| anyhow!("a machine needs a disk"))?;
         let log = free_name(context, "console");
         let port = free_port()?;
-        let qmp = std::env::temp_dir().join(format!("sternpost-{}-{port}.qmp", std::process::id()));
+        // Short names: a socket's path has at most 107 bytes.
+        let socket = |kind| {
+            std::env::temp_dir().join(format!("sternpost-{}-{port}.{kind}", std::process::id()))
+        };
+        let (qmp, keyboard) = (socket("qmp"), socket("tty"));
         let mut command = Command::new(context.artefacts().imager());
         command.arg("run").arg(first.path());
         command
@@ -89,6 +95,8 @@ impl<'c> Machine<'c> {
         command
             .arg("--serial")
             .arg(&log)
+            .arg("--serial-socket")
+            .arg(&keyboard)
             .arg("--qmp")
             .arg(&qmp)
             .arg("--ssh")
@@ -115,6 +123,7 @@ impl<'c> Machine<'c> {
             console: Console::new(&log),
             ssh: context.artefacts().ssh(port),
             qmp,
+            keyboard,
         })
     }
 
@@ -243,6 +252,21 @@ impl<'c> Machine<'c> {
         serde_json::from_str(&text).with_context(|| format!("`{command}` printed no JSON:\n{text}"))
     }
 
+    /// Types a line at the serial console, as somebody who stands there would.
+    ///
+    /// # Errors
+    /// The console cannot be reached.
+    pub fn type_line(&mut self, line: &str) -> Result<()> {
+        let mut socket = UnixStream::connect(&self.keyboard)
+            .with_context(|| format!("cannot reach the console {}", self.keyboard.display()))?;
+        write!(socket, "{line}\r").context("cannot type at the console")?;
+        // The log has what comes back; here it is only taken away, so that QEMU does not wait for a reader.
+        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+        let mut echo = [0; 4096];
+        while socket.read(&mut echo).is_ok_and(|read| read > 0) {}
+        Ok(())
+    }
+
     /// Cuts the power: nothing inside is told.
     pub fn cut_power(&mut self) {
         // Asks first, because a killed QEMU leaves its temporary files; then makes sure.
@@ -256,6 +280,7 @@ impl<'c> Machine<'c> {
         }
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.qmp);
+        let _ = std::fs::remove_file(&self.keyboard);
     }
 
     /// Waits until the machine has switched itself off.

@@ -195,3 +195,102 @@ fn host_roots() -> Option<RootCerts> {
         .collect();
     (!certificates.is_empty()).then(|| RootCerts::new_with_certs(&certificates))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::cache::hash_bytes;
+
+    /// Answers one request after the other as told: status line and headers, then these bytes.
+    fn server(answers: Vec<(String, Vec<u8>)>) -> (String, std::thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let thread = std::thread::spawn(move || {
+            let mut ranges = Vec::new();
+            for (head, body) in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut range = String::new();
+                for line in BufReader::new(stream.try_clone().unwrap()).lines() {
+                    let line = line.unwrap();
+                    if line.is_empty() {
+                        break;
+                    }
+                    if line.to_lowercase().starts_with("range:") {
+                        range = line;
+                    }
+                }
+                ranges.push(range.to_lowercase());
+                write!(stream, "HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").unwrap();
+                stream.write_all(&body).unwrap();
+            }
+            ranges
+        });
+        (format!("http://{address}/file"), thread)
+    }
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(directory.path())).unwrap();
+        (directory, cache)
+    }
+
+    #[test]
+    fn a_download_that_breaks_goes_on_where_it_broke() {
+        let (_directory, cache) = cache();
+        let content = b"0123456789";
+        let (url, server) = server(vec![
+            ("200 OK\r\nContent-Length: 10".into(), content[..4].to_vec()),
+            (
+                "206 Partial Content\r\nContent-Length: 6".into(),
+                content[4..].to_vec(),
+            ),
+        ]);
+        let path = download(&cache, &url, &hash_bytes(content), &|_| {}).unwrap();
+        assert_eq!(fs::read(path).unwrap(), content);
+        assert_eq!(server.join().unwrap(), ["", "range: bytes=4-"]);
+    }
+
+    #[test]
+    fn a_server_without_ranges_starts_again() {
+        let (_directory, cache) = cache();
+        let content = b"0123456789";
+        let whole = "200 OK\r\nContent-Length: 10";
+        let (url, server) = server(vec![
+            (whole.into(), content[..4].to_vec()),
+            (whole.into(), content.to_vec()),
+        ]);
+        let path = download(&cache, &url, &hash_bytes(content), &|_| {}).unwrap();
+        assert_eq!(fs::read(path).unwrap(), content);
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn another_file_is_refused_and_nothing_of_it_kept() {
+        let (_directory, cache) = cache();
+        let wanted = hash_bytes(b"wanted");
+        let (url, server) = server(vec![(
+            "200 OK\r\nContent-Length: 5".into(),
+            b"other".to_vec(),
+        )]);
+        let error = download(&cache, &url, &wanted, &|_| {}).unwrap_err();
+        assert!(error.to_string().contains(&wanted), "{error}");
+        assert!(cache.blob(&wanted).is_none());
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn what_is_not_there_is_asked_for_once() {
+        let (_directory, cache) = cache();
+        let (url, server) = server(vec![(
+            "404 Not Found\r\nContent-Length: 0".into(),
+            Vec::new(),
+        )]);
+        let error = download(&cache, &url, &hash_bytes(b"x"), &|_| {}).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains("404") && error.contains(&url), "{error}");
+        assert_eq!(server.join().unwrap().len(), 1);
+    }
+}

@@ -12,13 +12,16 @@ mod disk_on_nvme;
 mod disk_on_usb;
 mod first_boot_grows_the_disk;
 mod first_esp_destroyed;
+mod generic_kernel_on_nvme;
 mod hanging_userland_goes_back;
 mod install_cut_by_power_loss;
+mod kubernetes_life_of_an_appliance;
 mod kubernetes_node_ready;
 mod manifest_by_a_wrong_key;
 mod manifest_of_another_product;
 mod manifest_of_the_other_architecture;
 mod no_verdict_three_times_goes_back;
+mod recovery_installs_from_a_stick;
 mod root_with_a_flipped_bit;
 mod sectors_of_4096_bytes;
 mod slot_header_of_the_other_slot;
@@ -41,6 +44,7 @@ pub const ALL: &[Scenario] = &[
     root_with_a_flipped_bit::SCENARIO,
     first_esp_destroyed::SCENARIO,
     both_slots_bad_ends_in_recovery::SCENARIO,
+    recovery_installs_from_a_stick::SCENARIO,
     install_cut_by_power_loss::SCENARIO,
     hanging_userland_goes_back::SCENARIO,
     two_disks_of_the_same_image::SCENARIO,
@@ -48,10 +52,12 @@ pub const ALL: &[Scenario] = &[
     disk_on_nvme::SCENARIO,
     disk_on_ahci::SCENARIO,
     disk_on_usb::SCENARIO,
+    generic_kernel_on_nvme::SCENARIO,
     arm64_first_boot::SCENARIO,
     arm64_upgrade::SCENARIO,
     arm64_uki_with_a_flipped_bit::SCENARIO,
     kubernetes_node_ready::SCENARIO,
+    kubernetes_life_of_an_appliance::SCENARIO,
     arm64_kubernetes_node_ready::SCENARIO,
 ];
 

@@ -48,7 +48,7 @@ fn run(context: &Context) -> Result<()> {
         .and_then(|event| event["text"].as_str())
         .unwrap_or_default()
         .to_owned();
-    if !text.contains("never-there.service") {
+    if !text.contains("demo-unhealthy.service") {
         bail!("the history does not say why it was given up: {history:#?}");
     }
 

@@ -31,7 +31,7 @@ pub(crate) struct Phase {
 }
 
 /// The phases, each with the words that end it.
-const PHASES: [(&str, Marker); 4] = [
+const PHASES: [(&str, Marker); 5] = [
     ("firmware", Marker::Both("BdsDxe: starting")),
     ("loader", Marker::Both("EFI stub:")),
     (
@@ -48,10 +48,30 @@ const PHASES: [(&str, Marker); 4] = [
             peer: "peer: switch-root",
         },
     ),
+    // Of the peer's own only as far as it is compared.
+    (SYSTEMD, Marker::Ours("multi-user.target")),
+];
+
+/// What comes after switch-root.
+const SYSTEMD: &str = "systemd to multi-user.target";
+
+/// What our programs say of themselves: the words before and after a number of milliseconds.
+const OWN_WORDS: [(&str, &str, &str); 2] = [
+    (
+        "loader, from its first line to starting the UKI",
+        "starting slot",
+        "ms after the loader began",
+    ),
+    (
+        "agent, from its first line to switch-root",
+        "sternpost:",
+        "ms to switch-root",
+    ),
 ];
 
 enum Marker {
     Both(&'static str),
+    Ours(&'static str),
     Each {
         sternpost: &'static str,
         peer: &'static str,
@@ -59,46 +79,70 @@ enum Marker {
 }
 
 impl Marker {
-    fn of(&self, boot: Boot) -> &'static str {
+    /// The words in this kind of boot; none where the phase is not measured.
+    fn of(&self, boot: Boot) -> Option<&'static str> {
         match (self, boot) {
-            (Marker::Both(words), _)
+            (Marker::Ours(_), Boot::Peer) => None,
+            (Marker::Both(words) | Marker::Ours(words), _)
             | (
                 Marker::Each {
                     sternpost: words, ..
                 },
                 Boot::Sternpost,
             )
-            | (Marker::Each { peer: words, .. }, Boot::Peer) => words,
+            | (Marker::Each { peer: words, .. }, Boot::Peer) => Some(words),
         }
     }
 }
 
-/// The medians of the phases over some boots. The first boot of a disk grows it; it is done before and not counted.
-pub(crate) fn median(imager: &Path, disk: &Path, boot: Boot, runs: usize) -> Result<Vec<Phase>> {
+/// Of one boot, or the medians over some.
+pub(crate) struct Timings {
+    /// The phases as seen from outside.
+    pub(crate) phases: Vec<Phase>,
+    /// What our programs say of themselves.
+    pub(crate) own_words: Vec<Phase>,
+}
+
+/// Boots the image so often. The first boot of a disk grows it; none of these does, because nothing is kept.
+pub(crate) fn median(imager: &Path, disk: &Path, boot: Boot, runs: usize) -> Result<Timings> {
     let boots = (0..runs.max(1))
         .map(|_| once(imager, disk, boot))
         .collect::<Result<Vec<_>>>()?;
-    let medians = PHASES.iter().enumerate().map(|(row, (name, _))| {
-        let mut values: Vec<f64> = boots
-            .iter()
-            .filter_map(|phases| phases.get(row))
-            .map(|phase| phase.seconds)
-            .collect();
-        values.sort_by(f64::total_cmp);
-        Phase {
-            name,
-            seconds: values.get(values.len() / 2).copied().unwrap_or(f64::NAN),
-        }
-    });
-    Ok(medians.collect())
+    Ok(Timings {
+        phases: medians(boots.iter().map(|boot| &boot.phases)),
+        own_words: medians(boots.iter().map(|boot| &boot.own_words)),
+    })
+}
+
+/// The median of each phase.
+fn medians<'a>(boots: impl Iterator<Item = &'a Vec<Phase>> + Clone) -> Vec<Phase> {
+    let names = boots.clone().next().into_iter().flatten();
+    let of_row = |row: usize| {
+        let values = boots.clone().filter_map(|phases| phases.get(row));
+        median_of(values.map(|phase| phase.seconds).collect())
+    };
+    names
+        .enumerate()
+        .map(|(row, phase)| Phase {
+            name: phase.name,
+            seconds: of_row(row),
+        })
+        .collect()
+}
+
+/// The middle one.
+pub(crate) fn median_of(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// From the loader's start to switch-root, seconds.
 pub(crate) fn to_switch_root(phases: &[Phase]) -> f64 {
-    phases.iter().skip(1).map(|phase| phase.seconds).sum()
+    let compared = phases.iter().filter(|phase| phase.name != SYSTEMD);
+    compared.skip(1).map(|phase| phase.seconds).sum()
 }
 
-fn once(imager: &Path, disk: &Path, boot: Boot) -> Result<Vec<Phase>> {
+fn once(imager: &Path, disk: &Path, boot: Boot) -> Result<Timings> {
     let variables = tempfile::tempdir().context("cannot make a temporary directory")?;
     let mut child = Command::new(imager)
         .arg("run")
@@ -145,15 +189,18 @@ fn once(imager: &Path, disk: &Path, boot: Boot) -> Result<Vec<Phase>> {
     result
 }
 
-fn follow(lines: &mpsc::Receiver<(Duration, String)>, boot: Boot) -> Result<Vec<Phase>> {
+fn follow(lines: &mpsc::Receiver<(Duration, String)>, boot: Boot) -> Result<Timings> {
     let mut last = Duration::ZERO;
-    let mut phases = Vec::new();
+    let (mut phases, mut own_words) = (Vec::new(), Vec::new());
     for (name, marker) in &PHASES {
-        let words = marker.of(boot);
+        let Some(words) = marker.of(boot) else {
+            continue;
+        };
         loop {
             let (at, line) = lines
                 .recv_timeout(LIMIT)
                 .map_err(|_| anyhow!("the console never said `{words}`"))?;
+            own_words.extend(own_word(&line));
             if line.contains(words) {
                 phases.push(Phase {
                     name,
@@ -164,5 +211,17 @@ fn follow(lines: &mpsc::Receiver<(Duration, String)>, boot: Boot) -> Result<Vec<
             }
         }
     }
-    Ok(phases)
+    Ok(Timings { phases, own_words })
+}
+
+/// What a line says of how long one of our programs took.
+fn own_word(line: &str) -> Option<Phase> {
+    OWN_WORDS.iter().find_map(|(name, before, after)| {
+        let (start, _) = line.split_once(after)?;
+        let milliseconds: f64 = start.split_whitespace().last()?.parse().ok()?;
+        start.contains(before).then_some(Phase {
+            name,
+            seconds: milliseconds / 1000.0,
+        })
+    })
 }

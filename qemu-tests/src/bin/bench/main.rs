@@ -4,33 +4,50 @@
 //! peer that it is compared with (systemd-boot and dracut on the same kernel, root and machine) are measured alike.
 
 mod boots;
+mod inside;
 mod picture;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use qemu_tests::artefacts::{Artefacts, Image, Version};
 use qemu_tests::scenario::Architecture;
 
 use boots::{Boot, Phase};
 
 /// Measures boots and sizes, and prints them as the tables of docs/performance.md.
+///
+/// Without a part, all of them; the Kubernetes ones take by far the longest.
 #[derive(Parser)]
 struct Arguments {
+    /// What to measure.
+    parts: Vec<Part>,
     /// Boots of each kind; the medians are printed.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Leave out the comparison with systemd-boot and dracut.
-    #[arg(long)]
-    no_peer: bool,
-    /// Write the timeline as a picture to this file.
+    /// Write the timeline of the minimal image and its peer as a picture to this file.
     #[arg(long)]
     picture: Option<PathBuf>,
     /// The imager program; without it the one beside this program.
     #[arg(long)]
     imager: Option<PathBuf>,
+}
+
+/// A part of what can be measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Bundles, UKI, initramfs.
+    Sizes,
+    /// The phases of a boot, beside systemd-boot with a dracut initramfs.
+    Boot,
+    /// Peak memory of `bootctl install` in the machine.
+    Memory,
+    /// Kernel start to node Ready, x86_64.
+    Kubernetes,
+    /// Kernel start to node Ready, ARM64.
+    KubernetesArm64,
 }
 
 fn main() -> ExitCode {
@@ -53,55 +70,97 @@ fn measure(arguments: &Arguments) -> Result<()> {
     let root = qemu_tests::workspace()
         .canonicalize()
         .context("cannot find the workspace")?;
-    let directory = qemu_tests::cache_directory().join("bench");
-    let artefacts = Artefacts::open(imager.clone(), root.clone(), directory.clone())?;
-    let image = artefacts.image(Architecture::X86_64, Version::First, 512)?;
-
-    println!("Sizes of minimal-vm, x86_64\n");
-    sizes(&image)?;
-
-    println!(
-        "\nBoots of minimal-vm, x86_64, medians of {}\n",
-        arguments.runs
-    );
-    let ours = boots::median(&imager, &image.disk(), Boot::Sternpost, arguments.runs)?;
-    let mut columns = vec![("Sternpost", ours)];
-    if !arguments.no_peer {
-        let peer = build_peer(&imager, &root, &image, &directory)?;
-        columns.push((
-            "systemd-boot + dracut",
-            boots::median(&imager, &peer, Boot::Peer, arguments.runs)?,
-        ));
+    let bench = Bench {
+        artefacts: Artefacts::open(
+            imager,
+            root.clone(),
+            qemu_tests::cache_directory().join("qemu-tests"),
+        )?,
+        root,
+        directory: qemu_tests::cache_directory().join("bench"),
+        runs: arguments.runs.max(1),
+    };
+    let wanted = |part| arguments.parts.is_empty() || arguments.parts.contains(&part);
+    if wanted(Part::Sizes) {
+        bench.sizes()?;
     }
-    table(&columns);
-    if let [(_, ours), (_, peer)] = columns.as_slice() {
-        let ratio = boots::to_switch_root(ours) / boots::to_switch_root(peer);
-        println!("\nfrom the loader's start to switch-root: {ratio:.2} of the peer");
+    if wanted(Part::Boot) {
+        bench.boots(arguments.picture.as_deref())?;
     }
-    if let Some(path) = &arguments.picture {
-        std::fs::write(path, picture::draw(&columns))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    if wanted(Part::Memory) {
+        bench.memory()?;
+    }
+    if wanted(Part::Kubernetes) {
+        bench.kubernetes(Architecture::X86_64)?;
+    }
+    if wanted(Part::KubernetesArm64) {
+        bench.kubernetes(Architecture::Aarch64)?;
     }
     Ok(())
 }
 
-/// Prints the sizes that have limits.
-fn sizes(image: &Image) -> Result<()> {
-    let mib = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+/// What all parts share.
+struct Bench {
+    artefacts: Artefacts,
+    root: PathBuf,
+    /// Disks and logs.
+    directory: PathBuf,
+    runs: usize,
+}
+
+impl Bench {
+    fn sizes(&self) -> Result<()> {
+        println!(
+            "\nSizes, x86_64\n\n| image | bundle | UKI | initramfs |\n| --- | --- | --- | --- |"
+        );
+        for recipe in ["minimal-vm", "kubeadm-vm"] {
+            let image = self
+                .artefacts
+                .recipe(recipe, Architecture::X86_64, Version::First, 512)?;
+            println!("| {recipe} | {} |", sizes(&image)?.join(" | "));
+        }
+        Ok(())
+    }
+
+    fn boots(&self, picture: Option<&Path>) -> Result<()> {
+        let image = self
+            .artefacts
+            .image(Architecture::X86_64, Version::First, 512)?;
+        let imager = self.artefacts.imager();
+        let peer = build_peer(imager, &self.root, &image, &self.directory)?;
+        println!("\nBoots of minimal-vm, x86_64, medians of {}\n", self.runs);
+        let ours = boots::median(imager, &image.disk(), Boot::Sternpost, self.runs)?;
+        let theirs = boots::median(imager, &peer, Boot::Peer, self.runs)?;
+        let ratio = boots::to_switch_root(&ours.phases) / boots::to_switch_root(&theirs.phases);
+        let columns = [
+            ("Sternpost", ours.phases),
+            ("systemd-boot + dracut", theirs.phases),
+        ];
+        table(&columns);
+        println!("\nfrom the loader's start to switch-root: {ratio:.2} of the peer\n");
+        println!("| by the programs' own clocks | |\n| --- | --- |");
+        for own in &ours.own_words {
+            println!("| {} | {:.2} s |", own.name, own.seconds);
+        }
+        if let Some(path) = picture {
+            std::fs::write(path, picture::draw(&columns))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The sizes that have limits: bundle, UKI, initramfs.
+fn sizes(image: &Image) -> Result<[String; 3]> {
+    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
     let file = |name: &str| -> Result<u64> {
         let path = image.directory().join(name);
         Ok(std::fs::metadata(&path)
             .with_context(|| format!("cannot read {}", path.display()))?
             .len())
     };
-    println!("| what | size |\n| --- | --- |");
-    println!("| bundle | {} |", mib(file("bundle.spb")?));
-    println!("| UKI | {} |", mib(file("uki.efi")?));
-    println!(
-        "| initramfs | {} |",
-        mib(section(&image.directory().join("uki.efi"), ".initrd")?)
-    );
-    Ok(())
+    let initramfs = section(&image.directory().join("uki.efi"), ".initrd")?;
+    Ok([file("bundle.spb")?, file("uki.efi")?, initramfs].map(megabytes))
 }
 
 /// The length of a section of a UKI.
@@ -118,6 +177,8 @@ fn section(uki: &Path, name: &str) -> Result<u64> {
 
 /// Builds the peer's disk beside ours; kept until our image changes.
 fn build_peer(imager: &Path, root: &Path, image: &Image, directory: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
     let made_for = directory.join("peer.manifest");
     let disk = directory.join("peer.raw");
     let manifest = image.manifest()?;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::boots::Phase;
 
-const COLOURS: [&str; 4] = ["#9fb3c4", "#2f6f9f", "#c9a13b", "#3f8f5f"];
+const COLOURS: [&str; 5] = ["#9fb3c4", "#2f6f9f", "#c9a13b", "#3f8f5f", "#8a6fa8"];
 const LEFT: f64 = 190.0;
 const WIDTH: f64 = 700.0;
 
