@@ -26,7 +26,7 @@ use crate::recipe::{self, Recipe};
 use crate::root::{self, BuiltRoot};
 use crate::signing::Authority;
 use crate::step::Workshop;
-use crate::{bundle, filesystems, initramfs, loader, modules, uki, verity};
+use crate::{bundle, filesystems, initramfs, loader, modules, sources, uki, verity};
 
 /// What to build.
 #[derive(Debug)]
@@ -91,6 +91,8 @@ pub async fn build(workshop: &Workshop, order: &Order) -> Result<Outcome> {
         Some(path) => Some(recovery_recipe(path, recipe)?),
         None => None,
     };
+    let recipes: Vec<&Recipe> = std::iter::once(recipe).chain(&recovery).collect();
+    sources::check_names(&order.root_options.sources, &recipes)?;
     workshop.tools().await?;
     let recovery_prepared = async {
         match &recovery {

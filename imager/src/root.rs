@@ -24,7 +24,7 @@ use crate::arch::Architecture;
 use crate::cache::{Cache, Key, KeyBuilder, hash_bytes, hash_file};
 use crate::lock::{self, Lock, Package};
 use crate::packages;
-use crate::recipe::{Compression, Recipe};
+use crate::recipe::{Compression, Kind, Recipe};
 use crate::sources;
 use crate::step::Workshop;
 use crate::tree::{Bytes, Entry, Node, Tree, host_files};
@@ -122,21 +122,6 @@ pub async fn prepare(
     architecture: Architecture,
     options: &Options,
 ) -> Result<PreparedRoot> {
-    for name in options.sources.keys() {
-        // The recovery system is built with the same options and has artefacts of its own.
-        if !recipe.artefacts.iter().any(|a| a.name == *name) && recipe.recovery.is_some() {
-            let known: Vec<_> = recipe.artefacts.iter().map(|a| a.name.as_str()).collect();
-            bail!(
-                "--source {name}=…: the recipe {} has no such artefact; it has {}",
-                recipe.path.display(),
-                if known.is_empty() {
-                    "none".to_owned()
-                } else {
-                    known.join(", ")
-                }
-            );
-        }
-    }
     let packages = async {
         let mut lock = pinned(workshop, recipe, architecture, options).await?;
         if let Err(error) = download(workshop, recipe, &lock).await {
@@ -208,7 +193,7 @@ async fn pinned(
     options: &Options,
 ) -> Result<Lock> {
     // The recovery system has packages of its own: a lock that is given is the system's.
-    let given = options.lock.clone().filter(|_| recipe.recovery.is_some());
+    let given = options.lock.clone().filter(|_| recipe.kind == Kind::System);
     match given.or_else(|| beside(recipe)) {
         Some(path) => Lock::read(&path, recipe),
         None => lock::resolve(workshop, recipe, architecture, false).await,

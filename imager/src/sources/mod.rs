@@ -9,20 +9,43 @@ pub mod image;
 pub mod url;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::arch::Architecture;
-use crate::recipe::{Artefact, Source};
+use crate::cache::hash_file;
+use crate::recipe::{Artefact, Recipe, Source};
 use crate::step::Workshop;
 
-/// The file of an artefact, in the cache or on the host. `given` are the files of
-/// `--source NAME=FILE`; such a file has to have the hash of the recipe, too, where it has one.
+/// Checks that every file of `--source NAME=FILE` is for an artefact of one of the recipes.
 ///
 /// # Errors
 ///
-/// No source has it.
+/// One is not: most likely its name is mistyped, and what was to be replaced would not be.
+pub fn check_names(given: &BTreeMap<String, PathBuf>, recipes: &[&Recipe]) -> Result<()> {
+    let artefacts = recipes.iter().flat_map(|recipe| &recipe.artefacts);
+    let known: Vec<&str> = artefacts.map(|artefact| artefact.name.as_str()).collect();
+    for (name, path) in given {
+        ensure!(
+            known.contains(&name.as_str()),
+            "--source {name}={}: the recipe has no such artefact; it has {}",
+            path.display(),
+            match known.is_empty() {
+                true => "none".to_owned(),
+                false => known.join(", "),
+            }
+        );
+    }
+    Ok(())
+}
+
+/// The file of an artefact, in the cache or on the host. `given` are the files of
+/// `--source NAME=FILE`, which go before the recipe's sources.
+///
+/// # Errors
+///
+/// No source has it, or the file that is given is not one that the recipe has a SHA-256 of.
 pub async fn fetch(
     workshop: &Workshop,
     artefact: &Artefact,
@@ -30,20 +53,7 @@ pub async fn fetch(
     given: &BTreeMap<String, PathBuf>,
 ) -> Result<PathBuf> {
     if let Some(path) = given.get(&artefact.name) {
-        let digests: Vec<&str> = artefact
-            .sources
-            .iter()
-            .filter_map(|source| match source {
-                Source::Url {
-                    sha256,
-                    member: None,
-                    ..
-                }
-                | Source::File { sha256, .. } => sha256.get(&architecture).map(String::as_str),
-                _ => None,
-            })
-            .collect();
-        return file::given(path, &digests)
+        return replaced(artefact, architecture, path)
             .with_context(|| format!("--source {}={}", artefact.name, path.display()));
     }
     let mut reasons = Vec::new();
@@ -77,4 +87,198 @@ pub async fn fetch(
         artefact.name,
         reasons.join("\n  ")
     )
+}
+
+/// The file that stands in for all sources of an artefact: only one that the recipe knows the
+/// SHA-256 of, since the recipe says what is in an image and the command line does not.
+fn replaced(artefact: &Artefact, architecture: Architecture, path: &Path) -> Result<PathBuf> {
+    let digests: Vec<&str> = artefact
+        .sources
+        .iter()
+        .filter_map(|source| match source {
+            // That of an archive is not that of the file in it.
+            Source::Url {
+                sha256,
+                member: None,
+                ..
+            }
+            | Source::File { sha256, .. } => sha256.get(&architecture).map(String::as_str),
+            _ => None,
+        })
+        .collect();
+    if digests.is_empty() {
+        let found = hash_file(path).with_context(|| format!("cannot read {}", path.display()))?;
+        bail!(
+            "the recipe has no SHA-256 of `{}` for {architecture}, and nothing unchecked is used; \
+             add a source with the one of this file to that artefact, in the recipe or in one that extends it:\n\
+             [[artefacts.sources]]\n\
+             file = \"{}\"\n\
+             sha256 = \"{found}\"",
+            artefact.name,
+            path.display()
+        );
+    }
+    file::given(path, &digests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{Cache, hash_bytes};
+    use crate::recipe::GoSource;
+    use crate::step::Progress;
+
+    const HERE: Architecture = Architecture::X86_64;
+
+    /// A folder with files, and a workshop that has no tools.
+    struct Host {
+        folder: tempfile::TempDir,
+        workshop: Workshop,
+    }
+
+    impl Host {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let cache = folder.path().join("cache");
+            Self {
+                workshop: Workshop::open(Some(&cache), Progress::hidden()).unwrap(),
+                folder,
+            }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().canonicalize().unwrap().join(name)
+        }
+
+        /// Writes a file and gives the source that takes only `wanted`.
+        fn file(&self, name: &str, content: &str, wanted: &str) -> Source {
+            std::fs::write(self.path(name), content).unwrap();
+            self.missing(name, wanted)
+        }
+
+        fn missing(&self, name: &str, wanted: &str) -> Source {
+            Source::File {
+                path: self.path(name),
+                sha256: BTreeMap::from([(HERE, hash_bytes(wanted.as_bytes()))]),
+            }
+        }
+
+        async fn fetch(&self, sources: Vec<Source>, given: Option<&str>) -> Result<PathBuf> {
+            let given = given.map(|file| ("tool".to_owned(), self.path(file)));
+            let given = given.into_iter().collect();
+            fetch(&self.workshop, &artefact(sources), HERE, &given).await
+        }
+    }
+
+    fn artefact(sources: Vec<Source>) -> Artefact {
+        Artefact {
+            name: "tool".into(),
+            path: "/usr/bin/tool".into(),
+            mode: 0o755,
+            sources,
+        }
+    }
+
+    /// As a download that was made before: without a network.
+    fn downloaded(cache: &Cache, content: &str) -> Source {
+        let sha256 = hash_bytes(content.as_bytes());
+        std::fs::write(cache.blob_path(&sha256), content).unwrap();
+        Source::Url {
+            url: BTreeMap::from([(HERE, "http://localhost:1/tool".into())]),
+            sha256: BTreeMap::from([(HERE, sha256)]),
+            member: None,
+        }
+    }
+
+    fn built() -> Source {
+        Source::Go(GoSource {
+            modules: "/nowhere".into(),
+            package: "example.org/tool".into(),
+            ldflags: Vec::new(),
+            tags: Vec::new(),
+        })
+    }
+
+    #[tokio::test]
+    async fn the_first_source_that_has_it_wins() {
+        let host = Host::new();
+        let one = host.file("one", "1", "1");
+        let two = downloaded(host.workshop.cache(), "2");
+        let found = host.fetch(vec![one.clone(), two.clone(), built()], None);
+        assert_eq!(found.await.unwrap(), host.path("one"));
+        let found = host.fetch(vec![two.clone(), one], None).await.unwrap();
+        assert_eq!(std::fs::read(found).unwrap(), b"2");
+        let found = host.fetch(vec![host.missing("none", "0"), built(), two], None);
+        assert_eq!(std::fs::read(found.await.unwrap()).unwrap(), b"2");
+    }
+
+    #[tokio::test]
+    async fn what_does_not_match_is_passed_over() {
+        let host = Host::new();
+        let wrong = host.file("wrong", "changed", "content");
+        let right = host.file("right", "content", "content");
+        let found = host.fetch(vec![wrong.clone(), right], None).await.unwrap();
+        assert_eq!(found, host.path("right"));
+        let error = host.fetch(vec![wrong, host.missing("none", "content")], None);
+        let error = error.await.unwrap_err().to_string();
+        for part in ["`tool`", "wrong has the SHA-256", "none", "--source tool="] {
+            assert!(error.contains(part), "{part} is not in\n{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_given_has_to_have_a_digest_of_the_recipe() {
+        let host = Host::new();
+        let sources = || vec![host.file("one", "1", "1"), host.missing("two", "2")];
+        std::fs::write(host.path("given"), "2").unwrap();
+        let found = host.fetch(sources(), Some("given")).await.unwrap();
+        assert_eq!(found, host.path("given"));
+        std::fs::write(host.path("given"), "3").unwrap();
+        let error = host.fetch(sources(), Some("given")).await.unwrap_err();
+        let error = format!("{error:#}");
+        let digests = ["1", "2", "3"].map(|content| hash_bytes(content.as_bytes()));
+        assert!(
+            digests.iter().all(|digest| error.contains(digest)),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_is_refused_where_the_recipe_has_no_digest() {
+        let host = Host::new();
+        std::fs::write(host.path("given"), "1").unwrap();
+        let Source::Url { url, sha256, .. } = downloaded(host.workshop.cache(), "1") else {
+            unreachable!()
+        };
+        let member = Some("bin/tool".into());
+        let in_archive = Source::Url {
+            url,
+            sha256,
+            member,
+        };
+        let error = host.fetch(vec![built(), in_archive], Some("given")).await;
+        let error = format!("{:#}", error.unwrap_err());
+        assert!(error.contains("has no SHA-256 of `tool`"), "{error}");
+        assert!(error.contains(&hash_bytes(b"1")), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_no_recipe_has_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("box.toml");
+        std::fs::write(
+            &file,
+            "product = \"box\"\n[kernel]\nx86_64 = \"linux\"\n[packages]\n",
+        )
+        .unwrap();
+        let mut recipe = Recipe::load(&file).unwrap();
+        let given = BTreeMap::from([("tol".to_owned(), PathBuf::from("file"))]);
+        let error = check_names(&given, &[&recipe]).unwrap_err().to_string();
+        assert!(error.contains("--source tol=file") && error.contains("it has none"));
+        recipe.artefacts.push(artefact(vec![built()]));
+        let error = check_names(&given, &[&recipe]).unwrap_err().to_string();
+        assert!(error.contains("it has tool"), "{error}");
+        let given = BTreeMap::from([("tool".to_owned(), PathBuf::from("file"))]);
+        check_names(&given, &[&recipe]).unwrap();
+    }
 }
