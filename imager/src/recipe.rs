@@ -2,11 +2,12 @@
 //!
 //! A recipe is a TOML file. `extends` names one or several others that it is laid over: a single
 //! value replaces, lists grow, artefacts replace those of the same name, files are copied in order.
-//! Paths are relative to the file they stand in. docs/guides/oem-image-engineer.md explains every field.
+//! Paths are relative to the file they stand in. [`schema`] says what every field means.
 use crate::arch::Architecture;
 
 mod load;
 mod read;
+pub mod schema;
 use anyhow::Result;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

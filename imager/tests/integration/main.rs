@@ -6,4 +6,5 @@
 mod command_line;
 mod images;
 mod roots;
+mod schema;
 mod support;
