@@ -19,8 +19,10 @@ use boot_core::record::{Record, SlotStatus};
 use boot_core::store::{BootState, CommitError, Loaded};
 use boot_core::transition::{self, RefusedBecause};
 use boot_core::{Device, Digest, Nonce, Slot, Target};
+use std::path::PathBuf;
 
 use crate::failure::{Failure, Result};
+use crate::lock::Lock;
 
 /// What each event says about this run.
 #[derive(Debug, Clone, Copy)]
@@ -33,10 +35,13 @@ pub struct Context {
     pub now: i64,
 }
 
-/// The boot state, opened for a change (the caller holds the lock) or for reading.
+/// The boot state, opened for a change (the caller holds the lock, or takes it with [`Control::lock`] for each) or for
+/// reading.
 pub struct Control<D: Device> {
     store: BootState<D>,
     context: Context,
+    /// The lock, and for what it is taken.
+    lock: Option<(PathBuf, String)>,
 }
 
 impl<D: Device> Control<D> {
@@ -45,7 +50,28 @@ impl<D: Device> Control<D> {
         Self {
             store: BootState::new(device),
             context,
+            lock: None,
         }
+    }
+
+    /// One that is open for longer than the lock may be held: [`Control::lock`] takes it for each change.
+    #[must_use]
+    pub fn locking(self, path: PathBuf, what: &str) -> Self {
+        Self {
+            lock: Some((path, what.to_owned())),
+            ..self
+        }
+    }
+
+    /// Takes the lock for one change; what was read of the record before may be out of date.
+    ///
+    /// # Errors
+    /// Somebody else holds it and does not let go.
+    pub fn lock(&self) -> Result<Option<Lock>> {
+        let taken = self.lock.as_ref();
+        taken
+            .map(|(path, what)| Lock::wait_for(path, what))
+            .transpose()
     }
 
     /// The store itself.
@@ -165,15 +191,20 @@ impl<D: Device> Control<D> {
 
     /// A verdict against `slot`: quarantines its manifest and gives it up.
     pub fn give_up(&mut self, slot: Slot, digest: &Digest, reason: &str) -> Result<Record> {
-        let now = self.context.now;
-        self.store
-            .quarantine(digest, reason, now)
-            .map_err(|e| Failure::failed(e).doing(format!("quarantining manifest {digest}")))?;
+        self.quarantine(digest, reason)?;
         let record = self.change(&format!("giving up slot {slot}"), |r| {
             transition::give_up(r, slot, digest)
         })?;
         self.event(EventKind::GIVEN_UP, Some(slot.into()), *digest, reason);
         Ok(record)
+    }
+
+    /// Keeps `digest` from being installed again, or its slot from being marked good.
+    pub fn quarantine(&mut self, digest: &Digest, reason: &str) -> Result<()> {
+        let now = self.context.now;
+        self.store
+            .quarantine(digest, reason, now)
+            .map_err(|e| Failure::failed(e).doing(format!("quarantining manifest {digest}")))
     }
 
     /// Why the booted slot should have been given up already: it is on trial, and its manifest is
@@ -185,6 +216,27 @@ impl<D: Device> Control<D> {
             return Ok(None);
         }
         self.quarantine_entry(&entry.digest)
+    }
+
+    /// Appends an event, once, that `slot` used up its tries: the loader, which counts them, has no words for it.
+    pub fn note_unproven(&mut self, slot: Slot) -> Result<()> {
+        let entry = self.record()?.slot(slot).clone();
+        if entry.status() != SlotStatus::Unproven {
+            return Ok(());
+        }
+        let events = self
+            .store
+            .events()
+            .map_err(|e| Failure::failed(e).doing("reading the event ring"))?;
+        let of_this = [EventKind::ACTIVATED, EventKind::UNPROVEN];
+        let last = events
+            .iter()
+            .rfind(|event| event.digest == entry.digest && of_this.contains(&event.kind));
+        if last.is_none_or(|event| event.kind != EventKind::UNPROVEN) {
+            let text = format!("version {}: no start ended in a verdict", entry.version);
+            self.event(EventKind::UNPROVEN, Some(slot.into()), entry.digest, &text);
+        }
+        Ok(())
     }
 
     /// Prefers the slot beside the booted one.

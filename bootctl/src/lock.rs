@@ -1,12 +1,18 @@
-//! The one lock: whoever changes the boot state or a slot holds it, and says who they are.
+//! The two locks: whoever changes the boot state holds the one, for moments; whoever installs holds the other, for as
+//! long as that takes. Each says who holds it. A slot that is being written is empty in the record, and nothing but its
+//! installation fills it: so a verdict never waits for a download.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::failure::{Code, Doing, Failure, Result};
+
+/// How long a change of the boot state is waited for: each is a few writes to the disk.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Held until dropped; the kernel lets go of it however the process ends.
 #[derive(Debug)]
@@ -15,6 +21,19 @@ pub struct Lock {
 }
 
 impl Lock {
+    /// Takes the lock at `path` as soon as whoever holds it has let go; fails after some seconds.
+    pub fn wait_for(path: &Path, what: &str) -> Result<Self> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Self::take(path, what) {
+                Err(e) if e.code == Code::Locked && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// Takes the lock at `path`, or fails at once with who holds it.
     ///
     /// `what` is written into the file for whoever comes second. The file is never removed:
@@ -77,7 +96,11 @@ mod tests {
                 .what
                 .contains("bootctl install http://server/bundle.spb (process ")
         );
+        let waiting = std::thread::spawn({
+            let path = path.clone();
+            move || Lock::wait_for(&path, "rollback").is_ok()
+        });
         drop(first);
-        Lock::take(&path, "rollback").unwrap();
+        assert!(waiting.join().unwrap());
     }
 }

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use boot_core::handover::HandOver;
+use boot_core::record;
 use boot_core::slot::{Slot, Target};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -125,9 +126,14 @@ impl Paths {
         self.at("/usr/lib/sternpost").join(name)
     }
 
-    /// The lock.
+    /// The lock of the boot state.
     pub fn lock(&self) -> PathBuf {
         self.run("bootctl.lock")
+    }
+
+    /// The lock of installations.
+    pub fn install_lock(&self) -> PathBuf {
+        self.run("install.lock")
     }
 }
 
@@ -312,6 +318,13 @@ impl Machine {
                 return Some(format!(
                     "the loader verified manifest {}, the initrd found {digest}",
                     handover.manifest
+                ));
+            }
+            let [oldest, newest] = handover.record_versions;
+            if !(oldest..=newest).contains(&record::FORMAT) {
+                return Some(format!(
+                    "the loader reads boot-state records of version {oldest} to {newest}, this bootctl writes {}",
+                    record::FORMAT
                 ));
             }
         }

@@ -241,6 +241,16 @@ pub fn time_synchronized(paths: &Paths) -> bool {
     paths.at("/run/systemd/timesync/synchronized").exists()
 }
 
+/// Saves the time for the next start, unless it is a guess: what is saved counts as known.
+pub fn save_clock(paths: &Paths) {
+    if implausible_clock(paths).is_some() {
+        return;
+    }
+    if let Err(e) = clock::save(&paths.state("clock"), time_synchronized(paths)) {
+        eprintln!("bootctl: saving the clock: {e}");
+    }
+}
+
 /// Why the clock cannot be right, if so.
 pub fn implausible_clock(paths: &Paths) -> Option<String> {
     if time_synchronized(paths) {

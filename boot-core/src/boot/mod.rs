@@ -432,6 +432,7 @@ impl<'t> Boot<'t> {
         kind: EventKind,
         reason: String,
     ) {
+        let reason = shorten(reason);
         platform.log(format_args!("{target}: not started: {reason}"));
         let mut event = Event::new(Stage::LOADER, kind, reason.clone()).about(target);
         if let (Some(record), Some(slot)) = (&self.record, target.slot()) {
@@ -462,6 +463,21 @@ impl<'t> Boot<'t> {
             platform.log(format_args!("event ring: {error}"));
         }
     }
+}
+
+/// Most bytes of a reason. It may quote what nobody signed, and the hand-over has to fit into a variable.
+const REASON_MAX: usize = 240;
+
+fn shorten(mut reason: String) -> String {
+    if reason.len() > REASON_MAX {
+        let end = (0..=REASON_MAX)
+            .rev()
+            .find(|end| reason.is_char_boundary(*end))
+            .unwrap_or(0);
+        reason.truncate(end);
+        reason.push('…');
+    }
+    reason
 }
 
 /// The end of rule 2: nothing can be written, so only good slots, and one time in four not the

@@ -12,7 +12,7 @@ use crate::output::Outcome;
 
 /// `bootctl activate`.
 pub fn activate(machine: &Machine, arguments: &Activate) -> Result<Outcome> {
-    let _lock = Lock::take(&machine.paths().lock(), "activate")?;
+    let _lock = Lock::wait_for(&machine.paths().lock(), "activate")?;
     machine.writable()?;
     let slot = target_slot(machine, arguments.slot)?;
     let mut control = control(machine, true)?;
@@ -56,7 +56,7 @@ pub fn activate(machine: &Machine, arguments: &Activate) -> Result<Outcome> {
 
 /// `bootctl mark-good`.
 pub fn mark_good(machine: &Machine) -> Result<Outcome> {
-    let _lock = Lock::take(&machine.paths().lock(), "mark-good")?;
+    let _lock = Lock::wait_for(&machine.paths().lock(), "mark-good")?;
     machine.writable()?;
     let slot = machine
         .slot()
@@ -80,7 +80,7 @@ pub fn mark_good(machine: &Machine) -> Result<Outcome> {
 
 /// `bootctl rollback`.
 pub fn rollback(machine: &Machine, arguments: &Rollback) -> Result<Outcome> {
-    let _lock = Lock::take(&machine.paths().lock(), "rollback")?;
+    let _lock = Lock::wait_for(&machine.paths().lock(), "rollback")?;
     machine.writable()?;
     let booted = machine.slot().ok_or_else(|| {
         Failure::refused("the recovery system is running: there is no slot to leave")

@@ -1,4 +1,4 @@
-//! `install`: opens what [`crate::install`] works on, under the lock.
+//! `install`: opens what [`crate::install`] works on, under the lock of installations.
 
 use boot_core::record::SlotStatus;
 use indicatif::HumanBytes;
@@ -19,10 +19,11 @@ use crate::source;
 /// `bootctl install`.
 pub fn install(machine: &Machine, arguments: &Install) -> Result<Outcome> {
     let shown = source::shown(&arguments.source);
-    let _lock = Lock::take(&machine.paths().lock(), &format!("install {shown}"))?;
+    let what = format!("install {shown}");
+    let _lock = Lock::take(&machine.paths().install_lock(), &what)?;
     machine.writable()?;
     let slot = target_slot(machine, arguments.slot)?;
-    let mut control = control(machine, true)?;
+    let mut control = control(machine, true)?.locking(machine.paths().lock(), &what);
     let trust = fallback::trust(machine)?;
     let mut target = parts(machine, slot, true)?;
     // Without a slot to copy from, everything is fetched.
@@ -60,6 +61,7 @@ pub fn install(machine: &Machine, arguments: &Install) -> Result<Outcome> {
         )
     };
     if arguments.now {
+        let _lock = control.lock()?;
         control.activate(slot)?;
     } else {
         text.push_str("; start it with `bootctl activate --now`");

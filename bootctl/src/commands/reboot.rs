@@ -14,7 +14,7 @@ use crate::serve::systemd::Systemd;
 /// `bootctl reboot`.
 pub fn reboot(machine: &Machine, arguments: &Reboot) -> Result<Outcome> {
     if arguments.recovery {
-        let _lock = Lock::take(&machine.paths().lock(), "reboot --recovery")?;
+        let _lock = Lock::wait_for(&machine.paths().lock(), "reboot --recovery")?;
         machine.writable()?;
         let mut control = super::control(machine, true)?;
         let record = control.record()?;

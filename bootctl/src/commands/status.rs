@@ -6,7 +6,7 @@ use boot_core::record::{Record, SlotStatus};
 use boot_core::select::{Selector, Why};
 use boot_core::slot_header::read_header;
 use boot_core::store::CopyHealth;
-use boot_core::transition::LONG_STREAK;
+use boot_core::transition::{self, LONG_STREAK};
 use boot_core::{Digest, Slot, Target};
 use serde_json::{Value, json};
 
@@ -156,19 +156,49 @@ impl<'m> Facts<'m> {
                         "`bootctl history` says why; install another version",
                     );
                 }
+                if Target::from(slot) != self.machine.booted
+                    && entry.status() == SlotStatus::Unproven
+                {
+                    add(
+                        format!(
+                            "slot {slot} (version {}) is unproven: no start ended in a verdict",
+                            entry.version
+                        ),
+                        "`bootctl activate --now` tries it again; or install another version",
+                    );
+                }
             }
         }
         if self.machine.booted == Target::Recovery {
+            let asked_for = self
+                .machine
+                .handover
+                .as_ref()
+                .is_some_and(|handover| handover.why == Why::OneShot);
+            let why = if asked_for {
+                "it was asked for; `bootctl reboot` ends it"
+            } else {
+                "no slot came up"
+            };
+            // The slot that may be written: one that could still start is not, while nothing else does.
+            let free = |slot: &Slot| {
+                let record = self.record.as_ref();
+                record.is_some_and(|it| transition::clear(it, *slot, Target::Recovery).is_ok())
+            };
+            let slot = Slot::BOTH.into_iter().find(free).unwrap_or(Slot::A);
             add(
-                "the recovery system is running: no slot could be started".into(),
-                "bootctl install --slot a --now SOURCE",
+                format!("the recovery system is running: {why}"),
+                &format!(
+                    "bootctl install --slot {} --now SOURCE",
+                    target_name(slot.into())
+                ),
             );
         }
         for (label, found) in &self.esps {
             if let Err(why) = found {
                 add(
                     format!("{label}: {why}"),
-                    "the machine still starts from the other ESP; have the loader written again",
+                    "the machine still starts from the other ESP; write the disk image anew when it is convenient",
                 );
             }
         }
@@ -183,7 +213,7 @@ impl<'m> Facts<'m> {
                     format!("{target}: {why}"),
                     match target {
                         Target::Recovery => {
-                            "there is no recovery system to fall back on; write one with the installer"
+                            "there is no recovery system to fall back on; write the disk image anew when it is convenient"
                         }
                         _ => "install an image into that slot: `bootctl install SOURCE`",
                     },

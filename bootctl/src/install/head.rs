@@ -156,7 +156,7 @@ fn rejected(rejected: Rejected) -> Failure {
         Rejected::Architecture { .. } => "fetch the bundle for this machine's architecture",
         Rejected::Product { .. } => "fetch the bundle of this machine's product",
         Rejected::Layout { .. } => {
-            "this disk has to be written anew with the installer of that layout"
+            "this disk has to be written anew with a disk image of that layout"
         }
         _ => "fetch another bundle; nothing was changed",
     };

@@ -164,6 +164,7 @@ pub fn install<D: Device>(
     let fetched = match written {
         Ok(fetched) => fetched,
         Err(failure) => {
+            let _lock = control.lock()?;
             control.event(
                 EventKind::INSTALL_FAILED,
                 Some(slot.into()),
@@ -173,13 +174,7 @@ pub fn install<D: Device>(
             return Err(failure);
         }
     };
-    finish(control, target, &head, options)?;
-    control.event(
-        EventKind::STAGED,
-        Some(slot.into()),
-        head.digest,
-        &format!("version {version} from {}", source.name()),
-    );
+    finish(control, target, &head, options, source.name())?;
     Ok(Installed {
         slot,
         version,
@@ -199,9 +194,14 @@ fn clear<D: Device>(
     held_something: bool,
 ) -> Result<()> {
     let booted = control.context().booted;
+    let _lock = control.lock()?;
+    // Asked again: the record may have changed since the installation began.
+    let record = control.record()?;
+    transition::clear(&record, slot, booted)
+        .map_err(|because| refused(because).doing(format!("emptying slot {slot}")))?;
+    let before = record.slot(slot).digest;
     slot_header::clear_header(&mut target.boot)
         .map_err(|e| disk(e).doing(format!("clearing the header of slot {slot}")))?;
-    let before = control.record()?.slot(slot).digest;
     control.change(&format!("emptying slot {slot}"), |r| {
         transition::clear(r, slot, booted)
     })?;
@@ -263,8 +263,10 @@ fn finish<D: Device>(
     target: &mut Parts<D>,
     head: &Head,
     options: &Options<'_>,
+    from: &str,
 ) -> Result<()> {
     let slot = options.slot;
+    let _lock = control.lock()?;
     let header = SlotHeader::new(
         slot.into(),
         head.envelope.len(),
@@ -291,6 +293,8 @@ fn finish<D: Device>(
     control.change(&format!("staging slot {slot}"), |r| {
         transition::stage(r, slot, contents, booted)
     })?;
+    let text = format!("version {} from {from}", head.manifest.version);
+    control.event(EventKind::STAGED, Some(slot.into()), head.digest, &text);
     Ok(())
 }
 

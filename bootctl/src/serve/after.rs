@@ -2,10 +2,10 @@
 
 use tokio::time::{Instant, sleep};
 
+use super::alone::Alone;
 use super::gate::Verdict;
 use super::report::Phase;
 use super::{LOOK_AFTER, LOOK_DEGRADED, SAVE_CLOCK, Service, root};
-use crate::clock;
 use crate::profiles;
 
 impl Service<'_> {
@@ -15,6 +15,7 @@ impl Service<'_> {
         let slot = self.machine.slot();
         let plan = slot.and_then(|_| profiles::choose(&self.machine.paths()).ok());
         let mut saved = Instant::now();
+        let mut alone = self.is_recovery_by_itself().then(Alone::new);
         let mut well_for = 0_u32;
         // The service was started again before everything had been brought up.
         if let Some(plan) = &plan
@@ -26,8 +27,19 @@ impl Service<'_> {
             self.bring_up(plan).await;
         }
         loop {
+            if alone
+                .as_mut()
+                .is_some_and(|alone| alone.too_long(&self.machine.paths()))
+            {
+                eprintln!("bootctl: nobody uses the recovery system; trying the slots again");
+                self.reboot().await;
+            }
             let degraded = self.report.phase == Phase::Degraded;
-            let pause = if degraded { LOOK_DEGRADED } else { LOOK_AFTER };
+            let pause = if degraded || alone.is_some() {
+                LOOK_DEGRADED
+            } else {
+                LOOK_AFTER
+            };
             let ended = tokio::select! {
                 ended = root::ended(&mut self.root_check) => Some(ended),
                 () = sleep(pause) => None,
@@ -59,12 +71,7 @@ impl Service<'_> {
             }
             if saved.elapsed() >= SAVE_CLOCK {
                 saved = Instant::now();
-                if let Err(e) = clock::save(
-                    &self.machine.paths().state("clock"),
-                    profiles::time_synchronized(&self.machine.paths()),
-                ) {
-                    eprintln!("bootctl: saving the clock: {e}");
-                }
+                profiles::save_clock(&self.machine.paths());
             }
         }
     }

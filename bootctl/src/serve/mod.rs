@@ -12,6 +12,7 @@
 //! again goes on with the same deadline, and with the same verdict if there was one.
 
 mod after;
+mod alone;
 mod bring_up;
 pub(crate) mod gate;
 mod notify;
@@ -27,7 +28,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use boot_core::Slot;
+use boot_core::event::EventKind;
+use boot_core::{Digest, Slot};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -128,12 +130,7 @@ impl<'m> Service<'m> {
     async fn control(&self) -> Result<(Lock, Control<BlockFile>)> {
         let lock = loop {
             match Lock::take(&self.machine.paths().lock(), "serve") {
-                Err(e) if e.code == Code::Locked => {
-                    // An installation may hold it for as long as it downloads: that is no hang.
-                    self.notify.ready();
-                    self.beat.set(Instant::now());
-                    sleep(Duration::from_millis(500)).await;
-                }
+                Err(e) if e.code == Code::Locked => sleep(Duration::from_millis(100)).await,
                 other => break other?,
             }
         };
@@ -188,9 +185,7 @@ impl<'m> Service<'m> {
         {
             eprintln!("bootctl: removing the marker of this run: {e}");
         }
-        if let Err(e) = clock::save(&paths.state("clock"), profiles::time_synchronized(&paths)) {
-            eprintln!("bootctl: saving the clock: {e}");
-        }
+        profiles::save_clock(&paths);
     }
 
     /// Whether systemd takes the machine down.
@@ -223,10 +218,7 @@ impl<'m> Service<'m> {
 
     async fn until_verdict(&mut self) -> Result<()> {
         let Some(slot) = self.machine.slot() else {
-            self.report.phase = Phase::Healthy;
-            self.report.verdict = Some("recovery".into());
-            self.notify.ready();
-            self.show();
+            self.recover().await;
             return Ok(());
         };
         if self.report.verdict.is_some() {
@@ -243,18 +235,16 @@ impl<'m> Service<'m> {
         if let Some(what) = self.machine.contradiction() {
             self.degrade(what.to_owned());
         }
-        let on_trial = match self.begin(slot).await {
-            Ok(on_trial) => on_trial,
-            Err(e) => {
-                self.degrade(e.to_string());
-                false
-            }
-        };
+        if let Err(e) = self.begin(slot).await {
+            self.degrade(e.to_string());
+        }
         let marker = self.machine.paths().state("running");
         let last = unclean::last_run(&marker, &self.boot_id);
         if last == LastRun::Unclean {
             self.report.root = RootRead::Pending;
             self.show();
+            let text = "the run before this one did not end in a clean shutdown";
+            self.note(EventKind::UNCLEAN_SHUTDOWN, slot, text).await;
         }
         if let Err(e) = unclean::mark(&marker, &self.boot_id) {
             self.degrade(format!("writing {}: {e}", marker.display()));
@@ -286,20 +276,21 @@ impl<'m> Service<'m> {
         }
         let kept = missing.is_none();
         // An image that cannot use the machine's state, or read its profile, is not one to stay in.
-        let hopeless = missing.or_else(|| problem.filter(|_| on_trial));
+        let hopeless = missing.or_else(|| problem.filter(|_| self.report.on_trial));
         let verdict = self.watch(slot, plan.as_ref(), hopeless).await;
         // With nothing kept, it could not know that it rebooted before, and would do so for ever.
         let reboots_good = kept && plan.is_some_and(|p| p.rendered.health.gate_reboots_good);
         self.conclude(slot, verdict, reboots_good).await
     }
 
-    /// What comes before anything is brought up. Returns whether the slot is on trial.
-    async fn begin(&mut self, slot: Slot) -> Result<bool> {
+    /// What comes before anything is brought up.
+    async fn begin(&mut self, slot: Slot) -> Result<()> {
         let (lock, mut control) = self.control().await?;
         if let Err(e) = control.repair() {
             eprintln!("bootctl: {e}");
         }
-        let on_trial = !control.record()?.slot(slot).is_good();
+        self.report.on_trial = !control.record()?.slot(slot).is_good();
+        control.note_unproven(slot.other())?;
         let overdue = control.overdue(slot)?;
         drop((control, lock));
         if let Some(entry) = overdue {
@@ -308,7 +299,34 @@ impl<'m> Service<'m> {
             self.conclude(slot, Verdict::Unhealthy(reason), false)
                 .await?;
         }
-        Ok(on_trial)
+        Ok(())
+    }
+
+    /// The recovery system: nothing to bring up and nothing to judge, but the record may be damaged.
+    async fn recover(&mut self) {
+        self.report.phase = Phase::Healthy;
+        self.report.verdict = Some("recovery".into());
+        self.notify.ready();
+        self.show();
+        let repaired = match self.control().await {
+            Ok((_lock, mut control)) => control.repair(),
+            // There may be no disk at all.
+            Err(e) => Err(e),
+        };
+        if let Err(e) = repaired {
+            self.degrade(e.to_string());
+        }
+    }
+
+    /// Appends an event about the booted slot, for people.
+    async fn note(&mut self, kind: EventKind, slot: Slot, text: &str) {
+        match self.control().await {
+            Ok((_lock, mut control)) => {
+                let digest = crate::commands::booted_digest(self.machine).unwrap_or(Digest::ZERO);
+                control.event(kind, Some(slot.into()), digest, text);
+            }
+            Err(e) => self.degrade(e.to_string()),
+        }
     }
 
     async fn clear_streak(&mut self, slot: Slot) {

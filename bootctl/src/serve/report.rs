@@ -82,6 +82,9 @@ pub struct Report {
     /// Whether everything was brought up, once that has ended.
     #[serde(default)]
     pub brought_up: Option<bool>,
+    /// Whether the slot had yet to prove itself when this boot began.
+    #[serde(default)]
+    pub on_trial: bool,
     /// About the root.
     #[serde(default)]
     pub root: RootRead,
@@ -104,6 +107,7 @@ impl Report {
             reason: None,
             verdict_ms: None,
             brought_up: None,
+            on_trial: false,
             root: RootRead::NotAsked,
             degraded: Vec::new(),
         }

@@ -5,6 +5,7 @@
 //! started again begins it anew.
 
 use boot_core::Slot;
+use boot_core::event::EventKind;
 use tokio::task::JoinHandle;
 
 use super::Service;
@@ -31,6 +32,8 @@ impl Service<'_> {
             }
             Err(e) if e.code == Code::Verification => {
                 self.report.root = RootRead::Damaged;
+                self.note(EventKind::ROOT_CORRUPT, slot, &e.to_string())
+                    .await;
                 Some(e.to_string())
             }
             Err(e) => {

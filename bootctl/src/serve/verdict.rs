@@ -125,7 +125,21 @@ impl Service<'_> {
     /// Writes what follows from a verdict into the boot state.
     async fn commit(&mut self, slot: Slot, verdict: &Verdict) -> Result<Committed> {
         let (_lock, mut control) = self.control().await?;
-        let entry = control.record()?.slot(slot).clone();
+        let record = match control.record() {
+            Ok(record) => record,
+            Err(lost) => {
+                let digest = crate::commands::booted_digest(self.machine);
+                return match (verdict, digest) {
+                    (Verdict::Unhealthy(reason), Some(digest)) if self.report.on_trial => {
+                        // The loader makes a new record of what verifies; the quarantine speaks against this slot then.
+                        control.quarantine(&digest, reason)?;
+                        Ok(Committed::GoingBack)
+                    }
+                    _ => Err(lost),
+                };
+            }
+        };
+        let entry = record.slot(slot).clone();
         let reason = match verdict {
             Verdict::Healthy => {
                 if !entry.is_good() {
@@ -141,7 +155,7 @@ impl Service<'_> {
             control.event(EventKind::UNHEALTHY, about, entry.digest, reason);
             return Ok(Committed::Noted);
         }
-        if let Some(stay) = self.stays(&control.record()?, slot) {
+        if let Some(stay) = self.stays(&record, slot) {
             let text = format!("{reason}; stays up: {stay}");
             control.event(EventKind::DEGRADED, about, entry.digest, &text);
             return Ok(Committed::Stays(stay));
@@ -153,9 +167,11 @@ impl Service<'_> {
 
     /// Why the machine stays up in a slot that is not well, if it does.
     fn stays(&self, record: &Record, slot: Slot) -> Option<String> {
+        // A damaged root has nothing to do with the clock.
+        let damaged = self.report.root == RootRead::Damaged;
         match profiles::implausible_clock(&self.machine.paths()) {
-            Some(why) => Some(format!("{why}; not going back for that")),
-            None => crate::fallback::startable(self.machine, record, slot.other())
+            Some(why) if !damaged => Some(format!("{why}; not going back for that")),
+            _ => crate::fallback::startable(self.machine, record, slot.other())
                 .err()
                 .map(|e| format!("there is no other slot to go back to: {e}")),
         }

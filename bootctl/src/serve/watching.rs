@@ -40,6 +40,8 @@ impl Service<'_> {
             if state == BringUp::Done {
                 self.report.phase = Phase::Watching;
             }
+            // As of now, whatever is waited for before it is judged.
+            let elapsed = self.elapsed();
             let mut seen = match &state {
                 // Nothing can hold before it has been started: spare the machine the asking.
                 BringUp::Running(doing) => Observation {
@@ -81,7 +83,7 @@ impl Service<'_> {
             }
             self.report.findings.clone_from(&seen.findings);
             self.show();
-            if let Some(verdict) = gate.observe(self.elapsed(), &seen) {
+            if let Some(verdict) = gate.observe(elapsed, &seen) {
                 return verdict;
             }
             // Looking must not take what coming up needs: at most a third of the time.

@@ -256,7 +256,7 @@ fn a_second_one_is_refused_and_says_who_holds_the_lock() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let lock = machine.root().join("run/sternpost/bootctl.lock");
+    let lock = machine.root().join("run/sternpost/install.lock");
     while !std::fs::read_to_string(&lock).is_ok_and(|t| !t.is_empty()) {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }

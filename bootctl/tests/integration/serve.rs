@@ -416,8 +416,8 @@ fn an_installation_under_way_does_not_hold_the_start_up() {
     let machine = Fixture::new();
     profile(&machine, "{deadline: 40s, settle: 2s}");
     let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
-    let path = machine.root().join("run/sternpost/bootctl.lock");
-    let lock = bootctl::lock::Lock::take(&path, "install x").unwrap();
+    let path = machine.root().join("run/sternpost/install.lock");
+    let _lock = bootctl::lock::Lock::take(&path, "install x").unwrap();
     let notified = machine.root().join("notify");
     let socket = std::os::unix::net::UnixDatagram::bind(&notified).unwrap();
     socket
@@ -430,6 +430,5 @@ fn an_installation_under_way_does_not_hold_the_start_up() {
         text.fill(0);
         socket.recv(&mut text).unwrap();
     }
-    drop(lock);
     drop((service, systemd));
 }

@@ -118,15 +118,20 @@ fn run(clock: Clock, start_us: u64) -> String {
 
 /// Sets the watchdog; gives its seconds, 0 if the firmware has none.
 fn set_watchdog() -> u64 {
-    let seconds = usize::try_from(WATCHDOG_SECONDS).unwrap_or(usize::MAX);
-    // Codes up to 0xffff are the firmware's own.
-    match boot::set_watchdog_timer(seconds, 0x1_0000, None) {
+    match restart_watchdog() {
         Ok(()) => WATCHDOG_SECONDS,
         Err(error) => {
             say!("no firmware watchdog: {}", error.status());
             0
         }
     }
+}
+
+/// The watchdog's time starts anew: each candidate has the whole of it.
+fn restart_watchdog() -> uefi::Result {
+    let seconds = usize::try_from(WATCHDOG_SECONDS).unwrap_or(usize::MAX);
+    // Codes up to 0xffff are the firmware's own.
+    boot::set_watchdog_timer(seconds, 0x1_0000, None)
 }
 
 /// Writes the volatile variables that the initrd and the running system read.

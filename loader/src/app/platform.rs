@@ -70,6 +70,8 @@ impl Platform for Firmware {
         offset: u64,
         length: u64,
     ) -> Result<(Uki, Digest), String> {
+        // Firmware without one was told of at the start.
+        let _ = super::restart_watchdog();
         let clock = self.clock;
         let before = clock.now();
         let device = self.slot(target).ok_or("its partition is missing")?;

@@ -1,0 +1,95 @@
+//! Recovery that was started by the loader itself, and that nobody uses, starts the machine again.
+//!
+//! What kept the slots from starting may have gone: a disk that was slow to appear, a power supply that failed many
+//! times in a row. The loader then goes on with the next of A, B and recovery. Recovery that was asked for stays.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use boot_core::select::Why;
+use tokio::time::Instant;
+
+use super::Service;
+use crate::lock::Lock;
+use crate::machine::Paths;
+
+/// How long nothing is typed and nothing installed before the machine counts as left alone.
+const LEFT_ALONE: Duration = Duration::from_secs(15 * 60);
+
+impl Service<'_> {
+    /// Whether this is recovery, and nobody asked for it.
+    pub(super) fn is_recovery_by_itself(&self) -> bool {
+        let asked_for = |why| why == Why::OneShot;
+        self.machine.slot().is_none()
+            && !self
+                .machine
+                .handover
+                .as_ref()
+                .is_some_and(|handover| asked_for(handover.why))
+    }
+}
+
+/// Since when nobody has used the machine.
+pub(super) struct Alone {
+    since: Instant,
+    typed: BTreeMap<PathBuf, SystemTime>,
+}
+
+impl Alone {
+    pub(super) fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            typed: BTreeMap::new(),
+        }
+    }
+
+    /// Looks whether somebody has typed since the last look, or an installation runs.
+    pub(super) fn too_long(&mut self, paths: &Paths) -> bool {
+        let typed = last_typed(&paths.at("/dev"));
+        let installing = Lock::take(&paths.install_lock(), "serve").is_err();
+        if typed != self.typed || installing {
+            self.typed = typed;
+            self.since = Instant::now();
+        }
+        self.since.elapsed() >= LEFT_ALONE
+    }
+}
+
+/// When each terminal was last typed at: the kernel notes it as the time of the last access.
+fn last_typed(dev: &Path) -> BTreeMap<PathBuf, SystemTime> {
+    let entries = |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries(dev.to_owned())
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("tty"))
+        .chain(entries(dev.join("pts")))
+        .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.accessed().ok()?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_is_left_alone_when_nobody_types_or_installs() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        std::fs::create_dir_all(paths.at("/dev/pts")).unwrap();
+        let tty = std::fs::File::create(paths.at("/dev/ttyS0")).unwrap();
+        let mut alone = Alone::new();
+        let mut wait = async |seconds| {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            alone.too_long(&paths)
+        };
+        assert!(!wait(600).await, "the first look sees the terminals");
+        assert!(!wait(600).await);
+        let times = std::fs::FileTimes::new().set_accessed(SystemTime::UNIX_EPOCH);
+        tty.set_times(times).unwrap();
+        assert!(!wait(600).await, "somebody typed");
+        let install = Lock::take(&paths.install_lock(), "install x").unwrap();
+        assert!(!wait(1000).await, "somebody installs");
+        drop(install);
+        assert!(!wait(800).await);
+        assert!(wait(200).await);
+    }
+}
