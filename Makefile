@@ -9,6 +9,8 @@ KEEP   ?=
 CACHE  ?= $(or $(STERNPOST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sternpost)
 export STERNPOST_CACHE  := $(CACHE)
 export CARGO_TARGET_DIR := $(CACHE)/cargo
+# Where rustup puts itself, on a host that has only just got it.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 SETUP     := .ci/setup
 # Built by `build` in one go: asking cargo for each alone would compile what they share anew.

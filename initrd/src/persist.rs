@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 pub enum Scope {
     /// One for all versions.
     Shared,
-    /// Saved before a version on trial touches it.
+    /// Belongs to a version of Kubernetes: kept apart, so that it can be saved and go back with its slot.
     PerEpoch,
 }
 

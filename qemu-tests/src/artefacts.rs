@@ -194,19 +194,6 @@ impl Artefacts {
         Ssh::new(&self.ssh_key(), port)
     }
 
-    /// The image of the scenarios' recipe.
-    ///
-    /// # Errors
-    /// `imager build` fails.
-    pub fn image(
-        &self,
-        architecture: Architecture,
-        version: Version,
-        sector_size: u32,
-    ) -> Result<Image> {
-        self.recipe("minimal-vm", architecture, version, sector_size)
-    }
-
     /// Where the recipe of `version` is: a variant of `recipe` where the image has to misbehave by itself.
     fn recipe_file(&self, recipe: &str, version: Version) -> PathBuf {
         match version {

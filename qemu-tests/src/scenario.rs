@@ -124,11 +124,7 @@ impl Context {
     /// # Errors
     /// It cannot be built or copied.
     pub fn first_disk(&self) -> Result<Disk> {
-        let built = self.artefacts.image(
-            self.scenario.architecture,
-            crate::artefacts::Version::First,
-            512,
-        )?;
+        let built = self.image(crate::artefacts::Version::First)?;
         let disk = self.disk(&built.disk(), "disk.raw", 512)?;
         Ok(disk)
     }

@@ -15,13 +15,22 @@ use crate::scenario::Context;
 pub const REBOOT: Duration = Duration::from_secs(400);
 
 impl Context {
-    /// The image of `version` for this scenario, for disks with sectors of 512 bytes.
+    /// The image of `version` of this scenario's recipe, for disks with sectors of 512 bytes.
     ///
     /// # Errors
     /// It cannot be built.
     pub fn image(&self, version: Version) -> Result<Image> {
+        self.image_for(version, 512)
+    }
+
+    /// The same for disks with sectors of `sector_size` bytes.
+    ///
+    /// # Errors
+    /// It cannot be built.
+    pub fn image_for(&self, version: Version, sector_size: u32) -> Result<Image> {
+        let scenario = self.scenario();
         self.artefacts()
-            .image(self.scenario().architecture, version, 512)
+            .recipe(scenario.recipe, scenario.architecture, version, sector_size)
     }
 
     /// Starts a machine and waits until `version` runs and is marked good.

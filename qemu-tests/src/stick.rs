@@ -27,7 +27,7 @@ pub fn make(path: &Path, file: &Path, name: &str) -> Result<()> {
         .set_len(from.metadata()?.len() + ROOM)
         .with_context(what)?;
     let options = fatfs::FormatVolumeOptions::new().fat_type(fatfs::FatType::Fat32);
-    fatfs::format_volume(&mut &stick, options).with_context(what)?;
+    fatfs::format_volume(&stick, options).with_context(what)?;
     let filesystem = fatfs::FileSystem::new(&stick, fatfs::FsOptions::new()).with_context(what)?;
     let mut to = filesystem.root_dir().create_file(name).with_context(what)?;
     let mut piece = vec![0; 1 << 20];

@@ -1,6 +1,7 @@
 //! the image for real hardware, with the generic kernel, firmware and microcode, boots from NVMe and is marked good
 
 use anyhow::Result;
+use object::{Object as _, ObjectSection as _};
 
 use crate::artefacts::Version;
 use crate::machine::Options;
@@ -19,12 +20,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 fn run(context: &Context) -> Result<()> {
-    let scenario = context.scenario();
-    let built =
-        context
-            .artefacts()
-            .recipe(scenario.recipe, scenario.architecture, Version::First, 512)?;
-    let disk = context.disk(&built.disk(), "disk.raw", 512)?;
+    let disk = context.first_disk()?;
     let options = Options {
         bus: "nvme",
         memory: 2048,
@@ -36,5 +32,15 @@ fn run(context: &Context) -> Result<()> {
         !release.contains("cloud"),
         "the generic kernel",
         &release.trim().into(),
+    )?;
+    machine.run("test -e /usr/lib/firmware/rtl_nic/rtl8168h-2.fw")?;
+    let uki = std::fs::read(context.image(Version::First)?.directory().join("uki.efi"))?;
+    let uki = object::File::parse(&*uki)?;
+    expect(
+        uki.section_by_name(".ucode").is_some(),
+        "CPU microcode in the UKI",
+        &uki.sections()
+            .filter_map(|section| section.name().ok().map(str::to_owned))
+            .collect(),
     )
 }

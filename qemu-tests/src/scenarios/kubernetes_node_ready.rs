@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::artefacts::Version;
 use crate::machine::Options;
 use crate::scenario::{Architecture, Context, Scenario};
 
@@ -23,12 +22,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 fn run(context: &Context) -> Result<()> {
-    let recipe = context.scenario().recipe;
-    let built =
-        context
-            .artefacts()
-            .recipe(recipe, context.scenario().architecture, Version::First, 512)?;
-    let disk = context.disk(&built.disk(), "disk.raw", 512)?;
+    let disk = context.first_disk()?;
     disk.grow(16 << 30)?;
     let mut machine = context.start(
         &[&disk],

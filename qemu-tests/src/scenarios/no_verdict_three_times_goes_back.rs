@@ -45,5 +45,10 @@ fn run(context: &Context) -> Result<()> {
         "nothing in quarantine",
         &status["slots"],
     )?;
-    Ok(())
+    let history = machine.history()?;
+    expect(
+        history.iter().any(|event| event["kind"] == "unproven"),
+        "the history to say that it is unproven",
+        &history.into(),
+    )
 }

@@ -43,5 +43,10 @@ fn run(context: &Context) -> Result<()> {
         "slot B to be unproven",
         &status["slots"],
     )?;
-    Ok(())
+    let history = machine.history()?;
+    expect(
+        history.iter().any(|event| event["kind"] == "unproven"),
+        "the history to say that it is unproven",
+        &history.into(),
+    )
 }

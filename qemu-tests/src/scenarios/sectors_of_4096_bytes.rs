@@ -20,9 +20,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 fn run(context: &Context) -> Result<()> {
-    let built = context
-        .artefacts()
-        .image(context.scenario().architecture, Version::First, 4096)?;
+    let built = context.image_for(Version::First, 4096)?;
     let server = Server::start(context.image(Version::Second)?.directory())?;
     let disk = context.disk(&built.disk(), "disk.raw", 4096)?;
     disk.grow(6 << 30)?;

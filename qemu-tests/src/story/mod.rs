@@ -84,13 +84,7 @@ impl<'c> Story<'c> {
     /// The image of one version; keys are made with the first.
     fn build(&self, version: Version) -> Result<Image> {
         let began = Instant::now();
-        let scenario = self.context.scenario();
-        let image = self.context.artefacts().recipe(
-            scenario.recipe,
-            scenario.architecture,
-            version,
-            512,
-        )?;
+        let image = self.context.image(version)?;
         done(&format!("image {}", version.number()), began);
         if let Ok(bundle) = std::fs::metadata(image.bundle()) {
             said(&format!("bundle {:.1} MB", bundle.len() as f64 / 1e6));

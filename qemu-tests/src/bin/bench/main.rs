@@ -123,9 +123,9 @@ impl Bench {
     }
 
     fn boots(&self, picture: Option<&Path>) -> Result<()> {
-        let image = self
-            .artefacts
-            .image(Architecture::X86_64, Version::First, 512)?;
+        let image =
+            self.artefacts
+                .recipe("minimal-vm", Architecture::X86_64, Version::First, 512)?;
         let imager = self.artefacts.imager();
         let peer = build_peer(imager, &self.root, &image, &self.directory)?;
         println!("\nBoots of minimal-vm, x86_64, medians of {}\n", self.runs);
