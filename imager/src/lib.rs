@@ -16,6 +16,7 @@ pub mod image_files;
 pub mod initramfs;
 pub mod inspect;
 pub mod keys;
+pub mod listed;
 pub mod loader;
 pub mod lock;
 pub mod modules;

@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::disk::SlotImage;
-use crate::lock::{Lock, Package};
+use crate::listed::{self, Listed};
+use crate::lock::Lock;
 use crate::recipe::Recipe;
 
 /// What is written about a build.
@@ -24,7 +25,7 @@ pub struct Outputs<'a> {
     /// The recipe.
     pub recipe: &'a Recipe,
     /// What is inside the system.
-    pub packages: &'a [Package],
+    pub packages: &'a [Listed],
     /// What was resolved.
     pub lock: Option<&'a Lock>,
 }
@@ -39,7 +40,8 @@ impl Outputs<'_> {
         let payload = self.system.manifest.to_payload();
         self.file("manifest.json", &payload)?;
         self.file("manifest.dsse.json", &self.system.signed.envelope)?;
-        self.file("packages.json", &pretty(&json!(self.packages))?)?;
+        let packages = listed::to_json(self.packages).context("encoding packages.json")?;
+        self.file("packages.json", packages.as_bytes())?;
         let uki = self.directory.join("uki.efi");
         let temporary = self.directory.join("uki.efi.new");
         fs::copy(&self.system.uki, &temporary)

@@ -22,10 +22,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::arch::Architecture;
 use crate::cache::{Cache, Key, KeyBuilder, hash_bytes, hash_file};
+use crate::listed::{self, Listed};
 use crate::lock::{self, Lock, Package};
 use crate::packages;
 use crate::recipe::{Compression, Kind, Recipe};
-use crate::sources;
+use crate::sources::{self, Found};
 use crate::step::Workshop;
 use crate::tree::{Bytes, Entry, Node, Tree, host_files};
 
@@ -72,14 +73,14 @@ pub struct PreparedRoot {
     /// CPU microcode as an archive to put before the initramfs.
     pub microcode: Option<PathBuf>,
     /// What is inside.
-    pub packages: Vec<Package>,
+    pub packages: Vec<Listed>,
     /// What was resolved, or what the build was given.
     pub lock: Lock,
     recipe: Recipe,
     architecture: Architecture,
     base: base::Base,
     kernel_key: Key,
-    artefacts: Vec<PathBuf>,
+    artefacts: Vec<Found>,
     epoch: u64,
 }
 
@@ -97,7 +98,7 @@ pub struct BuiltRoot {
     /// See [`PreparedRoot::microcode`].
     pub microcode: Option<PathBuf>,
     /// What is inside.
-    pub packages: Vec<Package>,
+    pub packages: Vec<Listed>,
 }
 
 /// Options of one build.
@@ -161,21 +162,28 @@ pub async fn prepare(
         true => microcode::collect(workshop, &base).await?,
         false => None,
     };
-    let mut inside: Vec<Package> = set
+    let mut inside: Vec<&Package> = set
         .packages
         .iter()
         .filter(|package| !recipe.discard.contains(&package.name))
-        .cloned()
+        .chain([&set.kernel])
         .collect();
-    inside.push(set.kernel.clone());
     inside.sort();
+    let mut list: Vec<Listed> = inside.into_iter().map(Listed::from).collect();
+    for (artefact, found) in recipe.artefacts.iter().zip(&artefacts) {
+        list.push(Listed::Artefact {
+            name: artefact.name.clone(),
+            source: found.source.clone(),
+            sha256: hash_file(&found.path)?,
+        });
+    }
     Ok(PreparedRoot {
         kernel_image: kernel.image,
         kernel_version: kernel.version,
         modules: kernel.modules,
         microcode,
         kernel_key: kernel.key,
-        packages: inside,
+        packages: list,
         lock,
         recipe: recipe.clone(),
         architecture,
@@ -266,11 +274,9 @@ impl PreparedRoot {
     fn lay_over(&self, tree: &mut Tree, files: &[ImageFile]) -> Result<()> {
         let modules = format!("/usr/lib/modules/{}", self.kernel_version);
         tree.add_host(&self.modules, &modules, None)?;
-        for (artefact, path) in self.recipe.artefacts.iter().zip(&self.artefacts) {
-            tree.insert(
-                &artefact.path,
-                Entry::new(Node::File(Bytes::of_file(path)?), artefact.mode),
-            );
+        for (artefact, found) in self.recipe.artefacts.iter().zip(&self.artefacts) {
+            let content = Node::File(Bytes::of_file(&found.path)?);
+            tree.insert(&artefact.path, Entry::new(content, artefact.mode));
         }
         for overlay in &self.recipe.files {
             tree.add_host(&overlay.from, &overlay.to, overlay.mode)?;
@@ -283,7 +289,7 @@ impl PreparedRoot {
         text(
             tree,
             "/usr/lib/sternpost/packages.json",
-            self.package_list()?,
+            listed::to_json(&self.packages)?,
         );
         for file in files {
             let entry = match &file.content {
@@ -313,23 +319,6 @@ impl PreparedRoot {
         text
     }
 
-    /// `/usr/lib/sternpost/packages.json`.
-    fn package_list(&self) -> Result<String> {
-        let list: Vec<_> = self
-            .packages
-            .iter()
-            .map(|package| {
-                serde_json::json!({
-                    "name": package.name,
-                    "version": package.version,
-                    "architecture": package.architecture,
-                    "sha256": package.sha256,
-                })
-            })
-            .collect();
-        Ok(serde_json::to_string_pretty(&list)? + "\n")
-    }
-
     /// Everything that goes into the erofs image.
     fn key(&self, workshop: &Workshop, files: &[ImageFile]) -> Result<Key> {
         let cache = workshop.cache();
@@ -342,12 +331,12 @@ impl PreparedRoot {
             .value("exclude", self.recipe.exclude.join(" "))
             .value("discard", self.recipe.discard.join(" "))
             .value("persist", self.persist())
-            .value("packages", self.package_list()?)
+            .value("packages", listed::to_json(&self.packages)?)
             .value("mkfs", workshop.tools_identity()?);
-        for (artefact, path) in self.recipe.artefacts.iter().zip(&self.artefacts) {
+        for (artefact, found) in self.recipe.artefacts.iter().zip(&self.artefacts) {
             key = key
                 .value("artefact", format!("{} {:o}", artefact.path, artefact.mode))
-                .value("content", identity(cache, path)?);
+                .value("content", identity(cache, &found.path)?);
         }
         for overlay in &self.recipe.files {
             key = key.value("overlay", format!("{} {:?}", overlay.to, overlay.mode));

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::Context;
 use crate::inspect::Report;
+use crate::listed::Listed;
 
 /// Show what a disk image or bundle holds.
 ///
@@ -17,7 +18,7 @@ pub struct Args {
     /// The same facts as JSON
     #[arg(long)]
     json: bool,
-    /// List the packages in slot A's root instead (disk images)
+    /// List the packages and artefacts in slot A's root instead (disk images)
     #[arg(long, conflicts_with = "json")]
     packages: bool,
 }
@@ -33,14 +34,6 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
         print!("{report}");
     }
     Ok(())
-}
-
-/// What the list in an image says of a package.
-#[derive(serde::Deserialize)]
-struct Listed {
-    name: String,
-    version: String,
-    architecture: String,
 }
 
 fn packages(context: &Context, args: &Args, report: &Report) -> Result<()> {
@@ -62,10 +55,7 @@ fn packages(context: &Context, args: &Args, report: &Report) -> Result<()> {
     let packages: Vec<Listed> =
         serde_json::from_slice(&listed).context("reading the list of packages in root-a")?;
     for package in packages {
-        println!(
-            "{} {} {}",
-            package.name, package.version, package.architecture
-        );
+        println!("{package}");
     }
     Ok(())
 }

@@ -69,11 +69,41 @@ pub async fn build(
     Ok(made.join("program"))
 }
 
+/// What is built, as `go install` would be told: `PACKAGE@VERSION`. A package of the folder itself,
+/// which has no version, is its module.
+pub fn versioned(source: &GoSource) -> Result<String> {
+    let text = go_mod(&source.modules)?;
+    let package = source.package.as_str();
+    let required = text.lines().filter_map(|line| {
+        let mut words = line
+            .trim()
+            .trim_start_matches("require ")
+            .split_whitespace();
+        let (module, version) = (words.next()?, words.next()?);
+        let inside = package.strip_prefix(module)?;
+        ((inside.is_empty() || inside.starts_with('/')) && version.starts_with('v'))
+            .then_some((module, version))
+    });
+    // A module may lie below another one.
+    if let Some((_, version)) = required.max_by_key(|(module, _)| module.len()) {
+        return Ok(format!("{package}@{version}"));
+    }
+    let own = text.lines().find_map(|line| line.strip_prefix("module "));
+    let own = own.unwrap_or_default().trim();
+    Ok(match package {
+        "." => own.to_owned(),
+        package => format!("{own}/{}", package.trim_start_matches("./")),
+    })
+}
+
+fn go_mod(modules: &Path) -> Result<String> {
+    let file = modules.join("go.mod");
+    std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
+}
+
 /// The toolchain that go.mod asks for, such as `go1.26.8`.
 fn toolchain(modules: &Path) -> Result<String> {
-    let file = modules.join("go.mod");
-    let text = std::fs::read_to_string(&file)
-        .with_context(|| format!("cannot read {}", file.display()))?;
+    let text = go_mod(modules)?;
     let found = text.lines().find_map(|line| {
         let version = line.trim().strip_prefix("toolchain ")?.trim();
         version.strip_prefix("go").map(|_| version.to_owned())
@@ -81,7 +111,7 @@ fn toolchain(modules: &Path) -> Result<String> {
     found.with_context(|| {
         format!(
             "{} has no `toolchain` line; add one such as `toolchain go1.26.8`, so that every host builds the same bytes",
-            file.display()
+            modules.join("go.mod").display()
         )
     })
 }
@@ -309,6 +339,33 @@ mod tests {
         );
         assert_eq!(program_name("go.etcd.io/etcd/server/v3", folder), "server");
         assert_eq!(program_name(".", folder), "pause");
+    }
+
+    #[test]
+    fn a_program_has_the_version_of_its_module() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "module box/tools\n\nrequire (\n\tgo.etcd.io/etcd v0.1.0\n\tgo.etcd.io/etcd/server/v3 v3.6.8\n)\n\
+                    require example.org/tool v1.2.3 // indirect\nreplace example.org/tool => ../tool\n";
+        std::fs::write(folder.path().join("go.mod"), text).unwrap();
+        let said = |package: &str| {
+            versioned(&GoSource {
+                modules: folder.path().to_owned(),
+                package: package.to_owned(),
+                ldflags: Vec::new(),
+                tags: Vec::new(),
+            })
+            .unwrap()
+        };
+        assert_eq!(
+            said("go.etcd.io/etcd/server/v3"),
+            "go.etcd.io/etcd/server/v3@v3.6.8"
+        );
+        assert_eq!(
+            said("example.org/tool/cmd/x"),
+            "example.org/tool/cmd/x@v1.2.3"
+        );
+        assert_eq!(said("."), "box/tools");
+        assert_eq!(said("./cmd/x"), "box/tools/cmd/x");
     }
 
     #[test]

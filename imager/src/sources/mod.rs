@@ -40,6 +40,18 @@ pub fn check_names(given: &BTreeMap<String, PathBuf>, recipes: &[&Recipe]) -> Re
     Ok(())
 }
 
+/// Where an artefact was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its file, in the cache or on the host.
+    pub path: PathBuf,
+    /// Its source for the list of what is in an image: an address (`#MEMBER` of an archive),
+    /// `file:NAME`, `go:PACKAGE@VERSION`, or `oci:` and a program's. Of several sources of the
+    /// same bytes it is the recipe's first, so that an image does not depend on which of them was
+    /// at hand.
+    pub source: String,
+}
+
 /// The file of an artefact, in the cache or on the host. `given` are the files of
 /// `--source NAME=FILE`, which go before the recipe's sources.
 ///
@@ -51,7 +63,7 @@ pub async fn fetch(
     artefact: &Artefact,
     architecture: Architecture,
     given: &BTreeMap<String, PathBuf>,
-) -> Result<PathBuf> {
+) -> Result<Found> {
     if let Some(path) = given.get(&artefact.name) {
         return replaced(artefact, architecture, path)
             .with_context(|| format!("--source {}={}", artefact.name, path.display()));
@@ -70,14 +82,19 @@ pub async fn fetch(
                 _ => Err(anyhow::anyhow!("there is no address for {architecture}")),
             },
             Source::File { path, sha256 } => match sha256.get(&architecture) {
-                Some(sha256) => file::given(path, &[sha256]),
+                Some(sha256) => file::given(path, sha256),
                 None => Err(anyhow::anyhow!("there is no SHA-256 for {architecture}")),
             },
             Source::Go(source) => go::build(workshop, source, architecture).await,
             Source::Image(source) => image::build(workshop, source, architecture).await,
         };
         match found {
-            Ok(path) => return Ok(path),
+            Ok(path) => {
+                let pin = pin(source, architecture);
+                let same = pin.and_then(|pin| first(artefact, pin, architecture));
+                let source = describe(same.unwrap_or(source), architecture)?;
+                return Ok(Found { path, source });
+            }
             Err(error) => reasons.push(format!("{error:#}")),
         }
     }
@@ -89,36 +106,76 @@ pub async fn fetch(
     )
 }
 
-/// The file that stands in for all sources of an artefact: only one that the recipe knows the
+/// See [`Found::source`].
+fn describe(source: &Source, architecture: Architecture) -> Result<String> {
+    Ok(match source {
+        Source::Url { url, member, .. } => {
+            let url = url.get(&architecture).map_or("", String::as_str);
+            match member {
+                Some(member) => format!("{url}#{member}"),
+                None => url.to_owned(),
+            }
+        }
+        Source::File { path, .. } => {
+            // Its folder is this host's own.
+            let name = path.file_name().unwrap_or_default();
+            format!("file:{}", name.to_string_lossy())
+        }
+        Source::Go(program) => format!("go:{}", go::versioned(program)?),
+        Source::Image(image) => format!("oci:{}", go::versioned(&image.program)?),
+    })
+}
+
+/// What a source's bytes are known by: a SHA-256, and the path in the archive that has it.
+fn pin(source: &Source, architecture: Architecture) -> Option<(&str, Option<&str>)> {
+    let (sha256, member) = match source {
+        Source::Url { sha256, member, .. } => (sha256, member.as_deref()),
+        Source::File { sha256, .. } => (sha256, None),
+        Source::Go(_) | Source::Image(_) => return None,
+    };
+    Some((sha256.get(&architecture)?, member))
+}
+
+/// The first source of those bytes.
+fn first<'a>(
+    artefact: &'a Artefact,
+    wanted: (&str, Option<&str>),
+    architecture: Architecture,
+) -> Option<&'a Source> {
+    let mut sources = artefact.sources.iter();
+    sources.find(|source| pin(source, architecture) == Some(wanted))
+}
+
+/// The file that stands in for all sources of an artefact: only one that the recipe has the
 /// SHA-256 of, since the recipe says what is in an image and the command line does not.
-fn replaced(artefact: &Artefact, architecture: Architecture, path: &Path) -> Result<PathBuf> {
-    let digests: Vec<&str> = artefact
+fn replaced(artefact: &Artefact, architecture: Architecture, path: &Path) -> Result<Found> {
+    let what = || format!("cannot read {}", path.display());
+    let found = hash_file(path).with_context(what)?;
+    if let Some(source) = first(artefact, (&found, None), architecture) {
+        return Ok(Found {
+            path: path.canonicalize().with_context(what)?,
+            source: describe(source, architecture)?,
+        });
+    }
+    let pins = artefact
         .sources
         .iter()
-        .filter_map(|source| match source {
-            // That of an archive is not that of the file in it.
-            Source::Url {
-                sha256,
-                member: None,
-                ..
-            }
-            | Source::File { sha256, .. } => sha256.get(&architecture).map(String::as_str),
-            _ => None,
-        })
+        .filter_map(|source| pin(source, architecture));
+    let known: Vec<&str> = pins
+        .filter(|(_, member)| member.is_none())
+        .map(|(sha256, _)| sha256)
         .collect();
-    if digests.is_empty() {
-        let found = hash_file(path).with_context(|| format!("cannot read {}", path.display()))?;
-        bail!(
-            "the recipe has no SHA-256 of `{}` for {architecture}, and nothing unchecked is used; \
-             add a source with the one of this file to that artefact, in the recipe or in one that extends it:\n\
-             [[artefacts.sources]]\n\
-             file = \"{}\"\n\
-             sha256 = \"{found}\"",
-            artefact.name,
-            path.display()
-        );
-    }
-    file::given(path, &digests)
+    ensure!(
+        !known.is_empty(),
+        "the recipe has no SHA-256 of `{}` for {architecture}, and nothing unchecked is used; \
+         add a source with the one of this file to that artefact, in the recipe or in one that extends it:\n\
+         [[artefacts.sources]]\n\
+         file = \"{}\"\n\
+         sha256 = \"{found}\"",
+        artefact.name,
+        path.display()
+    );
+    bail!("its SHA-256 is {found}, not {}", known.join(" or "))
 }
 
 #[cfg(test)]
@@ -166,7 +223,8 @@ mod tests {
         async fn fetch(&self, sources: Vec<Source>, given: Option<&str>) -> Result<PathBuf> {
             let given = given.map(|file| ("tool".to_owned(), self.path(file)));
             let given = given.into_iter().collect();
-            fetch(&self.workshop, &artefact(sources), HERE, &given).await
+            let found = fetch(&self.workshop, &artefact(sources), HERE, &given).await?;
+            Ok(found.path)
         }
     }
 
@@ -180,13 +238,13 @@ mod tests {
     }
 
     /// As a download that was made before: without a network.
-    fn downloaded(cache: &Cache, content: &str) -> Source {
+    fn downloaded(cache: &Cache, content: &str, member: Option<&str>) -> Source {
         let sha256 = hash_bytes(content.as_bytes());
         std::fs::write(cache.blob_path(&sha256), content).unwrap();
         Source::Url {
             url: BTreeMap::from([(HERE, "http://localhost:1/tool".into())]),
             sha256: BTreeMap::from([(HERE, sha256)]),
-            member: None,
+            member: member.map(str::to_owned),
         }
     }
 
@@ -203,7 +261,7 @@ mod tests {
     async fn the_first_source_that_has_it_wins() {
         let host = Host::new();
         let one = host.file("one", "1", "1");
-        let two = downloaded(host.workshop.cache(), "2");
+        let two = downloaded(host.workshop.cache(), "2", None);
         let found = host.fetch(vec![one.clone(), two.clone(), built()], None);
         assert_eq!(found.await.unwrap(), host.path("one"));
         let found = host.fetch(vec![two.clone(), one], None).await.unwrap();
@@ -247,15 +305,7 @@ mod tests {
     async fn a_file_is_refused_where_the_recipe_has_no_digest() {
         let host = Host::new();
         std::fs::write(host.path("given"), "1").unwrap();
-        let Source::Url { url, sha256, .. } = downloaded(host.workshop.cache(), "1") else {
-            unreachable!()
-        };
-        let member = Some("bin/tool".into());
-        let in_archive = Source::Url {
-            url,
-            sha256,
-            member,
-        };
+        let in_archive = downloaded(host.workshop.cache(), "1", Some("bin/tool"));
         let error = host.fetch(vec![built(), in_archive], Some("given")).await;
         let error = format!("{:#}", error.unwrap_err());
         assert!(error.contains("has no SHA-256 of `tool`"), "{error}");
@@ -280,5 +330,33 @@ mod tests {
         assert!(error.contains("it has tool"), "{error}");
         let given = BTreeMap::from([("tool".to_owned(), PathBuf::from("file"))]);
         check_names(&given, &[&recipe]).unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_same_bytes_have_the_same_source() {
+        let host = Host::new();
+        let cache = host.workshop.cache();
+        let address = downloaded(cache, "1", None);
+        let file = host.file("one", "1", "1");
+        let given = BTreeMap::from([("tool".to_owned(), host.path("one"))]);
+        for (sources, given, expected) in [
+            (vec![address.clone()], None, "http://localhost:1/tool"),
+            (vec![file.clone()], None, "file:one"),
+            (vec![host.missing("none", "1"), file], None, "file:none"),
+            (
+                vec![built(), address],
+                Some(given),
+                "http://localhost:1/tool",
+            ),
+        ] {
+            let (artefact, given) = (artefact(sources), given.unwrap_or_default());
+            let found = fetch(&host.workshop, &artefact, HERE, &given)
+                .await
+                .unwrap();
+            assert_eq!(found.source, expected);
+        }
+        let in_archive = downloaded(cache, "1", Some("bin/tool"));
+        let said = describe(&in_archive, HERE).unwrap();
+        assert_eq!(said, "http://localhost:1/tool#bin/tool");
     }
 }
