@@ -1,15 +1,17 @@
 //! What many scenarios do: wait for a version to be well, install another one, look at what `bootctl` says.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
-use boot_core::Architecture;
 use serde_json::Value;
 
 use crate::artefacts::{Image, Version};
 use crate::disk::Disk;
 use crate::machine::{Machine, Options, boot_limit};
 use crate::scenario::Context;
+
+/// How long a machine may take from the loader's first line to the verdict; slow hosts have slow emulation.
+const VERDICT: Duration = Duration::from_secs(1500);
 
 /// How long a reboot may take to the loader's first line: the way down and the firmware.
 pub const REBOOT: Duration = Duration::from_secs(400);
@@ -57,45 +59,41 @@ impl Machine<'_> {
         boot_limit(self.architecture())
     }
 
-    /// Waits until the machine can be logged into, and `version` runs and is marked good; gives the status.
+    /// Waits for the verdict of the health gate, which is to be that `version` is healthy; gives the status.
     ///
     /// # Errors
-    /// Another version runs, or it is not marked good in time.
+    /// Another version runs, or it is not healthy, or not in time.
     pub fn wait_until_good(&mut self, version: &str) -> Result<Value> {
-        self.wait_for_ssh(self.boot_limit())?;
-        let limit = match self.architecture() {
-            Architecture::X86_64 => Duration::from_secs(600),
-            Architecture::Aarch64 => Duration::from_secs(900),
-        };
-        self.wait_for_status(limit, &format!("version {version} marked good"), |status| {
-            status["booted"]["version"] == version && status["booted"]["good"] == true
-        })
+        self.wait_for_verdict(version, VERDICT)?;
+        self.status_of(version)
     }
 
-    /// Waits until what `bootctl status --json` says is as wanted; gives it.
+    /// What `bootctl status --json` says once the machine can be logged into; `version` is to run and be good.
     ///
     /// # Errors
-    /// It is not in time.
-    pub fn wait_for_status(
-        &mut self,
-        limit: Duration,
-        what: &str,
-        wanted: impl Fn(&Value) -> bool,
-    ) -> Result<Value> {
-        let deadline = Instant::now() + limit;
-        loop {
-            // A machine that is busy may fail to answer once.
-            let status = self.status();
-            match &status {
-                Ok(status) if wanted(status) => return Ok(status.clone()),
-                _ if Instant::now() < deadline => std::thread::sleep(Duration::from_secs(1)),
-                Ok(status) => bail!(
-                    "no {what} within {} s; `bootctl status` says:\n{status:#}",
-                    limit.as_secs()
-                ),
-                Err(error) => bail!("no {what} within {} s; {error:#}", limit.as_secs()),
-            }
+    /// Another version runs, or it is not good.
+    pub fn status_of(&mut self, version: &str) -> Result<Value> {
+        self.wait_for_ssh(self.boot_limit())?;
+        let status = self.status()?;
+        expect(
+            status["booted"]["version"] == version && status["booted"]["good"] == true,
+            &format!("version {version} marked good"),
+            &status,
+        )?;
+        Ok(status)
+    }
+
+    /// Waits until the machine says on its console that `version` is healthy: looking from outside again and again
+    /// would take what an emulated machine needs to become so.
+    ///
+    /// # Errors
+    /// It says something else, or nothing in time.
+    pub fn wait_for_verdict(&mut self, version: &str, limit: Duration) -> Result<()> {
+        let line = self.wait_for_any(&[": healthy ", ": unhealthy, "], limit)?;
+        if !line.contains(&format!("version {version}: healthy")) {
+            bail!("version {version} was to be healthy, the machine says: {line}");
         }
+        Ok(())
     }
 
     /// `bootctl install --now`, up to the next start of the loader.

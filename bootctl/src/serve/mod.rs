@@ -14,6 +14,7 @@
 mod after;
 mod alone;
 mod bring_up;
+mod console;
 pub(crate) mod gate;
 mod notify;
 pub mod report;

@@ -7,9 +7,9 @@ use boot_core::record::Record;
 use boot_core::{Digest, Slot};
 use tokio::time::{Instant, sleep};
 
-use super::Service;
 use super::gate::Verdict;
 use super::report::{Phase, RootRead};
+use super::{Service, console};
 use crate::clock;
 use crate::failure::{Code, Failure, Result};
 use crate::profiles;
@@ -86,10 +86,6 @@ impl Service<'_> {
             Verdict::Healthy => ("healthy", self.healthy()),
             Verdict::Unhealthy(reason) => ("unhealthy", reason),
         };
-        match committed {
-            Committed::Healthy => eprintln!("bootctl: {reason}"),
-            _ => eprintln!("bootctl: unhealthy: {reason}"),
-        }
         self.report.verdict = Some(verdict.into());
         self.report.reason = Some(reason.clone());
         self.report.phase = match committed {
@@ -98,6 +94,18 @@ impl Service<'_> {
             Committed::GoingBack => Phase::GoingBack,
         };
         self.show();
+        let version = self
+            .machine
+            .image
+            .as_ref()
+            .map_or("?", |image| &image.version);
+        let what = match committed {
+            Committed::Healthy => "",
+            Committed::GoingBack => "unhealthy, going back: ",
+            Committed::Noted | Committed::Stays(_) => "unhealthy, stays up: ",
+        };
+        let line = format!("slot {slot}, version {version}: {what}{reason}");
+        console::announce(&self.machine.paths(), &line);
         match committed {
             Committed::Healthy => {}
             Committed::Noted => {

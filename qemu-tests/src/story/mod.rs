@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 
 use crate::artefacts::{Image, Version};
 use crate::disk::Disk;
-use crate::machine::{Machine, Options, boot_limit};
+use crate::machine::{Machine, Options};
 use crate::scenario::Context;
 use crate::server::Server;
 use crate::steps::REBOOT;
@@ -109,35 +109,12 @@ impl<'c> Story<'c> {
     /// From the loader's first line to the verdict of the health gate.
     fn wait_until_good(&self, machine: &mut Machine<'_>, version: Version) -> Result<()> {
         step("loader to login", || {
-            machine.wait_for_ssh(boot_limit(machine.architecture()))
+            machine.wait_for_line("login:", machine.boot_limit())
         })?;
         let status = step(&format!("{}, marked good", self.workload.well()), || {
-            let deadline = Instant::now() + self.workload.limit();
-            loop {
-                // A machine that is busy may not answer once.
-                if let Ok(status) = machine.status() {
-                    match status["health"]["verdict"].as_str() {
-                        Some("healthy") if status["booted"]["good"] == true => return Ok(status),
-                        Some("unhealthy") => bail!("not well: {}", status["health"]["reason"]),
-                        _ => {}
-                    }
-                }
-                if Instant::now() >= deadline {
-                    bail!(
-                        "no verdict in time; `bootctl status` said:\n{}",
-                        machine.run("bootctl status")?
-                    );
-                }
-                std::thread::sleep(Duration::from_secs(2));
-            }
+            machine.wait_for_verdict(version.number(), self.workload.limit())?;
+            machine.status_of(version.number())
         })?;
-        if status["booted"]["version"] != version.number() {
-            bail!(
-                "version {} runs where {} was to",
-                status["booted"]["version"],
-                version.number()
-            );
-        }
         if let Some(milliseconds) = status["health"]["verdict_ms"].as_u64() {
             said(&format!(
                 "{} s after the kernel's start",
