@@ -87,20 +87,21 @@ pub async fn build(workshop: &Workshop, order: &Order) -> Result<Outcome> {
         checked_profile(profile, &image_facts(recipe, &order.identity, ""))?;
     }
     let architecture = order.identity.architecture;
-    let recovery = match &recipe.recovery {
-        Some(path) => Some(recovery_recipe(path, recipe)?),
-        None => None,
-    };
+    let recovery = recipe.recovery_system()?;
     let recipes: Vec<&Recipe> = std::iter::once(recipe).chain(&recovery).collect();
     sources::check_names(&order.root_options.sources, &recipes)?;
     workshop.tools().await?;
     let recovery_prepared = async {
-        match &recovery {
-            Some(recovery) => root::prepare(workshop, recovery, architecture, &order.root_options)
-                .await
-                .map(Some),
-            None => Ok(None),
-        }
+        let Some(recovery) = &recovery else {
+            return Ok(None);
+        };
+        let mut options = order.root_options.clone();
+        options.lock = options
+            .lock
+            .and_then(|lock| lock.recovery)
+            .map(|lock| *lock);
+        let prepared = root::prepare(workshop, recovery, architecture, &options);
+        prepared.await.map(Some)
     };
     let (programs, prepared, recovery_prepared) = tokio::try_join!(
         programs::build(workshop, architecture),
@@ -126,7 +127,7 @@ pub struct Roots {
     pub system: BuiltRoot,
     /// The recovery system's, and its recipe.
     pub recovery: Option<(Recipe, BuiltRoot)>,
-    /// The packages of the system's, pinned.
+    /// The packages of both, pinned.
     pub lock: Option<Lock>,
 }
 
@@ -139,6 +140,10 @@ impl Roots {
         recovery: Option<Recipe>,
         recovery_prepared: Option<root::PreparedRoot>,
     ) -> Result<Self> {
+        let mut lock = prepared.lock.clone();
+        lock.recovery = recovery_prepared
+            .as_ref()
+            .map(|prepared| Box::new(prepared.lock.clone()));
         let system = finish_root(
             workshop,
             order,
@@ -160,7 +165,7 @@ impl Roots {
         Ok(Self {
             system,
             recovery,
-            lock: Some(prepared.lock.clone()),
+            lock: Some(lock),
         })
     }
 }
@@ -230,22 +235,6 @@ impl Order {
             ..self.identity.clone()
         }
     }
-}
-
-/// The recovery system belongs to the product that it is built with.
-fn recovery_recipe(path: &Path, system: &Recipe) -> Result<Recipe> {
-    let mut recovery = Recipe::load(path)?;
-    ensure!(
-        recovery.kind == recipe::Kind::Recovery,
-        "{} is named as the recovery system of {} but does not say that it is one",
-        path.display(),
-        system.path.display()
-    );
-    recovery.product.clone_from(&system.product);
-    recovery.layout.clone_from(&system.layout);
-    // It has to run where the system runs: with the same drivers.
-    recovery.kernel.clone_from(&system.kernel);
-    Ok(recovery)
 }
 
 struct Maker<'a> {

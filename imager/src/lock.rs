@@ -6,6 +6,8 @@
 //! package by name, version and SHA-256, for each architecture. A build that is given a lock
 //! does not ask.
 //!
+//! The lock of a system's recipe pins its recovery system as well: an image is made of both.
+//!
 //! A root for the other architecture is configured with this one's programs (see `root`), so a
 //! lock has, for each architecture, both lists.
 
@@ -68,15 +70,25 @@ pub struct Lock {
     pub wanted: String,
     /// By architecture.
     pub sets: BTreeMap<Architecture, Set>,
+    /// The recovery system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Box<Lock>>,
 }
 
 impl Lock {
-    /// Reads a lock and checks that it is one for this recipe.
+    /// The lock to build a recipe with: the one that is given, or NAME.lock beside the recipe, if
+    /// somebody put it there.
     ///
     /// # Errors
     ///
-    /// It cannot be read, or pins other packages than the recipe asks for.
-    pub fn read(path: &Path, recipe: &Recipe) -> Result<Self> {
+    /// It cannot be read, or is not one for this recipe.
+    pub fn find(recipe: &Recipe, given: Option<&Path>) -> Result<Option<Self>> {
+        let beside = recipe.path.with_extension("lock");
+        let path = given.or_else(|| beside.is_file().then_some(beside.as_path()));
+        path.map(|path| Self::read(path, recipe)).transpose()
+    }
+
+    fn read(path: &Path, recipe: &Recipe) -> Result<Self> {
         let text = fs::read_to_string(path)
             .with_context(|| format!("cannot read the lock {}", path.display()))?;
         let lock: Self =
@@ -87,13 +99,28 @@ impl Lock {
             path.display(),
             lock.format
         );
+        lock.check(recipe)
+            .with_context(|| format!("cannot use the lock {}", path.display()))?;
         ensure!(
-            lock.wanted == wanted(recipe),
-            "{} does not fit the recipe {}, whose packages were changed since; make it again with `imager lock`",
-            path.display(),
-            recipe.path.display()
+            recipe.recovery.is_none() || lock.recovery.is_some(),
+            "{} does not pin the recovery system; make it again with `imager lock`",
+            path.display()
         );
         Ok(lock)
+    }
+
+    /// Checks that this pins what the recipe asks for.
+    ///
+    /// # Errors
+    ///
+    /// The recipe asks for other packages.
+    pub fn check(&self, recipe: &Recipe) -> Result<()> {
+        ensure!(
+            self.wanted == wanted(recipe),
+            "it does not fit the recipe {}, whose packages were changed since; make it again with `imager lock`",
+            recipe.path.display()
+        );
+        Ok(())
     }
 
     /// The text of the lock.
@@ -149,6 +176,7 @@ pub async fn resolve(
         recipe: recipe.name.clone(),
         wanted: wanted(recipe),
         sets,
+        recovery: None,
     })
 }
 
@@ -475,13 +503,51 @@ mod tests {
             kernel: package.clone(),
             packages: vec![package],
         };
-        let lock = Lock {
+        let recovery = Lock {
             format: FORMAT,
-            recipe: "r".into(),
+            recipe: "recovery".into(),
             wanted: "w".into(),
             sets: BTreeMap::from([(Architecture::X86_64, set)]),
+            recovery: None,
+        };
+        let lock = Lock {
+            recipe: "r".into(),
+            recovery: Some(Box::new(recovery.clone())),
+            ..recovery
         };
         let read: Lock = toml::from_str(&lock.to_text().unwrap()).unwrap();
         assert_eq!(read, lock);
+    }
+
+    #[test]
+    fn a_lock_that_does_not_fit_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("box.toml");
+        let write = |packages: &str| {
+            let text = format!(
+                "product = \"box\"\nrecovery = \"box.toml\"\n[kernel]\nx86_64 = \"linux\"\n[packages]\ncommon = [{packages}]\n"
+            );
+            fs::write(&file, text).unwrap();
+            Recipe::load(&file).unwrap()
+        };
+        let recipe = write("\"bash\"");
+        assert_eq!(Lock::find(&recipe, None).unwrap(), None);
+        let mut lock = Lock {
+            format: FORMAT,
+            recipe: "box".into(),
+            wanted: wanted(&recipe),
+            sets: BTreeMap::new(),
+            recovery: None,
+        };
+        let refused = |lock: &Lock, recipe: &Recipe, reason: &str| {
+            fs::write(folder.path().join("box.lock"), lock.to_text().unwrap()).unwrap();
+            let error = format!("{:#}", Lock::find(recipe, None).unwrap_err());
+            assert!(error.contains(reason), "{error}");
+        };
+        refused(&lock, &recipe, "does not pin the recovery system");
+        lock.recovery = Some(Box::new(lock.clone()));
+        refused(&lock, &write("\"dash\""), "packages were changed since");
+        assert_eq!(Lock::find(&recipe, None).unwrap(), Some(lock));
+        assert!(Lock::find(&recipe, Some(Path::new("/none"))).is_err());
     }
 }

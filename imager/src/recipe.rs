@@ -8,7 +8,7 @@ use crate::arch::Architecture;
 mod load;
 mod read;
 pub mod schema;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -187,6 +187,29 @@ impl Recipe {
     /// column.
     pub fn load(path: &Path) -> Result<Self> {
         load::load(path)
+    }
+
+    /// The recipe of the recovery system, which belongs to the product of the system's.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, has mistakes, or is not one of a recovery system.
+    pub fn recovery_system(&self) -> Result<Option<Self>> {
+        let Some(path) = &self.recovery else {
+            return Ok(None);
+        };
+        let mut recovery = Self::load(path)?;
+        ensure!(
+            recovery.kind == Kind::Recovery,
+            "{} is named as the recovery system of {} but does not say that it is one",
+            path.display(),
+            self.path.display()
+        );
+        recovery.product.clone_from(&self.product);
+        recovery.layout.clone_from(&self.layout);
+        // It has to run where the system runs: with the same drivers.
+        recovery.kernel.clone_from(&self.kernel);
+        Ok(Some(recovery))
     }
 }
 

@@ -25,7 +25,7 @@ use crate::cache::{Cache, Key, KeyBuilder, hash_bytes, hash_file};
 use crate::listed::{self, Listed};
 use crate::lock::{self, Lock, Package};
 use crate::packages;
-use crate::recipe::{Compression, Kind, Recipe};
+use crate::recipe::{Compression, Recipe};
 use crate::sources::{self, Found};
 use crate::step::Workshop;
 use crate::tree::{Bytes, Entry, Node, Tree, host_files};
@@ -106,8 +106,8 @@ pub struct BuiltRoot {
 pub struct Options {
     /// `--source NAME=FILE`.
     pub sources: BTreeMap<String, PathBuf>,
-    /// `--lock FILE`; without, what is beside the recipe as NAME.lock, if it is there.
-    pub lock: Option<PathBuf>,
+    /// The packages to use; none: those that the archive has now.
+    pub lock: Option<Lock>,
     /// Seconds since 1970 that every file gets.
     pub source_date_epoch: u64,
 }
@@ -124,9 +124,13 @@ pub async fn prepare(
     options: &Options,
 ) -> Result<PreparedRoot> {
     let packages = async {
-        let mut lock = pinned(workshop, recipe, architecture, options).await?;
+        let mut lock = match &options.lock {
+            Some(lock) => lock.clone(),
+            None => lock::resolve(workshop, recipe, architecture, false).await?,
+        };
+        lock.check(recipe)?;
         if let Err(error) = download(workshop, recipe, &lock).await {
-            if options.lock.is_some() || beside(recipe).is_some() {
+            if options.lock.is_some() {
                 return Err(error);
             }
             // The mirror has gone on since it was asked: ask again, once.
@@ -191,26 +195,6 @@ pub async fn prepare(
         artefacts,
         epoch: options.source_date_epoch,
     })
-}
-
-/// The lock to build with: the one that is given, the one beside the recipe, or a new one.
-async fn pinned(
-    workshop: &Workshop,
-    recipe: &Recipe,
-    architecture: Architecture,
-    options: &Options,
-) -> Result<Lock> {
-    // The recovery system has packages of its own: a lock that is given is the system's.
-    let given = options.lock.clone().filter(|_| recipe.kind == Kind::System);
-    match given.or_else(|| beside(recipe)) {
-        Some(path) => Lock::read(&path, recipe),
-        None => lock::resolve(workshop, recipe, architecture, false).await,
-    }
-}
-
-/// `NAME.lock` in the recipe's directory, if somebody put it there.
-fn beside(recipe: &Recipe) -> Option<PathBuf> {
-    Some(recipe.path.with_extension("lock")).filter(|path| path.is_file())
 }
 
 /// Downloads what the lock names and the cache lacks.

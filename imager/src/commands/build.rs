@@ -9,6 +9,7 @@ use super::Context;
 use crate::arch::Architecture;
 use crate::assemble::{self, Order};
 use crate::image_files::Identity;
+use crate::lock::Lock;
 use crate::recipe::Recipe;
 use crate::root;
 use crate::signing::Authority;
@@ -53,7 +54,7 @@ pub struct Args {
     /// Take an artefact from a file, whatever the recipe's own sources; its SHA-256 must be the recipe's
     #[arg(long, value_name = "NAME=FILE", value_parser = parse_source)]
     source: Vec<(String, PathBuf)>,
-    /// Use exactly the packages of this lock
+    /// Use exactly the packages of this lock [default: RECIPE.lock beside the recipe, if it is there]
     #[arg(long, value_name = "FILE")]
     lock: Option<PathBuf>,
     /// Refuse to install the image after this time (seconds since 1970)
@@ -110,7 +111,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<()> {
         pack_disk: args.zst,
         root_options: root::Options {
             sources: args.source.into_iter().collect::<BTreeMap<_, _>>(),
-            lock: args.lock,
+            lock: Lock::find(&recipe, args.lock.as_deref())?,
             source_date_epoch: epoch,
         },
         expires: args.expires,

@@ -8,8 +8,9 @@ use super::Context;
 use crate::arch::Architecture;
 use crate::lock;
 use crate::recipe::Recipe;
+use crate::step::Workshop;
 
-/// Pin a recipe's packages by name, version and SHA-256
+/// Pin the packages of a recipe and its recovery system by name, version and SHA-256
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A build takes RECIPE.lock from beside its recipe, or what --lock names. A lock is of use to who
@@ -37,31 +38,48 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
         Some(architecture) => vec![architecture],
         None => recipe.kernel.keys().copied().collect(),
     };
+    let recovery = recipe.recovery_system()?;
     let locked = context.block_on(async {
         workshop.tools().await?;
-        let mut merged: Option<lock::Lock> = None;
-        for architecture in architectures {
-            let lock = lock::resolve(&workshop, &recipe, architecture, true).await?;
-            match &mut merged {
-                None => merged = Some(lock),
-                Some(merged) => {
-                    for (architecture, set) in lock.sets {
-                        merged.sets.entry(architecture).or_insert(set);
-                    }
-                }
-            }
+        let mut locked = pin(&workshop, &recipe, &architectures).await?;
+        if let Some(recovery) = &recovery {
+            locked.recovery = Some(Box::new(pin(&workshop, recovery, &architectures).await?));
         }
-        merged.with_context(|| format!("{} names no kernel", recipe.path.display()))
+        Ok(locked)
     })?;
     std::fs::write(&output, locked.to_text()?)
         .with_context(|| format!("cannot write {}", output.display()))?;
-    for (architecture, set) in &locked.sets {
-        println!(
-            "{architecture}: {} packages and the kernel {}",
-            set.packages.len(),
-            set.kernel.version
-        );
+    for lock in std::iter::once(&locked).chain(locked.recovery.as_deref()) {
+        for (architecture, set) in &lock.sets {
+            println!(
+                "{} for {architecture}: {} packages and the kernel {}",
+                lock.recipe,
+                set.packages.len(),
+                set.kernel.version
+            );
+        }
     }
     println!("{}", output.display());
     Ok(())
+}
+
+/// One lock for several architectures.
+async fn pin(
+    workshop: &Workshop,
+    recipe: &Recipe,
+    architectures: &[Architecture],
+) -> Result<lock::Lock> {
+    let mut merged: Option<lock::Lock> = None;
+    for architecture in architectures {
+        let lock = lock::resolve(workshop, recipe, *architecture, true).await?;
+        match &mut merged {
+            None => merged = Some(lock),
+            Some(merged) => {
+                for (architecture, set) in lock.sets {
+                    merged.sets.entry(architecture).or_insert(set);
+                }
+            }
+        }
+    }
+    merged.with_context(|| format!("{} names no kernel", recipe.path.display()))
 }
