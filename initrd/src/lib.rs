@@ -26,6 +26,18 @@
 //! (`crc32c_intel` or `crc32c_generic`) and an accelerated SHA-256 (`sha256_ssse3`; `sha2_ce`, `sha256_arm64`); the
 //! generic kernels besides these `ext4` (`jbd2`, `mbcache`, `crc16`) and the drivers of real disks.
 
+// A panic in the boot path leaves nobody to fall back: what can panic is refused.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
+
 pub mod agent;
 pub mod block;
 pub mod cmdline;

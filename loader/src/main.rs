@@ -2,6 +2,17 @@
 //!
 //! What it does is in [`app`]; what of it needs no firmware is the library beside it.
 #![cfg_attr(target_os = "uefi", no_std, no_main)]
+// A panic in the boot path leaves nobody to fall back: what can panic is refused.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 #[cfg(target_os = "uefi")]
 extern crate alloc;

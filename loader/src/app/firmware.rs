@@ -25,6 +25,7 @@ use uefi::{Handle, Status};
 struct TrustSection([u8; SECTION_SIZE]);
 
 /// The section before `imager` fills it in. The magic is not zero, so that the section has raw data to fill in.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler alone")]
 const fn unfilled() -> [u8; SECTION_SIZE] {
     let mut section = [0; SECTION_SIZE];
     let mut i = 0;
