@@ -204,7 +204,7 @@ impl<D: Device> Control<D> {
         let now = self.context.now;
         self.store
             .quarantine(digest, reason, now)
-            .map_err(|e| Failure::failed(e).doing(format!("quarantining manifest {digest}")))
+            .map_err(|e| ring(e, &format!("quarantining manifest {digest}")))
     }
 
     /// Why the booted slot should have been given up already: it is on trial, and its manifest is
@@ -227,7 +227,7 @@ impl<D: Device> Control<D> {
         let events = self
             .store
             .events()
-            .map_err(|e| Failure::failed(e).doing("reading the event ring"))?;
+            .map_err(|e| ring(e, "reading the event ring"))?;
         let of_this = [EventKind::ACTIVATED, EventKind::UNPROVEN];
         let last = events
             .iter()
@@ -302,7 +302,7 @@ impl<D: Device> Control<D> {
     pub fn quarantine_entry(&mut self, digest: &Digest) -> Result<Option<QuarantineEntry>> {
         self.store
             .quarantine_entry(digest)
-            .map_err(|e| Failure::failed(e).doing("reading the quarantine ring"))
+            .map_err(|e| ring(e, "reading the quarantine ring"))
     }
 
     /// Releases a manifest from quarantine.
@@ -310,7 +310,7 @@ impl<D: Device> Control<D> {
         let released = self
             .store
             .release(digest)
-            .map_err(|e| Failure::failed(e).doing("releasing a manifest from quarantine"))?;
+            .map_err(|e| ring(e, "releasing a manifest from quarantine"))?;
         if released {
             self.event(
                 EventKind::RELEASED,
@@ -323,6 +323,13 @@ impl<D: Device> Control<D> {
     }
 }
 
+/// A ring that cannot be read or written.
+fn ring(error: impl std::fmt::Display, doing: &str) -> Failure {
+    Failure::failed(error)
+        .doing(doing)
+        .next("look at the disk (journalctl -k), then run the command again")
+}
+
 /// A refusal with what to do about it.
 pub fn refused(because: RefusedBecause) -> Failure {
     let failure = Failure::refused(because);
@@ -331,12 +338,9 @@ pub fn refused(because: RefusedBecause) -> Failure {
             "wait for the health gate, or mark the booted slot good with `bootctl mark-good`",
         ),
         RefusedBecause::Empty(_) => failure.next("install something into it with `bootctl install`"),
-        RefusedBecause::Status { .. } | RefusedBecause::OtherContents(_) => {
-            failure.next("`bootctl status` shows the slots")
-        }
         RefusedBecause::BelowFloor { .. } => failure.next(
             "the floor is what protects against old, vulnerable images; install one with a higher security version",
         ),
-        _ => failure,
+        _ => failure.next("`bootctl status` shows the slots"),
     }
 }

@@ -1,5 +1,5 @@
-//! An installation that ends at each of its writes in turn: the disk is unplugged, or the power is
-//! gone. What ran before still runs, and the same command goes on.
+//! An installation that ends at each of its reads, writes and flushes in turn: the disk is unplugged, or
+//! the power is gone. What ran before still runs, and the same command goes on.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use boot_core::store::BootState;
 use boot_core::test_support::{MemoryDevice, MemoryError};
 use boot_core::{Device, Nonce, Slot, Target, transition};
 use bootctl::control::{Context, Control};
-use bootctl::failure::{Code, Result};
+use bootctl::failure::Code;
 use bootctl::install::{self, Options, Parts};
 use bootctl::progress::Progress;
 use bootctl::source::Source;
@@ -18,11 +18,22 @@ use bootctl::{failure, fallback};
 
 use crate::fixture::{Image, noise, trust};
 
-/// A device that shares with others how many writes are left.
+/// A device that shares with others how many operations are left before all of them are gone.
 #[derive(Clone)]
 struct Failing {
     inner: MemoryDevice,
     left: Rc<Cell<usize>>,
+    /// Whether reads and flushes count, and fail, as well as writes.
+    all_count: bool,
+}
+
+impl Failing {
+    /// Does one more operation, if any is left.
+    fn next(&self, at: u64) -> Result<(), MemoryError> {
+        let left = self.left.get().checked_sub(1);
+        left.map(|left| self.left.set(left))
+            .ok_or(MemoryError::Io(at))
+    }
 }
 
 impl Device for Failing {
@@ -37,23 +48,27 @@ impl Device for Failing {
     }
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), MemoryError> {
+        if self.all_count {
+            self.next(offset)?;
+        }
         self.inner.read_at(offset, buf)
     }
 
     fn write_at(&mut self, offset: u64, buf: &[u8]) -> Result<(), MemoryError> {
-        match self.left.get().checked_sub(1) {
-            Some(left) => self.left.set(left),
-            None => {
-                // Torn: half of it arrives.
-                let half = buf.len() / 2 / 512 * 512;
-                self.inner.write_at(offset, &buf[..half])?;
-                return Err(MemoryError::Io(offset));
-            }
+        if self.left.get() == 1 {
+            // The last one is torn: half of it arrives.
+            let half = buf.len() / 2 / 512 * 512;
+            self.left.set(0);
+            self.inner.write_at(offset, &buf[..half])?;
         }
+        self.next(offset)?;
         self.inner.write_at(offset, buf)
     }
 
     fn flush(&mut self) -> Result<(), MemoryError> {
+        if self.all_count {
+            self.next(0)?;
+        }
         self.inner.flush()
     }
 }
@@ -69,14 +84,14 @@ impl Source for Bytes {
         Some(self.0.len() as u64)
     }
 
-    fn read_exact_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
+    fn read_exact_at(&mut self, offset: u64, buf: &mut [u8]) -> bootctl::failure::Result<()> {
         let offset = offset as usize;
         let bytes = self.0.get(offset..offset + buf.len());
         buf.copy_from_slice(bytes.ok_or_else(|| failure::Failure::source("too short"))?);
         Ok(())
     }
 
-    fn ends_at(&mut self, offset: u64) -> Result<bool> {
+    fn ends_at(&mut self, offset: u64) -> bootctl::failure::Result<bool> {
         Ok(offset == self.0.len() as u64)
     }
 }
@@ -90,11 +105,12 @@ struct Disk {
 
 impl Disk {
     /// Slot A is good, slot B holds an older version that is good too.
-    fn new(block_size: u32) -> Self {
+    fn new(block_size: u32, all_count: bool) -> Self {
         let left = Rc::new(Cell::new(usize::MAX));
         let device = |size| Failing {
             inner: MemoryDevice::new(size, block_size),
             left: left.clone(),
+            all_count,
         };
         let mut disk = Self {
             state: device(4 << 20),
@@ -114,7 +130,7 @@ impl Disk {
         disk
     }
 
-    fn install(&mut self, image: &Image) -> Result<()> {
+    fn install(&mut self, image: &Image) -> bootctl::failure::Result<()> {
         let context = Context {
             booted: Target::A,
             nonce: Nonce::ZERO,
@@ -153,43 +169,62 @@ fn small(version: &str) -> Image {
 
 #[test]
 fn whichever_write_is_the_last_nothing_is_lost_and_it_goes_on() {
-    let image = small("2.0");
-    let digest = image.digest();
     for block_size in [512, 4096] {
-        let mut ended_early = 0;
-        for writes in 0.. {
-            let mut disk = Disk::new(block_size);
-            disk.left.set(writes);
-            let ended = disk.install(&image);
-            disk.left.set(usize::MAX);
-            let record = BootState::new(&mut disk.state).load().record.unwrap();
-            assert!(record.a.is_good(), "slot A after {writes} writes");
-            match record.b.status() {
-                // Not touched yet, or complete and verified: never anything between.
-                SlotStatus::Good => assert_ne!(record.b.digest, digest),
-                SlotStatus::Empty => {}
-                SlotStatus::Staged => {
-                    fallback::verify(&mut disk.boot, Target::B, &trust(), &record).unwrap();
-                    let root = image.manifest.root.as_ref().unwrap();
-                    bootctl::root_check::check(&mut disk.root, root).unwrap();
-                }
-                other => panic!("slot B is {other} after {writes} writes"),
-            }
-            let Err(failure) = ended else {
-                assert_eq!(record.b.status(), SlotStatus::Staged);
-                break;
-            };
-            assert_eq!(failure.code, Code::Failed, "{failure}");
-            assert!(failure.next.is_some(), "{failure}");
-            ended_early += 1;
-            disk.install(&image).unwrap();
-            let record = BootState::new(&mut disk.state).load().record.unwrap();
-            assert_eq!(
-                (record.b.status(), record.b.digest),
-                (SlotStatus::Staged, digest)
-            );
-            assert!(record.a.is_good());
-        }
+        let ended_early = end_after(0.., || Disk::new(block_size, false));
         assert!(ended_early >= 8, "only {ended_early} writes");
     }
+}
+
+/// A share of the operations, another one for each size of blocks: most are reads, one much like the other.
+#[test]
+fn wherever_the_disk_is_unplugged_nothing_is_lost_and_it_goes_on() {
+    for (first, block_size) in [(0, 512), (2, 4096)] {
+        let operations = (first..).step_by(5);
+        let ended_early = end_after(operations, || Disk::new(block_size, true));
+        assert!(ended_early >= 10, "only {ended_early} times");
+    }
+}
+
+/// Installs with each of these numbers of operations left until one is enough; how many were not.
+fn end_after(numbers: impl Iterator<Item = usize>, disk: impl Fn() -> Disk) -> usize {
+    let image = small("2.0");
+    let digest = image.digest();
+    let mut ended_early = 0;
+    for operations in numbers {
+        let mut disk = disk();
+        disk.left.set(operations);
+        let ended = disk.install(&image);
+        disk.left.set(usize::MAX);
+        let record = BootState::new(&mut disk.state).load().record.unwrap();
+        assert!(record.a.is_good(), "slot A after {operations} operations");
+        match record.b.status() {
+            // Not touched yet, or complete and verified: never anything between.
+            SlotStatus::Good => assert_ne!(record.b.digest, digest),
+            SlotStatus::Empty => {}
+            SlotStatus::Staged => {
+                fallback::verify(&mut disk.boot, Target::B, &trust(), &record).unwrap();
+                let root = image.manifest.root.as_ref().unwrap();
+                bootctl::root_check::check(&mut disk.root, root).unwrap();
+            }
+            other => panic!("slot B is {other} after {operations} operations"),
+        }
+        let Err(failure) = ended else {
+            assert_eq!(record.b.status(), SlotStatus::Staged);
+            break;
+        };
+        // A slot that cannot be read back does not verify; a disk that goes between the reads of the two copies of
+        // the record leaves the older one, whose rules refuse.
+        let known = [Code::Failed, Code::Verification, Code::Refused];
+        assert!(known.contains(&failure.code), "{failure}");
+        assert!(failure.next.is_some(), "{failure}");
+        ended_early += 1;
+        disk.install(&image).unwrap();
+        let record = BootState::new(&mut disk.state).load().record.unwrap();
+        assert_eq!(
+            (record.b.status(), record.b.digest),
+            (SlotStatus::Staged, digest)
+        );
+        assert!(record.a.is_good());
+    }
+    ended_early
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Parser;
@@ -181,9 +182,12 @@ fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
 /// One run: its files stay if it fails or `keep` says so, its console logs always.
 fn one(scenario: Scenario, files: PathBuf, artefacts: Artefacts, keep: bool) -> Result<()> {
     let context = Context::new(scenario, files.clone(), artefacts)?;
+    let began = Instant::now();
     let result =
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (scenario.run)(&context)))
             .unwrap_or_else(|_| Err(anyhow!("the scenario's own code panicked")));
+    // With the building of its images, if they were not there.
+    eprintln!("{}: {} s", scenario.name, began.elapsed().as_secs());
     match result {
         Ok(()) if keep => Ok(()),
         Ok(()) => remove_disks(&files),
