@@ -115,11 +115,13 @@ pub(crate) fn median(imager: &Path, disk: &Path, boot: Boot, runs: usize) -> Res
 }
 
 /// The median of each phase.
-fn medians<'a>(boots: impl Iterator<Item = &'a Vec<Phase>> + Clone) -> Vec<Phase> {
+pub(crate) fn medians<'a>(boots: impl Iterator<Item = &'a Vec<Phase>> + Clone) -> Vec<Phase> {
     let names = boots.clone().next().into_iter().flatten();
     let of_row = |row: usize| {
-        let values = boots.clone().filter_map(|phases| phases.get(row));
-        median_of(values.map(|phase| phase.seconds).collect())
+        let of_boots = boots.clone().filter_map(|phases| phases.get(row));
+        let mut values: Vec<f64> = of_boots.map(|phase| phase.seconds).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
     };
     names
         .enumerate()
@@ -128,12 +130,6 @@ fn medians<'a>(boots: impl Iterator<Item = &'a Vec<Phase>> + Clone) -> Vec<Phase
             seconds: of_row(row),
         })
         .collect()
-}
-
-/// The middle one.
-pub(crate) fn median_of(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// From the loader's start to switch-root, seconds.

@@ -1,15 +1,18 @@
 //! What is measured from inside a machine: how long Kubernetes takes, how much memory an installation takes.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use qemu_tests::artefacts::Version;
-use qemu_tests::machine::Options;
+use qemu_tests::machine::{Machine, Options};
 use qemu_tests::scenario::{Architecture, Context, Scenario};
 use qemu_tests::server::Server;
 
-use crate::Bench;
-use crate::boots::median_of;
+use serde_json::Value;
+
+use crate::boots::{Phase, medians};
+use crate::{Bench, picture, table};
 
 /// When the node was Ready, seconds since the kernel's start. Kubernetes notes the time in whole seconds.
 const READY: &str = r#"
@@ -17,6 +20,35 @@ ready=$(kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes \
     -o 'jsonpath={.items[0].status.conditions[?(@.type=="Ready")].lastTransitionTime}')
 echo $(($(date -d "$ready" +%s) - $(sed -n 's/^btime //p' /proc/stat)))
 "#;
+
+/// How many of the phases come before the kernel.
+const BEFORE_THE_KERNEL: usize = 2;
+
+/// A boot as the machine itself tells it: the loader's counter runs from reset, the others' from the kernel's start.
+fn phases(machine: &mut Machine<'_>) -> Result<Vec<Phase>> {
+    let handover = machine.json("cat /run/sternpost/handover.json")?;
+    let boot = machine.json("cat /run/sternpost/boot.json")?;
+    let health = machine.status()?["health"].clone();
+    let seconds = |value: &Value, per_second: f64| {
+        let number = value.as_f64().context("the machine does not tell when")?;
+        anyhow::Ok(number / per_second)
+    };
+    let loader = seconds(&handover["times"]["start_us"], 1e6)?;
+    let kernel = seconds(&handover["times"]["exec_us"], 1e6)?;
+    let agent = seconds(&boot["timeline"]["agent_start_us"], 1e6)?;
+    let root = seconds(&boot["timeline"]["free_us"], 1e6)?;
+    let userland = seconds(&health["started_ms"], 1e3)?;
+    let ready = number(&machine.run(READY)?)?;
+    let phase = |name, seconds| Phase { name, seconds };
+    Ok(vec![
+        phase("firmware", loader),
+        phase("loader", kernel - loader),
+        phase("kernel to its first process", agent),
+        phase("initramfs to switch-root", root - agent),
+        phase("systemd to bootctl serve", userland - root),
+        phase("Kubernetes to node Ready", ready - userland),
+    ])
+}
 
 /// The most memory that an installation had, in KiB.
 fn peak(url: &str) -> String {
@@ -31,17 +63,21 @@ wait $pid"
 }
 
 impl Bench {
-    /// Kernel start to node Ready, at the first boot, which makes the cluster, and at the next.
-    pub(crate) fn kubernetes(&self, architecture: Architecture) -> Result<()> {
+    /// From power-on to node Ready, at the first boot, which makes the cluster, and at the next.
+    pub(crate) fn kubernetes(
+        &self,
+        architecture: Architecture,
+        pictures: Option<&Path>,
+    ) -> Result<()> {
         let image = self
             .artefacts
             .recipe("kubeadm-vm", architecture, Version::First, 512)?;
-        let (mut first, mut second) = (Vec::new(), Vec::new());
+        let (mut first, mut next) = (Vec::new(), Vec::new());
         for _ in 0..self.runs {
             let context = self.context("kubernetes", architecture)?;
             let disk = context.disk(&image.disk(), "disk.raw", 512)?;
             disk.grow(16 << 30)?;
-            for times in [&mut first, &mut second] {
+            for boots in [&mut first, &mut next] {
                 let options = Options {
                     memory: 4096,
                     ..Options::default()
@@ -49,17 +85,26 @@ impl Bench {
                 let mut machine = context.start(&[&disk], options)?;
                 machine.wait_for_boot(machine.boot_limit())?;
                 machine.wait_until_good(Version::First.number())?;
-                times.push(number(&machine.run(READY)?)?);
+                boots.push(phases(&mut machine)?);
                 machine.power_off()?;
             }
         }
-        println!(
-            "\nKernel start to node Ready, kubeadm-vm, {}, medians of {}\n\n| first boot | next boot |\n| --- | --- |\n| {} s | {} s |",
-            architecture.name(),
-            self.runs,
-            median_of(first),
-            median_of(second)
-        );
+        let name = architecture.name();
+        println!("\nBoots of kubeadm-vm, {name}, medians of {}\n", self.runs);
+        let columns = [
+            ("first boot", medians(first.iter())),
+            ("next boot", medians(next.iter())),
+        ];
+        table(&columns);
+        let ready = |(_, phases): &(&str, Vec<Phase>)| {
+            let since_kernel = phases.iter().skip(BEFORE_THE_KERNEL);
+            since_kernel.map(|phase| phase.seconds).sum::<f64>()
+        };
+        let [first, next] = columns.each_ref().map(ready);
+        println!("\nkernel start to node Ready: {first:.0} s, {next:.0} s");
+        if let Some(directory) = pictures {
+            picture::write(&directory.join(format!("kubernetes-{name}.svg")), &columns)?;
+        }
         Ok(())
     }
 

@@ -27,9 +27,9 @@ struct Arguments {
     /// Boots of each kind; the medians are printed.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Write the timeline of the minimal image and its peer as a picture to this file.
+    /// Write the timelines as pictures into this directory.
     #[arg(long)]
-    picture: Option<PathBuf>,
+    pictures: Option<PathBuf>,
     /// The imager program; without it the one beside this program.
     #[arg(long)]
     imager: Option<PathBuf>,
@@ -81,20 +81,21 @@ fn measure(arguments: &Arguments) -> Result<()> {
         runs: arguments.runs.max(1),
     };
     let wanted = |part| arguments.parts.is_empty() || arguments.parts.contains(&part);
+    let pictures = arguments.pictures.as_deref();
     if wanted(Part::Sizes) {
         bench.sizes()?;
     }
     if wanted(Part::Boot) {
-        bench.boots(arguments.picture.as_deref())?;
+        bench.boots(pictures)?;
     }
     if wanted(Part::Memory) {
         bench.memory()?;
     }
     if wanted(Part::Kubernetes) {
-        bench.kubernetes(Architecture::X86_64)?;
+        bench.kubernetes(Architecture::X86_64, pictures)?;
     }
     if wanted(Part::KubernetesArm64) {
-        bench.kubernetes(Architecture::Aarch64)?;
+        bench.kubernetes(Architecture::Aarch64, pictures)?;
     }
     Ok(())
 }
@@ -122,7 +123,7 @@ impl Bench {
         Ok(())
     }
 
-    fn boots(&self, picture: Option<&Path>) -> Result<()> {
+    fn boots(&self, pictures: Option<&Path>) -> Result<()> {
         let image =
             self.artefacts
                 .recipe("minimal-vm", Architecture::X86_64, Version::First, 512)?;
@@ -142,9 +143,8 @@ impl Bench {
         for own in &ours.own_words {
             println!("| {} | {:.2} s |", own.name, own.seconds);
         }
-        if let Some(path) = picture {
-            std::fs::write(path, picture::draw(&columns))
-                .with_context(|| format!("cannot write {}", path.display()))?;
+        if let Some(directory) = pictures {
+            picture::write(&directory.join("boot.svg"), &columns)?;
         }
         Ok(())
     }

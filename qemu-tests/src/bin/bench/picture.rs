@@ -1,15 +1,24 @@
 //! The boot's timeline as a picture: one bar a system, one stretch a phase.
 
 use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
 
 use crate::boots::Phase;
 
-const COLOURS: [&str; 5] = ["#9fb3c4", "#2f6f9f", "#c9a13b", "#3f8f5f", "#8a6fa8"];
+const COLOURS: [&str; 6] = [
+    "#9fb3c4", "#2f6f9f", "#c9a13b", "#3f8f5f", "#8a6fa8", "#b5533c",
+];
 const LEFT: f64 = 190.0;
 const WIDTH: f64 = 700.0;
 
-/// An SVG of the columns that the table shows.
-pub(crate) fn draw(columns: &[(&str, Vec<Phase>)]) -> String {
+/// Writes an SVG of the columns that the table shows.
+pub(crate) fn write(path: &Path, columns: &[(&str, Vec<Phase>)]) -> Result<()> {
+    std::fs::write(path, draw(columns)).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn draw(columns: &[(&str, Vec<Phase>)]) -> String {
     let total = |phases: &[Phase]| phases.iter().map(|phase| phase.seconds).sum::<f64>();
     let longest = columns
         .iter()
@@ -17,7 +26,7 @@ pub(crate) fn draw(columns: &[(&str, Vec<Phase>)]) -> String {
         .fold(1.0, f64::max);
     let height = 60 + 50 * columns.len();
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 960 {height}\" font-family=\"system-ui, sans-serif\" font-size=\"13\">\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 1060 {height}\" font-family=\"system-ui, sans-serif\" font-size=\"13\">\n"
     );
     for (row, (name, phases)) in columns.iter().enumerate() {
         let y = 20 + 50 * row;
@@ -42,7 +51,7 @@ pub(crate) fn draw(columns: &[(&str, Vec<Phase>)]) -> String {
         );
     }
     let y = 30 + 50 * columns.len();
-    let mut x = LEFT;
+    let mut x = 10.0;
     for (phase, colour) in columns
         .first()
         .map(|(_, phases)| phases)
