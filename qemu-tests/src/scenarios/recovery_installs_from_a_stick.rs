@@ -49,8 +49,9 @@ fn run(context: &Context) -> Result<()> {
     machine.wait_for_line("writing a new one", machine.boot_limit())?;
     machine.wait_for_line("starting recovery", machine.boot_limit())?;
     machine.wait_for_line("root@", machine.boot_limit())?;
-    machine
-        .type_line("mount -o ro /dev/sda /mnt && bootctl install --slot a --now /mnt/bundle.spb")?;
+    // A stick takes a moment to be there.
+    machine.type_line("until test -b /dev/sda; do sleep 1; done; mount -o ro /dev/sda /mnt")?;
+    machine.type_line("bootctl install --slot a --now /mnt/bundle.spb")?;
     machine.wait_for_boot(Duration::from_secs(300) + REBOOT)?;
     let status = machine.wait_until_good(Version::Second.number())?;
     expect(
