@@ -8,7 +8,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "arm64-first-boot",
     shows: "on ARM64, a new disk boots, is grown, is marked good, and keeps what is written",
     architecture: Architecture::Aarch64,
-    gate: false,
+    gate: true,
     seconds: 150,
     ..first_boot_grows_the_disk::SCENARIO
 };

@@ -18,7 +18,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "with both slots damaged, recovery comes up with network and console, and installs a working system from HTTP",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
-    gate: false,
+    gate: true,
     seconds: 140,
     run,
 };

@@ -16,7 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "an upgrade in which nothing runs any more after some seconds is reset by the hardware watchdog three times, then the old version runs",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
-    gate: false,
+    gate: true,
     seconds: 420,
     run,
 };

@@ -12,7 +12,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "the Kubernetes image boots to node Ready and is marked good",
     architecture: Architecture::X86_64,
     recipe: "kubeadm-vm",
-    gate: false,
+    gate: true,
     seconds: 240,
     run,
 };

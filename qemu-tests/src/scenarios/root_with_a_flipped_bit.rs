@@ -14,7 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a version on trial whose root has a flipped bit is stopped by dm-verity, and after its tries the other slot runs",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
-    gate: false,
+    gate: true,
     seconds: 110,
     run,
 };

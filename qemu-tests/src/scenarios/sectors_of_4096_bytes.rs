@@ -14,7 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "on a disk with sectors of 4096 bytes, a new image boots, grows, is upgraded and marked good",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
-    gate: false,
+    gate: true,
     seconds: 120,
     run,
 };

@@ -16,7 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "an upgrade that is not healthy is given up at once: back in the old version, reason kept, digest quarantined, refused when installed again",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
-    gate: false,
+    gate: true,
     seconds: 150,
     run,
 };

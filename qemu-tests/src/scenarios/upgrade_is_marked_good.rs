@@ -14,7 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "an upgrade over HTTP starts in the other slot, is marked good, and keeps data and identity",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
-    gate: false,
+    gate: true,
     seconds: 110,
     run,
 };
