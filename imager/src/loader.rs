@@ -3,8 +3,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 use boot_core::trust::{SECTION_MAGIC, SECTION_NAME, SECTION_SIZE, Trust};
+use object::pe::{IMAGE_DIRECTORY_ENTRY_DEBUG, ImageDebugDirectory};
 use object::read::pe::{PeFile, PeFile64};
-use object::{Object as _, ObjectSection as _};
+use object::{LittleEndian, Object as _, ObjectSection as _};
 
 /// Fills the section in; everything else of the program stays as it is.
 ///
@@ -26,6 +27,46 @@ pub fn with_trust(mut program: Vec<u8>, trust: &Trust) -> Result<Vec<u8>> {
     );
     place.copy_from_slice(&content);
     Ok(program)
+}
+
+/// Takes out of a program what depends on when and where it was linked, so that the same sources
+/// give the same bytes: the time in its header, and the debug directory, which names it by the hash
+/// of a PDB that is full of paths. rustc asks the linker for both whatever it is told.
+///
+/// # Errors
+/// It is no UEFI program.
+pub fn forget_linking(program: &mut [u8]) -> Result<()> {
+    // "PE Format": signature and COFF header, then PE32+'s optional header.
+    const TIME: usize = 4 + 4;
+    const DIRECTORIES: usize = 4 + 20 + 112;
+    let mut places = Vec::new();
+    {
+        let file: PeFile64<'_> = PeFile::parse(&*program).context("it is not a UEFI program")?;
+        let header = usize::try_from(file.dos_header().nt_headers_offset())?;
+        places.push((header + TIME, 4));
+        if let Some(directory) = file.data_directory(IMAGE_DIRECTORY_ENTRY_DEBUG) {
+            let sections = file.section_table();
+            let what = "its debug directory is not in the file";
+            let (start, size) = directory.file_range(&sections).context(what)?;
+            places.push((usize::try_from(start)?, usize::try_from(size)?));
+            places.push((header + DIRECTORIES + 8 * IMAGE_DIRECTORY_ENTRY_DEBUG, 8));
+            let entries = directory.data(&*program, &sections).context(what)?;
+            for entry in entries.chunks_exact(size_of::<ImageDebugDirectory>()) {
+                let (entry, _) = object::from_bytes::<ImageDebugDirectory>(entry)
+                    .map_err(|()| anyhow::anyhow!(what))?;
+                let start = entry.pointer_to_raw_data.get(LittleEndian);
+                let size = entry.size_of_data.get(LittleEndian);
+                places.push((usize::try_from(start)?, usize::try_from(size)?));
+            }
+        }
+    }
+    for (start, size) in places {
+        program
+            .get_mut(start..start + size)
+            .context("it is cut short")?
+            .fill(0);
+    }
+    Ok(())
 }
 
 /// The root of trust in a loader.
@@ -50,4 +91,52 @@ fn section(program: &[u8]) -> Result<(usize, usize)> {
         .file_range()
         .with_context(|| format!("the loader's {SECTION_NAME} section has no bytes in the file"))?;
     Ok((usize::try_from(start)?, usize::try_from(size)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The smallest program with a debug directory, linked at `time` where paths hash to `id`.
+    fn linked(time: u32, id: u8) -> Vec<u8> {
+        let mut program = vec![0; 0x400];
+        let mut put =
+            |at: usize, bytes: &[u8]| program[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, b"MZ");
+        put(0x3c, &64_u32.to_le_bytes());
+        put(64, b"PE\0\0\x64\x86\x01\0");
+        put(64 + 8, &time.to_le_bytes());
+        put(64 + 20, &240_u16.to_le_bytes());
+        let optional = 64 + 24;
+        put(optional, &0x20b_u16.to_le_bytes());
+        put(optional + 108, &16_u32.to_le_bytes());
+        // The debug directory: where it is when loaded, and its size.
+        put(optional + 112 + 6 * 8, &0x1000_u32.to_le_bytes());
+        put(optional + 112 + 6 * 8 + 4, &28_u32.to_le_bytes());
+        let section = optional + 240;
+        put(section, b".rdata");
+        for (field, value) in [(8, 0x200_u32), (12, 0x1000), (16, 0x200), (20, 0x200)] {
+            put(section + field, &value.to_le_bytes());
+        }
+        // Its one entry: time, size and place in the file of what identifies the PDB.
+        for (field, value) in [(4, time), (12, 2), (16, 24), (24, 0x220)] {
+            put(0x200 + field, &value.to_le_bytes());
+        }
+        put(0x220, &[id; 24]);
+        put(0x220 + 24, b"what the program needs");
+        program
+    }
+
+    #[test]
+    fn where_and_when_it_was_linked_is_forgotten() {
+        let (mut one, mut two) = (linked(1, 1), linked(2, 2));
+        forget_linking(&mut one).unwrap();
+        forget_linking(&mut two).unwrap();
+        assert!(one == two);
+        let mut nowhere = linked(0, 0);
+        nowhere[0x200..0x220].fill(0);
+        nowhere[64 + 24 + 112 + 48..64 + 24 + 112 + 56].fill(0);
+        assert!(one == nowhere);
+        assert!(forget_linking(&mut b"no program".to_vec()).is_err());
+    }
 }

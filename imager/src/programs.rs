@@ -19,6 +19,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::arch::Architecture;
 use crate::cache::{Cache, KeyBuilder, hash_bytes};
+use crate::loader;
 use crate::step::Workshop;
 use crate::tools::Tools;
 
@@ -91,7 +92,12 @@ pub async fn build(workshop: &Workshop, architecture: Architecture) -> Result<Pr
     ] {
         step.note(package);
         let program = cargo.build(package, &target).await?;
-        built.push(keep(workshop.cache(), &program)?);
+        let what = || format!("keeping {}", program.display());
+        let mut bytes = std::fs::read(&program).with_context(what)?;
+        if target.ends_with("-uefi") {
+            loader::forget_linking(&mut bytes).with_context(what)?;
+        }
+        built.push(keep(workshop.cache(), &bytes).with_context(what)?);
     }
     drop(lock);
     step.done();
@@ -106,17 +112,15 @@ pub async fn build(workshop: &Workshop, architecture: Architecture) -> Result<Pr
     })
 }
 
-/// A copy of a program in the cache that nothing changes any more, named by its content.
-fn keep(cache: &Cache, program: &Path) -> Result<PathBuf> {
-    let what = || format!("keeping {}", program.display());
-    let bytes = std::fs::read(program).with_context(what)?;
-    let digest = hash_bytes(&bytes);
+/// A program as a file of the cache that nothing changes any more, named by its content.
+fn keep(cache: &Cache, bytes: &[u8]) -> Result<PathBuf> {
+    let digest = hash_bytes(bytes);
     if let Some(kept) = cache.blob(&digest) {
         return Ok(kept);
     }
-    let mut file = tempfile::NamedTempFile::new_in(cache.directory("tmp")?).with_context(what)?;
-    file.write_all(&bytes).with_context(what)?;
-    cache.commit_blob(&digest, file).with_context(what)
+    let mut file = tempfile::NamedTempFile::new_in(cache.directory("tmp")?)?;
+    file.write_all(bytes)?;
+    cache.commit_blob(&digest, file)
 }
 
 struct Cargo<'a> {
@@ -246,8 +250,6 @@ impl Cargo<'_> {
             map(self.target_dir, "/target"),
         ];
         if target.ends_with("-uefi") {
-            // No wall-clock time in the PE header.
-            flags.push("-Clink-arg=/Brepro".to_owned());
             // Firmware runs without the operating system's care for SIMD registers.
             flags.push("--cfg=curve25519_dalek_backend=\"serial\"".to_owned());
         }
