@@ -55,7 +55,7 @@ pub enum Command {
     Verify(verify::Args),
     /// Boot a disk image in an emulated machine
     Run(run::Args),
-    /// Pin a recipe's packages by name, version and SHA-256
+    /// Pin the packages of a recipe and its recovery system by name, version and SHA-256
     Lock(lock::Args),
     /// Show the cache, make it smaller, or make its tools tree
     Cache(cache::Args),
