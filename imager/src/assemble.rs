@@ -537,7 +537,7 @@ impl Maker<'_> {
         let product = &self.order.recipe.product;
         let epoch = self.order.identity.epoch;
         let tools = self.workshop.tools().await?;
-        let key = KeyBuilder::new("state-1")
+        let key = KeyBuilder::new("state-2")
             .value("product", product)
             .value("time", epoch.to_string())
             .value("tools", tools.identity())

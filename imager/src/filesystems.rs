@@ -102,7 +102,8 @@ pub async fn make_state(tools: &Tools, out: &Path, product: &str, epoch: u64) ->
     hole(out, STATE_SIZE)?;
     let tree =
         tempfile::tempdir().context("making a directory for the state filesystem's content")?;
-    for directory in ["var", "shared", "epoch", "sternpost"] {
+    let directories = ["var", "shared", "epoch", "sternpost"];
+    for directory in directories {
         let path = tree.path().join(directory);
         std::fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
         set_mode(&path, 0o755)?;
@@ -123,7 +124,19 @@ pub async fn make_state(tools: &Tools, out: &Path, product: &str, epoch: u64) ->
     .arg(tree.path())
     .arg(out)
     .env("SOURCE_DATE_EPOCH", epoch.to_string());
-    run("making the state filesystem", &mut mkfs).await?;
+    let what = "making the state filesystem";
+    run(what, &mut mkfs).await?;
+    // mkfs gives the directories to whoever builds; in the machine that would be one of its users.
+    let commands = directories.map(|directory| {
+        format!("set_inode_field /{directory} uid 0\nset_inode_field /{directory} gid 0\n")
+    });
+    let script = tree.path().join("commands");
+    std::fs::write(&script, commands.concat())
+        .with_context(|| format!("writing {}", script.display()))?;
+    let mut debugfs = tools.command("debugfs")?;
+    debugfs.args(["-w", "-f"]).arg(&script).arg(out);
+    debugfs.env("SOURCE_DATE_EPOCH", epoch.to_string());
+    run(what, &mut debugfs).await?;
     Ok(())
 }
 
