@@ -359,4 +359,17 @@ mod tests {
         let said = describe(&in_archive, HERE).unwrap();
         assert_eq!(said, "http://localhost:1/tool#bin/tool");
     }
+
+    #[test]
+    fn the_programs_of_the_repository_have_a_version() {
+        let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/images");
+        let recipe = Recipe::load(&recipes.join("kubeadm.toml")).unwrap();
+        let said = |name: &str| {
+            let artefact = recipe.artefacts.iter().find(|a| a.name == name).unwrap();
+            describe(&artefact.sources[0], HERE).unwrap()
+        };
+        assert!(said("kubelet").starts_with("go:k8s.io/kubernetes/cmd/kubelet@v1."));
+        assert!(said("etcd").starts_with("go:go.etcd.io/etcd/server/v3@v3."));
+        assert_eq!(said("control-plane-image"), "oci:sternpost/pause");
+    }
 }
