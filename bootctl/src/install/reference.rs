@@ -97,8 +97,8 @@ impl<'d, D: Device> Reference<'d, D> {
         ((entry[0], entry[1]) == (a, b)).then_some(entry[2].into())
     }
 
-    /// Reads a block of the root.
-    pub(super) fn read_block(&mut self, block: u64, buf: &mut [u8]) -> bool {
+    /// Reads blocks of the root from `block` on.
+    pub(super) fn read_blocks(&mut self, block: u64, buf: &mut [u8]) -> bool {
         self.parts.root.read_at(block * BLOCK, buf).is_ok()
     }
 

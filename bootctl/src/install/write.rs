@@ -173,8 +173,10 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
             return false;
         }
         let zero = hasher.hash(&[0; BLOCK as usize]);
+        // Block of the chunk, and the block of the other slot that is the same.
+        let mut missing: Vec<(usize, u64)> = Vec::new();
         let blocks = self.chunk[..len].chunks_exact_mut(BLOCK as usize);
-        for (block, leaf) in blocks.zip(wanted.chunks_exact(HASH)) {
+        for (at, (block, leaf)) in blocks.zip(wanted.chunks_exact(HASH)).enumerate() {
             if hasher.hash(block) == leaf {
                 continue;
             }
@@ -182,13 +184,21 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
                 block.fill(0);
                 continue;
             }
-            let Some(reference) = &mut self.reference else {
+            match self.reference.as_ref().and_then(|it| it.find(leaf)) {
+                Some(from) => missing.push((at, from)),
+                None => return false,
+            }
+        }
+        // Neighbours here are mostly neighbours there: one read for each run of them.
+        let runs = missing.chunk_by(|one, next| (one.0 + 1, one.1 + 1) == *next);
+        for run in runs {
+            let Some((&(at, from), reference)) = run.first().zip(self.reference.as_mut()) else {
                 return false;
             };
-            let copied = reference
-                .find(leaf)
-                .is_some_and(|from| reference.read_block(from, block));
-            if !copied || hasher.hash(block) != leaf {
+            let end = at + run.len();
+            let copied = &mut self.chunk[at * BLOCK as usize..end * BLOCK as usize];
+            let leaves = &wanted[at * HASH..end * HASH];
+            if !reference.read_blocks(from, copied) || hasher.check_run(leaves, copied).is_err() {
                 return false;
             }
         }

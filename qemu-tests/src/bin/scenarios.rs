@@ -145,6 +145,9 @@ fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
     let (imager, keep) = (options.imager()?, options.keep);
     // Opened by the first scenario that runs, so that a failure is that scenario's failure.
     let artefacts: Arc<OnceLock<Result<Artefacts, String>>> = Arc::default();
+    // The longest first, so that none of them is left to run alone at the end.
+    let mut chosen = chosen.to_vec();
+    chosen.sort_by_key(|scenario| std::cmp::Reverse(scenario.seconds));
     let trials = chosen.iter().map(|scenario| {
         let (scenario, directory, root, imager) =
             (**scenario, directory.clone(), root.clone(), imager.clone());

@@ -9,6 +9,6 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "on ARM64, a new disk boots, is grown, is marked good, and keeps what is written",
     architecture: Architecture::Aarch64,
     gate: true,
-    seconds: 150,
+    seconds: 200,
     ..first_boot_grows_the_disk::SCENARIO
 };

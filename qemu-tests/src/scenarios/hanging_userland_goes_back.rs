@@ -17,7 +17,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: true,
-    seconds: 420,
+    seconds: 400,
     run,
 };
 

@@ -22,7 +22,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: true,
-    seconds: 140,
+    seconds: 180,
     run,
 };
 

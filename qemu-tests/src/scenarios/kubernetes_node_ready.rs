@@ -13,7 +13,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     architecture: Architecture::X86_64,
     recipe: "kubeadm-vm",
     gate: true,
-    seconds: 240,
+    seconds: 300,
     run,
 };
 

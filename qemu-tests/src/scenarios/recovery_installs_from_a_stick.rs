@@ -19,7 +19,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     // Debian's cloud kernels have no USB.
     recipe: "minimal",
     gate: true,
-    seconds: 150,
+    seconds: 200,
     run,
 };
 

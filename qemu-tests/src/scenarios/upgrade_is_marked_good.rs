@@ -15,7 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: true,
-    seconds: 110,
+    seconds: 100,
     run,
 };
 
