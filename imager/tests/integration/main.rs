@@ -5,6 +5,7 @@
 
 mod command_line;
 mod images;
+mod reproducible;
 mod roots;
 mod schema;
 mod support;

@@ -2,13 +2,14 @@
 //! minutes), so `cargo test` leaves them to `cargo test -- --include-ignored`.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use imager::arch::Architecture;
 use imager::cache::{Scratch, hash_file};
 use imager::recipe::Recipe;
 use imager::root::{self, BuiltRoot, Content, ImageFile, Options};
 use imager::step::{Progress, Workshop};
+
+use crate::support::link_cache;
 
 const EPOCH: u64 = 1_700_000_000;
 
@@ -35,17 +36,8 @@ async fn build(workshop: &Workshop, architecture: Architecture) -> BuiltRoot {
 /// A cache that has what is downloaded, but nothing that was made of it.
 fn second_cache(first: &Workshop) -> (Scratch, Workshop) {
     let scratch = first.cache().scratch().unwrap();
-    for name in ["blobs", "apt", "steps/tools", "steps/resolved"] {
-        let to = scratch.path().join(name);
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        let status = Command::new("cp")
-            .arg("-al")
-            .arg(first.cache().path().join(name))
-            .arg(&to)
-            .status()
-            .unwrap();
-        assert!(status.success());
-    }
+    let shared = ["blobs", "apt", "steps/tools", "steps/resolved"];
+    link_cache(first.cache().path(), scratch.path(), &shared);
     let second = Workshop::open(Some(scratch.path()), Progress::hidden()).unwrap();
     (scratch, second)
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use boot_core::manifest::{Build, CHUNK_SIZE, Contents, FORMAT, Kind, Manifest, Uki};
 use boot_core::{Architecture, Digest, SecurityVersion};
@@ -102,6 +103,17 @@ impl Fixture {
         let step = Progress::hidden().start("bundle");
         bundle::write(&self.system, &self.leaves, 1, &frames, &out, &step).unwrap();
         out
+    }
+}
+
+/// Gives the cache `to` some of what `from` has, as links: files of a cache are never changed.
+pub(crate) fn link_cache(from: &Path, to: &Path, names: &[&str]) {
+    for name in names {
+        let to = to.join(name);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        let mut copy = Command::new("cp");
+        let status = copy.arg("-al").arg(from.join(name)).arg(&to).status();
+        assert!(status.unwrap().success());
     }
 }
 
