@@ -31,8 +31,8 @@ pub struct Context {
     pub booted: Target,
     /// Nonce of this start; zero if unknown.
     pub nonce: Nonce,
-    /// Unix seconds; zero if unknown.
-    pub now: i64,
+    /// What tells the time, in Unix seconds: a download may take hours.
+    pub now: fn() -> i64,
 }
 
 /// The boot state, opened for a change (the caller holds the lock, or takes it with [`Control::lock`] for each) or for
@@ -135,7 +135,7 @@ impl<D: Device> Control<D> {
         };
         let event = Event {
             slot: about,
-            time: self.context.now,
+            time: (self.context.now)(),
             nonce: self.context.nonce,
             digest,
             ..Event::new(stage, kind, text)
@@ -201,7 +201,7 @@ impl<D: Device> Control<D> {
 
     /// Keeps `digest` from being installed again, or its slot from being marked good.
     pub fn quarantine(&mut self, digest: &Digest, reason: &str) -> Result<()> {
-        let now = self.context.now;
+        let now = (self.context.now)();
         self.store
             .quarantine(digest, reason, now)
             .map_err(|e| ring(e, &format!("quarantining manifest {digest}")))

@@ -31,7 +31,7 @@ pub fn context(machine: &Machine) -> Context {
     Context {
         booted: machine.booted,
         nonce,
-        now: clock::now(),
+        now: clock::now,
     }
 }
 

@@ -105,7 +105,7 @@ pub fn install<D: Device>(
         boot: target.boot.size(),
         root: target.root.size(),
     };
-    let now = control.context().now;
+    let now = (control.context().now)();
     let head = Head::read(source, options.trust, &record, room, now)?;
     let version = head.manifest.version;
     if booted == slot.other().into()

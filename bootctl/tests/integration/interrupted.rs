@@ -134,7 +134,7 @@ impl Disk {
         let context = Context {
             booted: Target::A,
             nonce: Nonce::ZERO,
-            now: 1_800_000_000,
+            now: || 1_800_000_000,
         };
         let trust = trust();
         let options = Options {
