@@ -97,13 +97,14 @@ pub(super) fn bring_up(settings: &Settings, key: &str) -> Vec<Action> {
         actions.push(step.only_if(&changed).into());
     }
     actions.push(start("kubelet.service"));
+    // Not too often: starting kubectl costs a slow machine what it needs to come up.
     actions.push(
         Step::new(
             "wait for the API server",
             &[KUBECTL, "--kubeconfig", ADMIN, "get", "--raw", "/readyz"],
         )
         .within(30)
-        .tries(240, 3)
+        .tries(150, 5)
         .into(),
     );
 
