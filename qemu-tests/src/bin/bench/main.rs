@@ -192,7 +192,7 @@ fn build_peer(imager: &Path, root: &Path, image: &Image, directory: &Path) -> Re
         .status()
         .context("cannot run qemu-tests/peer/build")?;
     if !status.success() {
-        bail!("qemu-tests/peer/build failed ({status}); it needs root, mmdebstrap and mtools");
+        bail!("qemu-tests/peer/build failed ({status}); it needs root and mmdebstrap");
     }
     std::fs::write(&made_for, manifest).context("cannot write beside the peer's disk")?;
     Ok(disk)
