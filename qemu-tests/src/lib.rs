@@ -17,7 +17,9 @@ pub mod steps;
 pub mod stick;
 pub mod story;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
 
 /// The cache that all checkouts share: `STERNPOST_CACHE`, else `$XDG_CACHE_HOME/sternpost`.
 #[must_use]
@@ -31,6 +33,18 @@ pub fn cache_directory() -> PathBuf {
         .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("sternpost")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/sternpost")))
         .unwrap_or_else(|| std::env::temp_dir().join("sternpost"))
+}
+
+/// The `imager` program: the one that was named, else the one beside this program.
+///
+/// # Errors
+/// This program's own place is not known.
+pub fn imager(named: Option<&Path>) -> Result<PathBuf> {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    let here = std::env::current_exe().context("cannot find this program's directory")?;
+    Ok(here.with_file_name("imager"))
 }
 
 /// The workspace that this program was built from.

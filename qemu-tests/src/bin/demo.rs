@@ -44,12 +44,7 @@ fn main() -> ExitCode {
 fn demonstrate(arguments: &Arguments) -> Result<()> {
     let began = Instant::now();
     let scenario = scenario(arguments)?;
-    let imager = match &arguments.imager {
-        Some(imager) => imager.clone(),
-        None => std::env::current_exe()
-            .context("cannot find this program's directory")?
-            .with_file_name("imager"),
-    };
+    let imager = qemu_tests::imager(arguments.imager.as_deref())?;
     let root = qemu_tests::workspace()
         .canonicalize()
         .context("cannot find the workspace")?;

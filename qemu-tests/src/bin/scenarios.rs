@@ -74,14 +74,6 @@ impl Options {
         }
     }
 
-    fn imager(&self) -> Result<PathBuf> {
-        let beside = || {
-            let here = std::env::current_exe().context("cannot find this program's directory")?;
-            Ok(here.with_file_name("imager"))
-        };
-        self.imager.clone().map_or_else(beside, Ok)
-    }
-
     fn directory(&self) -> PathBuf {
         self.directory
             .clone()
@@ -142,7 +134,7 @@ fn list(scenarios: &[&Scenario]) {
 fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
     let directory = options.directory();
     let root = qemu_tests::workspace();
-    let (imager, keep) = (options.imager()?, options.keep);
+    let (imager, keep) = (qemu_tests::imager(options.imager.as_deref())?, options.keep);
     // Opened by the first scenario that runs, so that a failure is that scenario's failure.
     let artefacts: Arc<OnceLock<Result<Artefacts, String>>> = Arc::default();
     // The longest first, so that none of them is left to run alone at the end.

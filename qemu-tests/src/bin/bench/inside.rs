@@ -38,7 +38,11 @@ fn phases(machine: &mut Machine<'_>) -> Result<Vec<Phase>> {
     let agent = seconds(&boot["timeline"]["agent_start_us"], 1e6)?;
     let root = seconds(&boot["timeline"]["free_us"], 1e6)?;
     let userland = seconds(&health["started_ms"], 1e3)?;
-    let ready = number(&machine.run(READY)?)?;
+    // A node that was Ready before, and was never seen otherwise, keeps that time: then the verdict, some seconds later.
+    let ready = match number(&machine.run(READY)?) {
+        Ok(ready) => ready,
+        Err(_) => seconds(&health["verdict_ms"], 1e3)?,
+    };
     let phase = |name, seconds| Phase { name, seconds };
     Ok(vec![
         phase("firmware", loader),
