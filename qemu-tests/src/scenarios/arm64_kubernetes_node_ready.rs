@@ -9,6 +9,6 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "on ARM64, the Kubernetes image boots to node Ready and is marked good",
     architecture: Architecture::Aarch64,
     gate: false,
-    seconds: 600,
+    seconds: 300,
     ..kubernetes_node_ready::SCENARIO
 };
