@@ -59,7 +59,7 @@ fn peak(url: &str) -> String {
     format!(
         "bootctl install {url} >/dev/null 2>&1 & pid=$!
 while kill -0 $pid 2>/dev/null; do
-    sed -n 's/^VmHWM: *\\([0-9]*\\) kB/\\1/p' /proc/$pid/status 2>/dev/null
+    sed -nE 's/^VmHWM:[[:space:]]*([0-9]+) kB/\\1/p' /proc/$pid/status 2>/dev/null
     sleep 0.1
 done | sort -n | tail -n 1
 wait $pid"
