@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use boot_core::handover::HandOver;
 use boot_core::record;
+use boot_core::select::Why;
 use boot_core::slot::{Slot, Target};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -247,6 +248,12 @@ impl Machine {
     /// Whether this is a machine and not a directory that stands in for one.
     pub fn is_real(&self) -> bool {
         self.prefix == Path::new("/")
+    }
+
+    /// Whether somebody asked for what is booted: it was to be started once.
+    pub fn was_asked_for(&self) -> bool {
+        let handover = self.handover.as_ref();
+        handover.is_some_and(|handover| handover.why == Why::OneShot)
     }
 
     /// The booted slot, if it is one that has an other.

@@ -170,12 +170,7 @@ impl<'m> Facts<'m> {
             }
         }
         if self.machine.booted == Target::Recovery {
-            let asked_for = self
-                .machine
-                .handover
-                .as_ref()
-                .is_some_and(|handover| handover.why == Why::OneShot);
-            let why = if asked_for {
+            let why = if self.machine.was_asked_for() {
                 "it was asked for; `bootctl reboot` ends it"
             } else {
                 "no slot came up"

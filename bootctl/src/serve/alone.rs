@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use boot_core::select::Why;
 use tokio::time::Instant;
 
 use super::Service;
@@ -20,13 +19,7 @@ const LEFT_ALONE: Duration = Duration::from_secs(15 * 60);
 impl Service<'_> {
     /// Whether this is recovery, and nobody asked for it.
     pub(super) fn is_recovery_by_itself(&self) -> bool {
-        let asked_for = |why| why == Why::OneShot;
-        self.machine.slot().is_none()
-            && !self
-                .machine
-                .handover
-                .as_ref()
-                .is_some_and(|handover| asked_for(handover.why))
+        self.machine.slot().is_none() && !self.machine.was_asked_for()
     }
 }
 
