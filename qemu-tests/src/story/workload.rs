@@ -48,8 +48,8 @@ impl Workload {
 
     pub(super) fn well(self) -> &'static str {
         match self {
-            Self::Deployment => "login to node Ready",
-            Self::Service => "login to healthy",
+            Self::Deployment => "loader to node Ready",
+            Self::Service => "loader to healthy",
         }
     }
 
