@@ -5,6 +5,8 @@ ARCH   ?= x86_64
 RECIPE ?= kubeadm
 NAME   ?=
 KEEP   ?=
+STATES ?= 500000
+SEED   ?= 1
 
 CACHE  ?= $(or $(STERNPOST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sternpost)
 export STERNPOST_CACHE  := $(CACHE)
@@ -17,7 +19,7 @@ SETUP     := .ci/setup
 BIN       := $(CARGO_TARGET_DIR)/release
 SCENARIOS := $(BIN)/scenarios
 
-.PHONY: help setup build demo check test test-all scenarios scenario bench licences prune
+.PHONY: help setup build demo check test test-all scenarios scenario crash-sim bench licences prune
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,8 +27,8 @@ help: ## List the targets
 setup: ## Install what is missing on this host (host-packages.txt, rust-toolchain.toml)
 	$(SETUP)
 
-build: setup ## Build the host's programs: imager and the scenario runner
-	cargo build --quiet --release -p imager -p qemu-tests
+build: setup ## Build the host's programs: imager, the scenario runner, the crash simulator
+	cargo build --quiet --release -p imager -p qemu-tests -p crash-sim
 
 demo: build ## The whole story in one emulated machine   [RECIPE=minimal] [ARCH=aarch64]
 	$(BIN)/demo --recipe $(RECIPE) --arch $(ARCH)
@@ -39,7 +41,8 @@ check: setup ## Format, lints, every host-side test
 	cargo test --quiet -p loader --lib
 	cargo test --quiet --workspace --exclude loader
 
-test: check build ## The gate: check, and the scenarios that CI runs
+test: check build ## The gate: check, the crash simulator, and the scenarios that CI runs
+	$(BIN)/crash-sim --states $(STATES) --seed $(SEED)
 	$(SCENARIOS) --gate --jobs 2
 
 test-all: check build ## Everything there is, however long
@@ -51,6 +54,9 @@ scenarios: build ## List the scenarios: what each shows, how long it takes
 
 scenario: build ## Run one: NAME=… [KEEP=1]
 	$(SCENARIOS) $(NAME) $(if $(KEEP),--keep)
+
+crash-sim: build ## Cut the power at every write, in memory: STATES=10000000 [SEED=1]
+	$(BIN)/crash-sim --states $(STATES) --seed $(SEED)
 
 bench: build ## Measure speed and size; print docs/performance.md's figures
 	$(BIN)/bench

@@ -27,8 +27,8 @@ use boot_core::{
 use serde_json::{Value, json};
 
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../docs/formats/vectors")
+    PathBuf::from(env!("STERNPOST_SOURCE"))
+        .join("docs/formats/vectors")
         .join(name)
 }
 

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | [`cli`] | what can be said on the command line |
 //! | [`commands`] | one file a command |
-//! | [`control`] | changes of the boot state, in their order, over any device |
+//! | [`control`], [`settle`] | changes of the boot state, in their order, over any device |
 //! | [`install`] | writing a bundle into a slot, over any device and source |
 //! | [`source`] | where bundles come from |
 //! | [`serve`] | the service: bring-up, health gate, verdict |
@@ -28,4 +28,5 @@ pub mod profiles;
 pub mod progress;
 pub mod root_check;
 pub mod serve;
+pub mod settle;
 pub mod source;

@@ -43,7 +43,7 @@ pub struct Programs {
 pub fn workspace() -> Result<PathBuf> {
     let directory = match std::env::var_os("STERNPOST_SOURCE") {
         Some(directory) => PathBuf::from(directory),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
+        None => PathBuf::from(env!("STERNPOST_SOURCE")),
     };
     let directory = directory.canonicalize().with_context(|| {
         format!(

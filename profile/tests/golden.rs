@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use profile::{Action, Condition, ImageFacts, MachineFacts, Rendered, Step};
 
 fn here() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    PathBuf::from(env!("STERNPOST_SOURCE")).join("profile")
 }
 
 fn image(kubernetes: bool, architecture: &str) -> ImageFacts {

@@ -50,5 +50,5 @@ pub fn imager(named: Option<&Path>) -> Result<PathBuf> {
 /// The workspace that this program was built from.
 #[must_use]
 pub fn workspace() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    PathBuf::from(env!("STERNPOST_SOURCE"))
 }

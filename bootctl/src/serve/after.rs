@@ -3,10 +3,10 @@
 use tokio::time::{Instant, sleep};
 
 use super::alone::Alone;
-use super::gate::Verdict;
 use super::report::Phase;
 use super::{LOOK_AFTER, LOOK_DEGRADED, SAVE_CLOCK, Service, root};
 use crate::profiles;
+use crate::settle::Verdict;
 
 impl Service<'_> {
     /// After the verdict: keeps the report true and the clock saved, and notices when a machine that

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::settle::Verdict;
+
 /// A unit that has been in the state `failed` for this long stays there: restarts that systemd
 /// still has in hand are shown as `activating`.
 pub(crate) const FAILED_IS_FINAL: Duration = Duration::from_secs(15);
@@ -49,13 +51,6 @@ pub(crate) struct Observation {
     pub(crate) failed_units: Vec<String>,
     /// What can never come right.
     pub(crate) hopeless: Option<String>,
-}
-
-/// How it ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Healthy,
-    Unhealthy(String),
 }
 
 /// Watches one boot.

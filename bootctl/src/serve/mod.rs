@@ -37,7 +37,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use self::bring_up::BringUp;
-use self::gate::Verdict;
 use self::notify::Notify;
 use self::report::{Phase, Report, Reporter, RootRead};
 use self::systemd::Systemd;
@@ -49,6 +48,7 @@ use crate::failure::{Code, Doing, Failure, Result};
 use crate::lock::Lock;
 use crate::machine::Machine;
 use crate::profiles;
+use crate::settle::Verdict;
 
 /// Between two looks while a verdict is open, after it, and while the machine is degraded.
 const LOOK: Duration = Duration::from_secs(2);
@@ -287,15 +287,10 @@ impl<'m> Service<'m> {
     /// What comes before anything is brought up.
     async fn begin(&mut self, slot: Slot) -> Result<()> {
         let (lock, mut control) = self.control().await?;
-        if let Err(e) = control.repair() {
-            eprintln!("bootctl: {e}");
-        }
-        self.report.on_trial = !control.record()?.slot(slot).is_good();
-        control.note_unproven(slot.other())?;
-        let overdue = control.overdue(slot)?;
+        let begun = control.begin(slot)?;
         drop((control, lock));
-        if let Some(entry) = overdue {
-            let reason = entry.reason;
+        self.report.on_trial = begun.on_trial;
+        if let Some(reason) = begun.overdue? {
             self.notify.ready();
             self.conclude(slot, Verdict::Unhealthy(reason), false)
                 .await?;

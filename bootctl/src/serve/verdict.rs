@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use boot_core::event::EventKind;
+use boot_core::Slot;
 use boot_core::record::Record;
-use boot_core::{Digest, Slot};
 use tokio::time::{Instant, sleep};
 
-use super::gate::Verdict;
 use super::report::{Phase, RootRead};
 use super::{Service, console};
 use crate::clock;
-use crate::failure::{Code, Failure, Result};
+use crate::failure::{Code, Result};
 use crate::profiles;
+use crate::settle::{Booted, Settled, Verdict};
 
 /// A good slot is not rebooted by the gate more often than this.
 const REBOOT_GOOD_EVERY: i64 = 6 * 3600;
@@ -23,18 +22,6 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(4),
     Duration::from_secs(8),
 ];
-
-/// What a verdict came to.
-enum Committed {
-    /// The slot is good.
-    Healthy,
-    /// A good slot that is not well: an event says so.
-    Noted,
-    /// The slot is not given up, and why.
-    Stays(String),
-    /// The slot is given up, or as good as that.
-    GoingBack,
-}
 
 impl Service<'_> {
     /// Commits a verdict and acts on it. There is none until it is committed: a service that dies
@@ -71,7 +58,7 @@ impl Service<'_> {
                 if error.code == Code::Failed && self.may_leave_untold(slot) =>
             {
                 self.degrade(error.to_string());
-                Committed::GoingBack
+                Settled::GoingBack
             }
             (Err(error), _) => {
                 // Nothing is decided; should everything hold for a while, it is tried again.
@@ -89,9 +76,9 @@ impl Service<'_> {
         self.report.verdict = Some(verdict.into());
         self.report.reason = Some(reason.clone());
         self.report.phase = match committed {
-            Committed::Healthy => Phase::Healthy,
-            Committed::Noted | Committed::Stays(_) => Phase::Degraded,
-            Committed::GoingBack => Phase::GoingBack,
+            Settled::Healthy => Phase::Healthy,
+            Settled::Noted | Settled::Stays(_) => Phase::Degraded,
+            Settled::GoingBack => Phase::GoingBack,
         };
         self.show();
         let version = self
@@ -100,25 +87,25 @@ impl Service<'_> {
             .as_ref()
             .map_or("?", |image| &image.version);
         let what = match committed {
-            Committed::Healthy => "",
-            Committed::GoingBack => "unhealthy, going back: ",
-            Committed::Noted | Committed::Stays(_) => "unhealthy, stays up: ",
+            Settled::Healthy => "",
+            Settled::GoingBack => "unhealthy, going back: ",
+            Settled::Noted | Settled::Stays(_) => "unhealthy, stays up: ",
         };
         let line = format!("slot {slot}, version {version}: {what}{reason}");
         console::announce(&self.machine.paths(), &line);
         match committed {
-            Committed::Healthy => {}
-            Committed::Noted => {
+            Settled::Healthy => {}
+            Settled::Noted => {
                 self.degrade(reason);
                 if reboots_good && self.may_reboot_good() {
                     self.reboot().await;
                 }
             }
-            Committed::Stays(why) => {
+            Settled::Stays(why) => {
                 self.degrade(reason);
                 self.degrade(why);
             }
-            Committed::GoingBack => self.reboot().await,
+            Settled::GoingBack => self.reboot().await,
         }
         Ok(())
     }
@@ -131,46 +118,17 @@ impl Service<'_> {
     }
 
     /// Writes what follows from a verdict into the boot state.
-    async fn commit(&mut self, slot: Slot, verdict: &Verdict) -> Result<Committed> {
+    async fn commit(&mut self, slot: Slot, verdict: &Verdict) -> Result<Settled> {
         let (_lock, mut control) = self.control().await?;
-        let record = match control.record() {
-            Ok(record) => record,
-            Err(lost) => {
-                let digest = crate::commands::booted_digest(self.machine);
-                return match (verdict, digest) {
-                    (Verdict::Unhealthy(reason), Some(digest)) if self.report.on_trial => {
-                        // The loader makes a new record of what verifies; the quarantine speaks against this slot then.
-                        control.quarantine(&digest, reason)?;
-                        Ok(Committed::GoingBack)
-                    }
-                    _ => Err(lost),
-                };
-            }
+        let booted = Booted {
+            slot,
+            digest: crate::commands::booted_digest(self.machine),
+            on_trial: self.report.on_trial,
+            root_damaged: self.report.root == RootRead::Damaged,
         };
-        let entry = record.slot(slot).clone();
-        let reason = match verdict {
-            Verdict::Healthy => {
-                if !entry.is_good() {
-                    let digest = self.booted_digest(entry.digest)?;
-                    control.mark_good(slot, &digest, &self.healthy())?;
-                }
-                return Ok(Committed::Healthy);
-            }
-            Verdict::Unhealthy(reason) => reason,
-        };
-        let about = Some(slot.into());
-        if entry.is_good() && self.report.root != RootRead::Damaged {
-            control.event(EventKind::UNHEALTHY, about, entry.digest, reason);
-            return Ok(Committed::Noted);
-        }
-        if let Some(stay) = self.stays(&record, slot) {
-            let text = format!("{reason}; stays up: {stay}");
-            control.event(EventKind::DEGRADED, about, entry.digest, &text);
-            return Ok(Committed::Stays(stay));
-        }
-        let digest = self.booted_digest(entry.digest)?;
-        control.give_up(slot, &digest, reason)?;
-        Ok(Committed::GoingBack)
+        control.settle(&booted, verdict, &self.healthy(), |record| {
+            self.stays(record, slot)
+        })
     }
 
     /// Why the machine stays up in a slot that is not well, if it does.
@@ -191,16 +149,6 @@ impl Service<'_> {
         crate::commands::control(self.machine, false)
             .and_then(|mut control| control.record())
             .is_ok_and(|record| !record.slot(slot).is_good() && self.stays(&record, slot).is_none())
-    }
-
-    /// The manifest that runs, which the record must have for the slot.
-    fn booted_digest(&self, recorded: Digest) -> Result<Digest> {
-        match crate::commands::booted_digest(self.machine) {
-            Some(booted) if booted != recorded => Err(Failure::refused(format!(
-                "manifest {booted} is running, the record has {recorded} for this slot"
-            ))),
-            _ => Ok(recorded),
-        }
     }
 
     /// Whether the gate may reboot a good slot now; remembers that it does.

@@ -6,11 +6,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::bring_up::{self, BringUp};
-use super::gate::{Finding, Gate, Observation, Verdict};
+use super::gate::{Finding, Gate, Observation};
 use super::report::Phase;
 use super::{LOOK, LOOK_DEGRADED, Service, root, run};
 use crate::failure::{Failure, Result};
 use crate::profiles::Chosen;
+use crate::settle::Verdict;
 
 impl Service<'_> {
     /// Brings the machine up and looks at it until there is a verdict.

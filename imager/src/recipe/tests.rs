@@ -114,7 +114,7 @@ fn recipes_that_extend_each_other_are_refused() {
 
 #[test]
 fn the_recipes_of_the_repository_load() {
-    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/images");
+    let images = Path::new(env!("STERNPOST_SOURCE")).join("recipes/images");
     for entry in std::fs::read_dir(images).unwrap() {
         let path = entry.unwrap().path();
         Recipe::load(&path).unwrap_or_else(|error| panic!("{error}"));

@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn the_programs_of_the_repository_have_a_version() {
-        let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/images");
+        let recipes = Path::new(env!("STERNPOST_SOURCE")).join("recipes/images");
         let recipe = Recipe::load(&recipes.join("kubeadm.toml")).unwrap();
         let said = |name: &str| {
             let artefact = recipe.artefacts.iter().find(|a| a.name == name).unwrap();

@@ -82,10 +82,7 @@ fn inspect_shows_the_same_facts_to_people_and_programs() {
 #[test]
 fn a_build_without_keys_says_how_to_make_them() {
     let directory = tempfile::tempdir().unwrap();
-    let recipe = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../recipes/images/minimal-vm.toml"
-    );
+    let recipe = concat!(env!("STERNPOST_SOURCE"), "/recipes/images/minimal-vm.toml");
     let output = imager(&["build", recipe], directory.path());
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("imager keygen"), "{}", said(&output));

@@ -122,7 +122,7 @@ fn as_daemon(directory: &Path, cache: &Path) -> Command {
 /// The sources without what git and cargo keep among them.
 fn copy_sources(to: &Path) {
     fs::create_dir_all(to).unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let from = Path::new(env!("STERNPOST_SOURCE"));
     let mut copy = Command::new("cp");
     copy.arg("-a");
     for entry in fs::read_dir(from).unwrap() {

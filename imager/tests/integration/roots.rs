@@ -14,7 +14,7 @@ use crate::support::link_cache;
 const EPOCH: u64 = 1_700_000_000;
 
 fn recipe() -> Recipe {
-    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/images");
+    let images = Path::new(env!("STERNPOST_SOURCE")).join("recipes/images");
     Recipe::load(&images.join("minimal-vm.toml")).unwrap()
 }
 

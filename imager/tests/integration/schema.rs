@@ -9,7 +9,7 @@ use imager::recipe::schema::json_schema;
 use serde_json::Value;
 
 fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+    Path::new(env!("STERNPOST_SOURCE")).join(path)
 }
 
 #[test]

@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn every_file_is_listed() {
-        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/scenarios");
+        let directory = concat!(env!("STERNPOST_SOURCE"), "/qemu-tests/src/scenarios");
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             let name = path

@@ -1,0 +1,240 @@
+//! A disk in memory whose cache loses what was not flushed, as far as this program wants it to.
+//!
+//! [`Contents`] is what is on a disk at an instant: cheap to copy, because blocks are shared until they are written.
+//! [`Disk`] is one that programs run on, and a log of what they did to it. A flush of one partition flushes the disk:
+//! so does the block layer, whichever partition it is asked through.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+
+use boot_core::{Device, Slot, Target};
+
+/// Bytes that are kept together; the largest logical block.
+const BLOCK: usize = 4096;
+
+/// A partition, or the disk as a whole where its table is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Part {
+    /// `boot-state`.
+    State,
+    /// `boot-a`, `boot-b`, `boot-r`.
+    Boot(Target),
+    /// `root-a`, `root-b`.
+    Root(Slot),
+    /// All of the disk.
+    Whole,
+}
+
+impl Part {
+    /// Its size in bytes.
+    pub(crate) fn size(self) -> u64 {
+        match self {
+            Self::State => boot_core::store::PARTITION_SIZE,
+            Self::Boot(_) => boot_core::slot_header::UKI_OFFSET + (64 << 10),
+            Self::Root(_) => 64 << 10,
+            Self::Whole => 64 << 20,
+        }
+    }
+}
+
+/// 4096 bytes, and their hash once somebody asked for it.
+#[derive(Clone, Debug)]
+struct Block {
+    bytes: [u8; BLOCK],
+    hash: OnceLock<u64>,
+}
+
+/// What is on a disk. Blocks that are not there are zero.
+#[derive(Clone, Debug)]
+pub(crate) struct Contents {
+    /// Bytes in a sector: 512 or 4096.
+    pub(crate) sector: u32,
+    blocks: BTreeMap<(Part, u64), Arc<Block>>,
+}
+
+impl Contents {
+    /// A disk of zeros.
+    pub(crate) fn new(sector: u32) -> Self {
+        Self {
+            sector,
+            blocks: BTreeMap::new(),
+        }
+    }
+
+    /// Reads `buf` from `offset`.
+    pub(crate) fn read(&self, part: Part, offset: u64, buf: &mut [u8]) {
+        let first = offset / BLOCK as u64;
+        let end = (offset + buf.len() as u64).div_ceil(BLOCK as u64);
+        buf.fill(0);
+        for (&(_, index), block) in self.blocks.range((part, first)..(part, end)) {
+            let start = index * BLOCK as u64;
+            let (from, to) = (
+                start.max(offset),
+                (start + BLOCK as u64).min(offset + buf.len() as u64),
+            );
+            let source = &block.bytes[(from - start) as usize..(to - start) as usize];
+            buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(source);
+        }
+    }
+
+    /// Writes `bytes` at `offset`.
+    pub(crate) fn write(&mut self, part: Part, offset: u64, mut bytes: &[u8]) {
+        let mut at = offset;
+        while !bytes.is_empty() {
+            let within = (at % BLOCK as u64) as usize;
+            let (now, rest) = bytes.split_at(bytes.len().min(BLOCK - within));
+            let block = self
+                .blocks
+                .entry((part, at / BLOCK as u64))
+                .or_insert_with(|| {
+                    Arc::new(Block {
+                        bytes: [0; BLOCK],
+                        hash: OnceLock::new(),
+                    })
+                });
+            let block = Arc::make_mut(block);
+            block.hash = OnceLock::new();
+            block.bytes[within..within + now.len()].copy_from_slice(now);
+            at += now.len() as u64;
+            bytes = rest;
+        }
+    }
+
+    /// A number that two different disks do not share, but by a chance of one in 2^64.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let one = |(key, block): (&(Part, u64), &Arc<Block>)| {
+            *block.hash.get_or_init(|| {
+                let mut hasher = DefaultHasher::new();
+                // A block of zeros is the same as none.
+                if block.bytes == [0; BLOCK] {
+                    return 0;
+                }
+                (key, block.bytes).hash(&mut hasher);
+                hasher.finish()
+            })
+        };
+        self.blocks.iter().map(one).fold(0, u64::wrapping_add)
+    }
+}
+
+/// Something that was done to a disk.
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    /// Bytes were written at an offset of a partition.
+    Write(Part, u64, Arc<[u8]>),
+    /// Everything before is on the medium.
+    Flush,
+}
+
+struct Live {
+    contents: Contents,
+    log: Vec<Operation>,
+}
+
+/// A disk that programs run on.
+#[derive(Clone)]
+pub(crate) struct Disk(Rc<RefCell<Live>>);
+
+impl Disk {
+    /// With this on it.
+    pub(crate) fn new(contents: Contents) -> Self {
+        Self(Rc::new(RefCell::new(Live {
+            contents,
+            log: Vec::new(),
+        })))
+    }
+
+    /// One of its partitions.
+    pub(crate) fn partition(&self, part: Part) -> Partition {
+        let sector = self.0.borrow().contents.sector;
+        Partition {
+            disk: self.clone(),
+            part,
+            sector,
+        }
+    }
+
+    /// What programs read from it now.
+    pub(crate) fn contents(&self) -> Contents {
+        self.0.borrow().contents.clone()
+    }
+
+    /// What was done since this was last asked.
+    pub(crate) fn take_log(&self) -> Vec<Operation> {
+        std::mem::take(&mut self.0.borrow_mut().log)
+    }
+
+    /// Whether everything that was written has been flushed.
+    pub(crate) fn is_flushed(&self) -> bool {
+        !matches!(self.0.borrow().log.last(), Some(Operation::Write(..)))
+    }
+}
+
+/// A partition of a [`Disk`].
+#[derive(Clone)]
+pub(crate) struct Partition {
+    disk: Disk,
+    part: Part,
+    sector: u32,
+}
+
+/// What no simulated device says: it never refuses.
+#[derive(Debug)]
+pub(crate) enum Never {}
+
+impl std::fmt::Display for Never {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {}
+    }
+}
+
+impl Device for Partition {
+    type Error = Never;
+
+    fn block_size(&self) -> u32 {
+        self.sector
+    }
+
+    fn size(&self) -> u64 {
+        self.part.size()
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Never> {
+        self.aligned(offset, buf.len());
+        self.disk.0.borrow().contents.read(self.part, offset, buf);
+        Ok(())
+    }
+
+    fn write_at(&mut self, offset: u64, buf: &[u8]) -> Result<(), Never> {
+        self.aligned(offset, buf.len());
+        let mut live = self.disk.0.borrow_mut();
+        live.contents.write(self.part, offset, buf);
+        live.log
+            .push(Operation::Write(self.part, offset, buf.into()));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Never> {
+        self.disk.0.borrow_mut().log.push(Operation::Flush);
+        Ok(())
+    }
+}
+
+impl Partition {
+    fn aligned(&self, offset: u64, length: usize) {
+        let sector = u64::from(self.sector);
+        assert!(
+            offset.is_multiple_of(sector) && (length as u64).is_multiple_of(sector),
+            "{:?}: {length} bytes at {offset} are not whole sectors",
+            self.part
+        );
+        assert!(
+            offset + length as u64 <= self.part.size(),
+            "{:?}: {length} bytes at {offset} are past the end",
+            self.part
+        );
+    }
+}
