@@ -45,6 +45,10 @@
 
 #![forbid(unsafe_code)]
 
+// Checkouts share cargo's target directory, and cargo compares times of files: by this, which is another path in each,
+// it sees that what is there was built from another checkout's sources.
+const _: Option<&str> = option_env!("STERNPOST_SOURCE");
+
 pub mod diagnostics;
 pub mod distribution;
 mod facts;

@@ -7,8 +7,7 @@ use serde_json::Value;
 
 #[test]
 fn the_published_schema_is_current() {
-    let path =
-        PathBuf::from(env!("STERNPOST_SOURCE")).join("docs/schemas/profile.schema.json");
+    let path = PathBuf::from(env!("STERNPOST_SOURCE")).join("docs/schemas/profile.schema.json");
     let wanted = format!("{:#}\n", profile::json_schema());
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
