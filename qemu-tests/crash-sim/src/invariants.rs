@@ -45,6 +45,26 @@ pub(crate) enum Invariant {
 }
 
 impl Invariant {
+    /// All of them.
+    #[cfg(test)]
+    const ALL: [Self; 15] = [
+        Self::SomethingStarts,
+        Self::NothingHalfWritten,
+        Self::HeaderLast,
+        Self::Decrement,
+        Self::NoLoop,
+        Self::GoodSlotKept,
+        Self::NoRefill,
+        Self::FloorHolds,
+        Self::FloorNotAboveFallback,
+        Self::Quarantine,
+        Self::OneCopyValid,
+        Self::RunningSlotUntouched,
+        Self::Works,
+        Self::TableThere,
+        Self::PartitionsUntouched,
+    ];
+
     /// As in docs/reliability.md.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -246,4 +266,20 @@ pub(crate) fn check_writes(log: &[Operation], running: Slot) -> Result<(), Viola
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wrong::Wrong;
+
+    #[test]
+    fn the_page_names_every_invariant_and_every_wrong_system() {
+        let page = concat!(env!("STERNPOST_SOURCE"), "/docs/reliability.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let invariants = Invariant::ALL.into_iter().map(Invariant::name);
+        for name in invariants.chain(Wrong::ALL.into_iter().map(Wrong::name)) {
+            assert!(page.contains(&format!("`{name}`")), "{name} is missing");
+        }
+    }
 }
