@@ -264,7 +264,7 @@ fn prepare(world: &World, done: Done, wrong: Option<Wrong>) -> Result<Prepared> 
     }
     let log = wrong.map_or_else(|| done.log.clone(), |wrong| wrong.rewrite(&done.log));
     Ok(Prepared {
-        before: Before::of(world, &done.base).context("a disk without a record")?,
+        before: Before::of(world, &done.base),
         epochs: Epoch::of(&done.base, &log),
         done,
     })
@@ -287,8 +287,7 @@ fn rest(
     told: Option<&RefCell<Vec<String>>>,
 ) -> Result<Rested, Violation> {
     check_cut(world, before, contents)?;
-    let cut = Before::of(world, contents)
-        .ok_or_else(|| Invariant::OneCopyValid.broken("no valid record"))?;
+    let cut = Before::of(world, contents);
     let disk = Disk::new(contents.clone());
     let slot = Machine::new(world, disk.clone(), told).until_it_rests()?;
     let log = disk.take_log();

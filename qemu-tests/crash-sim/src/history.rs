@@ -1,7 +1,8 @@
 //! What is done to a machine in its life, step by step; each step is cut everywhere.
 
 use anyhow::{Context as _, Result, bail};
-use boot_core::{Slot, Target};
+use boot_core::store::COPIES;
+use boot_core::{Device as _, Slot, Target};
 use bootctl::install::{Options, Parts, install};
 use bootctl::progress::Progress;
 
@@ -54,6 +55,8 @@ pub(crate) enum Step {
     OneShot(Target),
     /// One copy of the record rots.
     DamagedCopy(usize),
+    /// Both copies rot.
+    LostRecord,
 }
 
 /// A machine's life.
@@ -66,7 +69,8 @@ pub(crate) struct History {
 }
 
 use Step::{
-    Activate, DamagedCopy, Install, InstallForced, InstallNow, OneShot, PulledPlug, Rollback, Start,
+    Activate, DamagedCopy, Install, InstallForced, InstallNow, LostRecord, OneShot, PulledPlug,
+    Rollback, Start,
 };
 
 /// All of them. Each begins with a new disk that holds version 1.0 in slot A.
@@ -181,6 +185,21 @@ pub(crate) const HISTORIES: &[History] = &[
             Start,
         ],
     },
+    History {
+        name: "lost-record",
+        steps: &[
+            Start,
+            InstallNow(TWO),
+            Start,
+            LostRecord,
+            Start,
+            Start,
+            LostRecord,
+            PulledPlug,
+            Start,
+            Start,
+        ],
+    },
 ];
 
 /// A step as it was done: what was there, and what was written.
@@ -219,7 +238,7 @@ pub(crate) fn live(world: &World, history: &History, sector: u32) -> Result<Vec<
                 Start | PulledPlug => None,
                 _ => before,
             },
-            cut: !matches!(step, DamagedCopy(_)),
+            cut: !matches!(step, DamagedCopy(_) | LostRecord),
         });
         contents = disk.contents();
     }
@@ -242,14 +261,17 @@ pub(crate) fn perform(
         Ok(Ended::Restarts) => Ok(None),
         Err(violation) => bail!("{violation}"),
     };
-    if let DamagedCopy(copy) = step {
+    let rotten = match step {
+        DamagedCopy(copy) => COPIES.get(copy..=copy).unwrap_or_default(),
+        LostRecord => &COPIES,
+        _ => &[],
+    };
+    for offset in rotten {
         let mut state = disk.partition(Part::State);
-        let offset = boot_core::store::COPIES[copy];
-        let Ok(()) = boot_core::Device::write_at(
-            &mut state,
-            offset,
-            &vec![0xff; disk.contents().sector as usize],
-        );
+        let garbage = vec![0xff; state.block_size() as usize];
+        let Ok(()) = state.write_at(*offset, &garbage);
+    }
+    if !rotten.is_empty() {
         return Ok(running);
     }
     let slot = match step {
@@ -295,7 +317,7 @@ pub(crate) fn perform(
         OneShot(target) => {
             control.one_shot(target)?;
         }
-        Start | PulledPlug | DamagedCopy(_) => {}
+        Start | PulledPlug | DamagedCopy(_) | LostRecord => {}
     }
     Ok(Some(slot))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use boot_core::record::Record;
+use boot_core::record::{Record, SlotEntry};
 use boot_core::store::{BootState, CopyHealth};
 use boot_core::{Digest, SecurityVersion, Slot};
 
@@ -113,22 +113,30 @@ impl fmt::Display for Violation {
 /// What is known of a disk before something is done to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Before {
-    record: Record,
+    /// None where both copies were lost.
+    record: Option<Record>,
     has_good: bool,
     quarantined: Vec<Digest>,
 }
 
 impl Before {
-    /// Of a disk with a valid record.
-    pub(crate) fn of(world: &World, contents: &Contents) -> Option<Self> {
+    /// Of this disk.
+    pub(crate) fn of(world: &World, contents: &Contents) -> Self {
         let disk = Disk::new(contents.clone());
-        let record = BootState::new(disk.partition(Part::State)).load().record?;
-        let has_good = good_slots(world, &disk, &record).next().is_some();
-        Some(Self {
+        let record = BootState::new(disk.partition(Part::State)).load().record;
+        let has_good = record
+            .as_ref()
+            .is_some_and(|record| good_slots(world, &disk, record).next().is_some());
+        Self {
             record,
             has_good,
             quarantined: quarantined(&disk),
-        })
+        }
+    }
+
+    /// What the record had for a slot.
+    fn slot(&self, slot: Slot) -> Option<&SlotEntry> {
+        self.record.as_ref().map(|record| record.slot(slot))
     }
 }
 
@@ -164,6 +172,9 @@ pub(crate) fn check_cut(
     let disk = Disk::new(contents.clone());
     let loaded = BootState::new(disk.partition(Part::State)).load();
     let Some(record) = loaded.record else {
+        if before.record.is_none() {
+            return Ok(());
+        }
         let copies = loaded.copies.map(|copy: CopyHealth| copy.to_string());
         return Err(Invariant::OneCopyValid.broken(copies.join("; ")));
     };
@@ -180,7 +191,10 @@ pub(crate) fn check_cut(
             )));
         }
         // A slot that is being emptied may have lost its header already: it does not start, and nobody misses it.
-        let emptied = held.is_none() && before.record.slot(slot).digest == entry.digest;
+        let emptied = held.is_none()
+            && before
+                .slot(slot)
+                .is_some_and(|old| old.digest == entry.digest);
         if entry.is_startable() && !whole && !emptied {
             return Err(Invariant::HeaderLast.broken(format!(
                 "the record lets slot {slot} start, which is not whole"
@@ -191,8 +205,10 @@ pub(crate) fn check_cut(
 }
 
 fn check_floor(before: &Before, record: &Record) -> Result<(), Violation> {
-    if record.floor < before.record.floor {
-        let (from, to) = (before.record.floor, record.floor);
+    if let Some(old) = &before.record
+        && record.floor < old.floor
+    {
+        let (from, to) = (old.floor, record.floor);
         return Err(Invariant::FloorHolds.broken(format!("from {from} to {to}")));
     }
     let lowest: Option<SecurityVersion> = Slot::BOTH
@@ -233,7 +249,9 @@ pub(crate) fn check_rest(
         return Err(Invariant::OneCopyValid.broken("none at rest"));
     };
     for slot in Slot::BOTH {
-        let (old, new) = (cut.record.slot(slot), record.slot(slot));
+        let new = record.slot(slot);
+        // A lost record is made anew, with one try for each slot that verifies.
+        let Some(old) = cut.slot(slot) else { continue };
         if old.digest == new.digest && new.tries > old.tries {
             return Err(Invariant::NoRefill
                 .broken(format!("slot {slot}: from {} to {}", old.tries, new.tries)));
