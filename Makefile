@@ -41,11 +41,10 @@ check: setup ## Format, lints, every host-side test
 	cargo test --quiet -p loader --lib
 	cargo test --quiet --workspace --exclude loader
 
-test: check build ## The gate: check, the crash simulator, and the scenarios that CI runs
-	$(BIN)/crash-sim --states $(STATES) --seed $(SEED)
+test: check crash-sim ## The gate: check, the crash simulator, and the scenarios that CI runs
 	$(SCENARIOS) --gate --jobs 2
 
-test-all: check build ## Everything there is, however long
+test-all: check crash-sim ## Everything there is, however long
 	cargo test --quiet --workspace --exclude loader -- --include-ignored
 	$(SCENARIOS) --all --jobs 2
 

@@ -16,7 +16,7 @@ use boot_core::trust::Trust;
 use boot_core::types::Salt;
 use boot_core::verity::{BlockHasher, TreeBuilder};
 use boot_core::{
-    Architecture, Digest, PublicKey, SecurityVersion, Slot, Target, keyring, transition,
+    Architecture, Digest, PublicKey, SecurityVersion, Slot, Target, keyring, layout, transition,
 };
 use bootctl::device::BlockFile;
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -319,19 +319,11 @@ impl Fixture {
     /// What the loader and the initrd would say.
     pub(crate) fn boots(&self, target: Target, image: &Image) {
         let slot = bootctl::machine::target_name(target);
-        let partitions: serde_json::Map<String, Value> = [
-            "esp-a",
-            "esp-b",
-            "boot-state",
-            "boot-a",
-            "boot-b",
-            "boot-r",
-            "root-a",
-            "root-b",
-        ]
-        .map(|label| (label.to_owned(), format!("/dev/{label}").into()))
-        .into_iter()
-        .collect();
+        let partitions: serde_json::Map<String, Value> = layout::Part::ALL
+            .into_iter()
+            .filter(|part| *part != layout::Part::State)
+            .map(|part| (part.label().into(), format!("/dev/{part}").into()))
+            .collect();
         let run = self.root().join("run/sternpost");
         let boot = serde_json::json!({
             "version": 1, "slot": slot, "kind": "system", "disk": "/dev/vda",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Cursor;
 
-use boot_core::Device;
+use boot_core::{Device, layout};
 use gpt::disk::LogicalBlockSize;
 use gpt::partition_types::LINUX_FS;
 use initrd::gpt::{GptError, Plan, apply, plan_growth, read};
@@ -23,19 +23,15 @@ fn image(block_size: u32) -> Vec<u8> {
         .logical_block_size(size)
         .create_from_device(Cursor::new(vec![0u8; 12 * MIB as usize]), None)
         .unwrap();
-    for label in [
-        "esp-a",
-        "esp-b",
-        "boot-state",
-        "boot-a",
-        "boot-b",
-        "boot-r",
-        "root-a",
-        "root-b",
-        "state",
-    ] {
-        disk.add_partition(label, MIB, LINUX_FS, 0, Some(MIB / u64::from(block_size)))
-            .unwrap();
+    for part in layout::Part::ALL {
+        disk.add_partition(
+            part.label(),
+            MIB,
+            LINUX_FS,
+            0,
+            Some(MIB / u64::from(block_size)),
+        )
+        .unwrap();
     }
     disk.write().unwrap().into_inner()
 }

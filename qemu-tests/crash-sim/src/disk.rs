@@ -10,6 +10,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
+use boot_core::record::Record;
+use boot_core::store::BootState;
 use boot_core::{Device, Slot, Target};
 
 /// Bytes that are kept together; the largest logical block.
@@ -107,11 +109,11 @@ impl Contents {
     pub(crate) fn fingerprint(&self) -> u64 {
         let one = |(key, block): (&(Part, u64), &Arc<Block>)| {
             *block.hash.get_or_init(|| {
-                let mut hasher = DefaultHasher::new();
                 // A block of zeros is the same as none.
                 if block.bytes == [0; BLOCK] {
                     return 0;
                 }
+                let mut hasher = DefaultHasher::new();
                 (key, block.bytes).hash(&mut hasher);
                 hasher.finish()
             })
@@ -155,6 +157,11 @@ impl Disk {
             part,
             sector,
         }
+    }
+
+    /// The newest record on it.
+    pub(crate) fn record(&self) -> Option<Record> {
+        BootState::new(self.partition(Part::State)).load().record
     }
 
     /// What programs read from it now.

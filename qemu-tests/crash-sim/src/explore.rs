@@ -29,6 +29,14 @@ struct Prepared {
     epochs: Vec<Epoch>,
 }
 
+impl Prepared {
+    /// Where it may be cut: rot is no program's doing.
+    fn epochs(&self) -> &[Epoch] {
+        let rots = !self.done.step.rots().is_empty();
+        if rots { &[] } else { &self.epochs }
+    }
+}
+
 /// A history on one sector size.
 struct Life {
     history: usize,
@@ -110,21 +118,17 @@ impl Explorer {
 
     /// Every listed cut of every step, each with a second cut of what follows; of `threads`, the share of `thread`.
     pub(crate) fn listed(&mut self, thread: usize, threads: usize) {
-        let mut number = 0;
-        for life in 0..self.lives.len() {
-            for step in 0..self.lives[life].steps.len() {
-                if !self.lives[life].steps[step].done.cut {
-                    continue;
-                }
-                for epoch in 0..self.lives[life].steps[step].epochs.len() {
-                    for cut in self.lives[life].steps[step].epochs[epoch].cuts() {
-                        number += 1;
-                        if number % threads == thread {
-                            self.cut(life, step, Place { epoch, cut }, 1);
-                        }
-                    }
+        let mut places = vec![];
+        for (life, it) in self.lives.iter().enumerate() {
+            for (step, prepared) in it.steps.iter().enumerate() {
+                for (epoch, it) in prepared.epochs().iter().enumerate() {
+                    let cuts = it.cuts().into_iter();
+                    places.extend(cuts.map(|cut| (life, step, Place { epoch, cut })));
                 }
             }
+        }
+        for (life, step, place) in places.into_iter().skip(thread).step_by(threads) {
+            self.cut(life, step, place, 1);
         }
     }
 
@@ -134,7 +138,7 @@ impl Explorer {
             let life = self.random.below(self.lives.len());
             let step = self.random.below(self.lives[life].steps.len());
             let prepared = &self.lives[life].steps[step];
-            if !prepared.done.cut {
+            if prepared.epochs().is_empty() {
                 continue;
             }
             let epoch = self.random.below(prepared.epochs.len());
@@ -262,10 +266,10 @@ fn prepare(world: &World, done: Done, wrong: Option<Wrong>) -> Result<Prepared> 
     if let Some(slot) = done.running {
         check_writes(&done.log, slot).map_err(|violation| anyhow::anyhow!("{violation}"))?;
     }
-    let log = wrong.map_or_else(|| done.log.clone(), |wrong| wrong.rewrite(&done.log));
+    let rewritten = wrong.map(|wrong| wrong.rewrite(&done.log));
     Ok(Prepared {
         before: Before::of(world, &done.base),
-        epochs: Epoch::of(&done.base, &log),
+        epochs: Epoch::of(&done.base, rewritten.as_ref().unwrap_or(&done.log)),
         done,
     })
 }
@@ -286,8 +290,8 @@ fn rest(
     contents: &Contents,
     told: Option<&RefCell<Vec<String>>>,
 ) -> Result<Rested, Violation> {
-    check_cut(world, before, contents)?;
     let cut = Before::of(world, contents);
+    check_cut(world, before, &cut, contents)?;
     let disk = Disk::new(contents.clone());
     let slot = Machine::new(world, disk.clone(), told).until_it_rests()?;
     let log = disk.take_log();

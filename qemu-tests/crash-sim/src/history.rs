@@ -59,6 +59,17 @@ pub(crate) enum Step {
     LostRecord,
 }
 
+impl Step {
+    /// Where the copies of the record lie that rot in it.
+    pub(crate) fn rots(self) -> &'static [u64] {
+        match self {
+            DamagedCopy(copy) => COPIES.get(copy..=copy).unwrap_or_default(),
+            LostRecord => &COPIES,
+            _ => &[],
+        }
+    }
+}
+
 /// A machine's life.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct History {
@@ -212,8 +223,6 @@ pub(crate) struct Done {
     pub(crate) log: Vec<Operation>,
     /// The slot that ran; none while the machine was off.
     pub(crate) running: Option<Slot>,
-    /// Whether a cut may happen in it: rot is no program's doing.
-    pub(crate) cut: bool,
 }
 
 /// Lives through a history without a cut.
@@ -238,7 +247,6 @@ pub(crate) fn live(world: &World, history: &History, sector: u32) -> Result<Vec<
                 Start | PulledPlug => None,
                 _ => before,
             },
-            cut: !matches!(step, DamagedCopy(_) | LostRecord),
         });
         contents = disk.contents();
     }
@@ -261,17 +269,12 @@ pub(crate) fn perform(
         Ok(Ended::Restarts) => Ok(None),
         Err(violation) => bail!("{violation}"),
     };
-    let rotten = match step {
-        DamagedCopy(copy) => COPIES.get(copy..=copy).unwrap_or_default(),
-        LostRecord => &COPIES,
-        _ => &[],
-    };
-    for offset in rotten {
+    for offset in step.rots() {
         let mut state = disk.partition(Part::State);
         let garbage = vec![0xff; state.block_size() as usize];
         let Ok(()) = state.write_at(*offset, &garbage);
     }
-    if !rotten.is_empty() {
+    if !step.rots().is_empty() {
         return Ok(running);
     }
     let slot = match step {
@@ -324,6 +327,5 @@ pub(crate) fn perform(
 
 /// The slot that the loader started last: it runs, if its userland did not say otherwise.
 fn last_tried(disk: &Disk) -> Option<Slot> {
-    let mut store = boot_core::store::BootState::new(disk.partition(Part::State));
-    store.load().record?.last_tried?.slot()
+    disk.record()?.last_tried?.slot()
 }

@@ -15,6 +15,7 @@ use boot_core::trust::Trust;
 use boot_core::verify::{Expect, Rejected, Verified, verify_slot};
 use boot_core::{Device as _, Digest, Nonce, SecurityVersion, Slot, Target};
 use bootctl::control::{Context, Control};
+use bootctl::fallback;
 use bootctl::settle::{Booted, Settled, Verdict};
 
 use crate::disk::{Contents, Disk, Part, Partition};
@@ -84,7 +85,7 @@ impl World {
             .verify(&parts.header, &parts.envelope, &parts.keyring, &expect)
             .ok()?;
         let header = parts.header;
-        let Ok(uki) = bootctl::fallback::digest_at(&mut boot, header.uki_offset, header.uki_length);
+        let Ok(uki) = fallback::digest_at(&mut boot, header.uki_offset, header.uki_length);
         verified.check_uki(&uki).ok()?;
         self.sample(&verified.digest)
     }
@@ -122,7 +123,7 @@ impl Platform for Firmware<'_> {
         if offset.saturating_add(length.next_multiple_of(4096)) > device.size() {
             return Err("past the end of the partition".into());
         }
-        let Ok(digest) = bootctl::fallback::digest_at(device, offset, length);
+        let Ok(digest) = fallback::digest_at(device, offset, length);
         Ok(((), digest))
     }
 
@@ -181,12 +182,6 @@ impl<'w> Machine<'w> {
         }
     }
 
-    fn record(&self) -> Option<Record> {
-        BootState::new(self.disk.partition(Part::State))
-            .load()
-            .record
-    }
-
     /// `bootctl`'s hold on the boot state while `booted` runs.
     pub(crate) fn control(&self, booted: Target) -> Control<Partition> {
         let context = Context {
@@ -215,7 +210,7 @@ impl<'w> Machine<'w> {
     /// # Errors
     /// The first invariant that does not hold.
     pub(crate) fn start(&self, up: bool) -> Result<Ended, Violation> {
-        let before = self.record();
+        let before = self.disk.record();
         let on_disk = self.world.commits_late.then(|| self.disk.contents());
         let (target, digest, why, recorded) = self.load()?;
         let seen = on_disk.map_or_else(|| self.disk.clone(), Disk::new);
@@ -275,8 +270,7 @@ impl<'w> Machine<'w> {
         why: Why,
         recorded: bool,
     ) -> Result<(), Violation> {
-        let now = BootState::new(disk.partition(Part::State)).load().record;
-        let Some(now) = now.filter(|_| recorded && disk.is_flushed()) else {
+        let Some(now) = disk.record().filter(|_| recorded && disk.is_flushed()) else {
             return Err(Invariant::Decrement
                 .broken(format!("slot {slot} starts, and it is not on the disk")));
         };
@@ -315,9 +309,10 @@ impl<'w> Machine<'w> {
         };
         let stays = |record: &Record| {
             let other = slot.other();
-            let verifies = self.world.holds(&self.disk, other);
-            let starts = record.slot(other).is_startable()
-                && verifies.is_some_and(|it| it.digest() == record.slot(other).digest);
+            let mut boot = self.disk.partition(Part::Boot(other.into()));
+            let mut verify =
+                || fallback::verify(&mut boot, other.into(), &self.world.trust, record);
+            let starts = record.slot(other).is_startable() && verify().is_ok();
             (!starts).then(|| "there is no other slot".to_owned())
         };
         let settled = control

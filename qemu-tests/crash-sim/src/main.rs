@@ -22,7 +22,7 @@ mod wrong;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Parser;
 
 use explore::{Explorer, Tally};
@@ -71,8 +71,15 @@ fn main() -> ExitCode {
 }
 
 fn replay(path: &Path, wrong: Option<&str>) -> Result<bool> {
-    let wrong = wrong.and_then(|name| Wrong::ALL.into_iter().find(|wrong| wrong.name() == name));
-    let violation = Explorer::new(1, wrong)?.replay(path)?;
+    let named = |name| {
+        let found = Wrong::ALL.into_iter().find(|wrong| wrong.name() == name);
+        found.with_context(|| format!("there is no wrong system {name}"))
+    };
+    let wrong = wrong.map(named).transpose()?;
+    let violation = match path.history.as_str() {
+        table::NAME => table::replay(path)?,
+        _ => Explorer::new(1, wrong)?.replay(path)?,
+    };
     match &violation {
         Some(violation) => println!("VIOLATION {violation}"),
         None => println!("everything holds"),

@@ -3,6 +3,7 @@
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 
 use anyhow::{Context as _, Result};
+use boot_core::layout;
 use gpt::GptConfig;
 use gpt::disk::LogicalBlockSize;
 use gpt::partition_types::LINUX_FS;
@@ -17,17 +18,8 @@ use crate::random::Random;
 const MIB: u64 = 1 << 20;
 /// Bytes of the image; the disk has more.
 const IMAGE: u64 = 12 * MIB;
-const LABELS: [&str; 9] = [
-    "esp-a",
-    "esp-b",
-    "boot-state",
-    "boot-a",
-    "boot-b",
-    "boot-r",
-    "root-a",
-    "root-b",
-    "state",
-];
+/// Its name as a history.
+pub(crate) const NAME: &str = "partition-table";
 
 fn block_size(sector: u32) -> LogicalBlockSize {
     match sector {
@@ -42,8 +34,14 @@ fn new_disk(sector: u32) -> Result<Contents> {
         .writable(true)
         .logical_block_size(block_size(sector))
         .create_from_device(Cursor::new(vec![0u8; IMAGE as usize]), None)?;
-    for label in LABELS {
-        disk.add_partition(label, MIB, LINUX_FS, 0, Some(MIB / u64::from(sector)))?;
+    for part in layout::Part::ALL {
+        disk.add_partition(
+            part.label(),
+            MIB,
+            LINUX_FS,
+            0,
+            Some(MIB / u64::from(sector)),
+        )?;
     }
     let bytes = disk.write()?.into_inner();
     let mut contents = Contents::new(sector);
@@ -126,6 +124,70 @@ fn check_writes(log: &[Operation], sector: u32, end: u64) -> Result<(), Violatio
     Ok(())
 }
 
+/// The move on one sector size, as it goes without a cut.
+struct Move {
+    base: Contents,
+    partitions: Vec<(String, u64, u64)>,
+    log: Vec<Operation>,
+}
+
+impl Move {
+    fn new(sector: u32) -> Result<Self> {
+        let plain = |violation: Violation| anyhow::anyhow!("{violation}");
+        let base = new_disk(sector)?;
+        let partitions = partitions(&base).map_err(plain)?;
+        let log = grow(&base).map_err(plain)?;
+        let end = partitions.last().context("a table without partitions")?.2;
+        check_writes(&log, sector, end).map_err(plain)?;
+        Ok(Self {
+            base,
+            partitions,
+            log,
+        })
+    }
+
+    /// Looks at what a cut left, and goes on from it; what that wrote.
+    fn go_on(&self, contents: &Contents) -> Result<Vec<Operation>, Violation> {
+        check(&partitions(contents)?, &self.partitions)?;
+        grow(contents)
+    }
+
+    /// One cut, and `more` by chance of what follows.
+    fn cut(&self, first: Place, more: usize, random: &mut Random, tally: &mut Tally) {
+        let sector = self.base.sector;
+        let mut path = Path {
+            history: NAME.into(),
+            sector,
+            step: 0,
+            places: vec![],
+        };
+        let (mut contents, mut log) = (self.base.clone(), self.log.clone());
+        let mut place = Some(first);
+        for _ in 0..=more {
+            let epochs = Epoch::of(&contents, &log);
+            let place = place.take().unwrap_or_else(|| {
+                let epoch = random.below(epochs.len());
+                let cut = epochs[epoch].any(random);
+                Place { epoch, cut }
+            });
+            contents = epochs[place.epoch].after(&place.cut);
+            path.places.push(place);
+            tally.tried += 1;
+            let fingerprint = contents.fingerprint() ^ u64::from(sector);
+            if !tally.distinct.insert(fingerprint) {
+                return;
+            }
+            log = match self.go_on(&contents) {
+                Ok(log) => log,
+                Err(violation) => {
+                    tally.violated += 1;
+                    return tally.note(violation.invariant, path, violation);
+                }
+            };
+        }
+    }
+}
+
 /// Every listed cut of the move, each with `more` by chance of what follows.
 ///
 /// # Errors
@@ -134,51 +196,38 @@ pub(crate) fn explore(seed: u64, more: usize) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut random = Random::new(seed);
     for sector in SECTORS {
-        let base = new_disk(sector)?;
-        let plain = |violation: Violation| anyhow::anyhow!("{violation}");
-        let old = partitions(&base).map_err(plain)?;
-        let log = grow(&base).map_err(plain)?;
-        let end = old.last().context("a table without partitions")?.2;
-        check_writes(&log, sector, end).map_err(plain)?;
-        for (epoch, it) in Epoch::of(&base, &log).iter().enumerate() {
-            for cut in it.cuts() {
-                let mut path = Path {
-                    history: "partition-table".into(),
-                    sector,
-                    step: 0,
-                    places: vec![],
-                };
-                let mut contents = it.after(&cut);
-                path.places.push(Place { epoch, cut });
-                for _ in 0..=more {
-                    tally.tried += 1;
-                    if !tally
-                        .distinct
-                        .insert(contents.fingerprint() ^ u64::from(sector))
-                    {
-                        break;
-                    }
-                    let grown = partitions(&contents)
-                        .and_then(|new| check(&new, &old))
-                        .and_then(|()| grow(&contents));
-                    let log = match grown {
-                        Ok(log) => log,
-                        Err(violation) => {
-                            tally.violated += 1;
-                            tally.note(violation.invariant, path, violation);
-                            break;
-                        }
-                    };
-                    let epochs = Epoch::of(&contents, &log);
-                    let epoch = random.below(epochs.len());
-                    let cut = epochs[epoch].any(&mut random);
-                    contents = epochs[epoch].after(&cut);
-                    path.places.push(Place { epoch, cut });
-                }
+        let it = Move::new(sector)?;
+        for (epoch, cuts) in Epoch::of(&it.base, &it.log).iter().enumerate() {
+            for cut in cuts.cuts() {
+                it.cut(Place { epoch, cut }, more, &mut random, &mut tally);
             }
         }
     }
     Ok(tally)
+}
+
+/// Does again what `path` says, and tells it.
+///
+/// # Errors
+/// If there is no such place.
+pub(crate) fn replay(path: &Path) -> Result<Option<Violation>> {
+    let it = Move::new(path.sector)?;
+    let (mut contents, mut log) = (it.base.clone(), it.log.clone());
+    for place in &path.places {
+        let epochs = Epoch::of(&contents, &log);
+        let epoch = epochs.get(place.epoch).context("there is no such flush")?;
+        println!(
+            "after {} flushes; {}",
+            place.epoch,
+            epoch.describe(&place.cut)
+        );
+        contents = epoch.after(&place.cut);
+        log = match it.go_on(&contents) {
+            Ok(log) => log,
+            Err(violation) => return Ok(Some(violation)),
+        };
+    }
+    Ok(None)
 }
 
 /// A disk as a file, for another implementation to read.

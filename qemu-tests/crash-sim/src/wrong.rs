@@ -2,6 +2,7 @@
 //!
 //! Most are made by turning what the right one writes into what the wrong one would have written.
 
+use boot_core::slot_header::UKI_OFFSET;
 use boot_core::store::COPIES;
 
 use crate::disk::{Operation, Part};
@@ -51,19 +52,17 @@ impl Wrong {
     pub(crate) fn rewrite(self, log: &[Operation]) -> Vec<Operation> {
         match self {
             Self::CommitAfterStart => log.to_vec(),
-            Self::BothCopies => each(log, |operation| match copy(operation) {
-                Some((offset, bytes)) => vec![
-                    operation.clone(),
-                    Operation::Write(Part::State, other_copy(offset), bytes.into()),
-                ],
-                None => vec![operation.clone()],
+            Self::BothCopies => commits(log, |offset, bytes| {
+                let write = |offset| Operation::Write(Part::State, offset, bytes.into());
+                [write(offset), write(other_copy(offset))]
             }),
-            Self::RenameOnFat => each(log, |operation| match copy(operation) {
-                Some((offset, bytes)) => vec![
-                    Operation::Write(Part::State, other_copy(offset), vec![0; bytes.len()].into()),
-                    operation.clone(),
-                ],
-                None => vec![operation.clone()],
+            Self::RenameOnFat => commits(log, |offset, bytes| {
+                let write = |offset, bytes| Operation::Write(Part::State, offset, bytes);
+                let nothing = vec![0; bytes.len()];
+                [
+                    write(other_copy(offset), nothing.into()),
+                    write(offset, bytes.into()),
+                ]
             }),
             Self::NoFlush => {
                 let kept = |operation: &&Operation| !matches!(operation, Operation::Flush);
@@ -71,8 +70,8 @@ impl Wrong {
             }
             Self::RecordFirst => first(log, |operation| copy(operation).is_some()),
             Self::HeaderFirst => first(log, |operation| {
-                matches!(operation, Operation::Write(Part::Boot(_), 0 | 4096.., bytes)
-                    if !bytes.iter().all(|byte| *byte == 0) && !is_uki(operation))
+                matches!(operation, Operation::Write(Part::Boot(_), ..UKI_OFFSET, bytes)
+                    if bytes.iter().any(|byte| *byte != 0))
             }),
         }
     }
@@ -92,13 +91,13 @@ fn other_copy(offset: u64) -> u64 {
     COPIES[usize::from(offset == COPIES[0])]
 }
 
-fn is_uki(operation: &Operation) -> bool {
-    matches!(operation, Operation::Write(Part::Boot(_), offset, _)
-        if *offset >= boot_core::slot_header::UKI_OFFSET)
-}
-
-fn each(log: &[Operation], make: impl Fn(&Operation) -> Vec<Operation>) -> Vec<Operation> {
-    log.iter().flat_map(make).collect()
+/// The log with other writes in place of each copy of the record.
+fn commits(log: &[Operation], make: impl Fn(u64, &[u8]) -> [Operation; 2]) -> Vec<Operation> {
+    let each = |operation: &Operation| match copy(operation) {
+        Some((offset, bytes)) => make(offset, bytes).into(),
+        None => vec![operation.clone()],
+    };
+    log.iter().flat_map(each).collect()
 }
 
 /// What `wanted` picks, flushed, and then the rest.
