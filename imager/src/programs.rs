@@ -148,8 +148,19 @@ impl Cargo<'_> {
         Ok(())
     }
 
-    async fn build(&self, package: &str, target: &str) -> Result<PathBuf> {
+    /// cargo, in the workspace. rustup's programs find one another in its directory, wherever `CARGO_HOME` is.
+    fn command(&self) -> Result<tokio::process::Command> {
         let mut command = self.tools.command_in(self.source, &self.program)?;
+        let directory = self.program.parent().unwrap_or(Path::new("/usr/bin"));
+        command.env(
+            "PATH",
+            format!("{}:/usr/sbin:/usr/bin", directory.display()),
+        );
+        Ok(command)
+    }
+
+    async fn build(&self, package: &str, target: &str) -> Result<PathBuf> {
+        let mut command = self.command()?;
         command
             .args([
                 "build",

@@ -68,6 +68,8 @@ pub struct Machine {
     pub sector_size: u32,
     /// Writes to disks and variables are thrown away at the end.
     pub ephemeral: bool,
+    /// Where every write and every flush of the boot disk is recorded, in the format of the kernel's dm-log-writes.
+    pub record: Option<PathBuf>,
     /// The firmware's code (read-only).
     pub firmware: PathBuf,
     /// The firmware's variables (written).
@@ -100,7 +102,8 @@ impl Machine {
     /// The arguments after the program's name.
     ///
     /// # Errors
-    /// The combination does not exist: 4096-byte sectors on AHCI, a watchdog on ARM64.
+    /// The combination does not exist: 4096-byte sectors on AHCI, a watchdog on ARM64, a record of a disk that is not
+    /// raw or whose writes are thrown away.
     pub fn arguments(&self) -> Result<Vec<String>> {
         let mut args = Vec::new();
         let mut push = |flag: &str, value: String| {
@@ -208,13 +211,25 @@ impl Machine {
             (size, _) => format!(",logical_block_size={size},physical_block_size={size}"),
         };
         for (n, disk) in self.disks.iter().enumerate() {
-            let format = if disk.qcow2 { "qcow2" } else { "raw" };
+            let image = match &self.record {
+                Some(log) if n == 0 => {
+                    if disk.qcow2 || self.ephemeral {
+                        bail!("writes can be recorded of a raw image that is written, no other");
+                    }
+                    format!(
+                        "driver=blklogwrites,file.driver=file,file.filename={},log.driver=file,log.filename={}",
+                        path(&disk.path),
+                        path(log)
+                    )
+                }
+                _ => {
+                    let format = if disk.qcow2 { "qcow2" } else { "raw" };
+                    format!("format={format}{snapshot},file={}", path(&disk.path))
+                }
+            };
             push(
                 "-drive",
-                format!(
-                    "if=none,id=disk{n},format={format},discard=unmap{snapshot},file={}",
-                    path(&disk.path)
-                ),
+                format!("if=none,id=disk{n},discard=unmap,{image}"),
             );
             let order = n + 1;
             let device = match self.bus {
@@ -278,6 +293,7 @@ mod tests {
             bus: Bus::Virtio,
             sector_size: 512,
             ephemeral: false,
+            record: None,
             firmware: "/f/code".into(),
             variables: "/f/vars".into(),
             accelerator: Accelerator::Tcg,
@@ -317,6 +333,18 @@ mod tests {
         let args = machine.arguments().unwrap().join(" ");
         assert_eq!(args.matches("logical_block_size=4096").count(), 2);
         machine.bus = Bus::Ahci;
+        assert!(machine.arguments().is_err());
+    }
+
+    #[test]
+    fn the_boot_disk_alone_is_recorded() {
+        let mut machine = machine();
+        machine.disks.push(machine.disks[0].clone());
+        machine.record = Some("/x/writes.log".into());
+        let args = machine.arguments().unwrap().join(" ");
+        assert_eq!(args.matches("blklogwrites").count(), 1);
+        assert!(args.contains("log.filename=/x/writes.log"), "{args}");
+        machine.ephemeral = true;
         assert!(machine.arguments().is_err());
     }
 

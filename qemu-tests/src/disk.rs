@@ -16,6 +16,15 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// The raw image at `path`, as it is.
+    #[must_use]
+    pub fn open(path: &Path, sector_size: u32) -> Disk {
+        Disk {
+            path: path.to_owned(),
+            sector_size,
+        }
+    }
+
     /// A copy of `image` at `path`: shared blocks where the file system can, holes where not.
     ///
     /// # Errors
@@ -29,10 +38,7 @@ impl Disk {
         if !status.success() {
             bail!("cannot copy {} to {}", image.display(), path.display());
         }
-        Ok(Disk {
-            path: path.to_owned(),
-            sector_size,
-        })
+        Ok(Disk::open(path, sector_size))
     }
 
     /// The image file.
@@ -52,7 +58,7 @@ impl Disk {
     /// # Errors
     /// The file cannot be extended.
     pub fn grow(&self, bytes: u64) -> Result<()> {
-        let file = self.open()?;
+        let file = self.file()?;
         if file.metadata()?.len() > bytes {
             bail!(
                 "{} is larger than {bytes} bytes already",
@@ -70,7 +76,7 @@ impl Disk {
     pub fn partition(&self, label: &str) -> Result<Partition> {
         let (start, size) = self.bounds(label)?;
         Ok(Partition {
-            file: self.open()?,
+            file: self.file()?,
             name: format!("{label} of {}", self.path.display()),
             start,
             size,
@@ -147,7 +153,7 @@ impl Disk {
         Ok(())
     }
 
-    fn open(&self) -> Result<File> {
+    fn file(&self) -> Result<File> {
         OpenOptions::new()
             .read(true)
             .write(true)

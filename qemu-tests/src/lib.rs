@@ -6,6 +6,7 @@
 
 pub mod artefacts;
 pub mod console;
+pub mod cuts;
 pub mod disk;
 pub mod machine;
 pub mod scenario;

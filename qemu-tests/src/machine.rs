@@ -30,6 +30,8 @@ pub struct Options {
     pub memory: u32,
     /// A hardware watchdog that resets the machine.
     pub watchdog: bool,
+    /// Where the writes and flushes of the first disk are recorded.
+    pub record: Option<PathBuf>,
     /// Passed to QEMU as they are.
     pub extra: Vec<String>,
 }
@@ -40,6 +42,7 @@ impl Default for Options {
             bus: "virtio",
             memory: 1024,
             watchdog: false,
+            record: None,
             extra: Vec::new(),
         }
     }
@@ -103,6 +106,9 @@ impl<'c> Machine<'c> {
             .arg(port.to_string());
         if options.watchdog {
             command.arg("--watchdog");
+        }
+        if let Some(log) = &options.record {
+            command.arg("--record-writes").arg(log);
         }
         if !options.extra.is_empty() {
             command.arg("--").args(&options.extra);
@@ -275,6 +281,11 @@ impl<'c> Machine<'c> {
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(50));
         }
+        self.kill();
+    }
+
+    /// Ends the emulation between one instruction and the next; what QEMU keeps in its own memory is lost.
+    pub fn kill(&mut self) {
         if let Ok(pid) = i32::try_from(self.child.id()) {
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }

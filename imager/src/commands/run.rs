@@ -42,6 +42,10 @@ pub struct Args {
     /// Throw away at the end what the machine wrote
     #[arg(long)]
     ephemeral: bool,
+    /// Record every write and every flush of the boot disk in this file, as the kernel's dm-log-writes
+    /// does (raw images); a power cut at any moment can be made from it
+    #[arg(long, value_name = "FILE", conflicts_with = "ephemeral")]
+    record_writes: Option<PathBuf>,
     /// Make the raw image this large first (a sparse file: 8G costs nothing)
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     grow: Option<u64>,
@@ -144,6 +148,10 @@ fn machine(workshop: &crate::step::Workshop, tools: &Tools, args: &Args) -> Resu
             )
         })?;
     }
+    if let Some(log) = &args.record_writes {
+        // QEMU wants it to be there.
+        fs::File::create(log).with_context(|| format!("making {}", log.display()))?;
+    }
     let serial = match (&args.serial_socket, &args.serial) {
         (Some(socket), log) => Serial::Socket {
             path: socket.clone(),
@@ -158,6 +166,7 @@ fn machine(workshop: &crate::step::Workshop, tools: &Tools, args: &Args) -> Resu
         bus: args.bus,
         sector_size,
         ephemeral: args.ephemeral,
+        record: args.record_writes.clone(),
         firmware,
         variables,
         accelerator: match args.accel {

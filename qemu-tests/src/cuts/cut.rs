@@ -1,0 +1,139 @@
+//! One seed: a cut, by chance more of them while the machine comes up again, and the machine until it is well.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use fastrand::Rng;
+
+use super::life::{self, Life, Phase, RECOVERY_PROMPT, Recorded, WITNESS};
+use super::log::Log;
+use super::loss::{self, Loss};
+use super::results::Outcome;
+use crate::artefacts::Version;
+use crate::disk::Disk;
+use crate::machine::{LOADER_STARTS, Machine, Options};
+use crate::scenario::Context;
+use crate::server::Server;
+use crate::steps::expect;
+
+/// How long a machine may take from power on to the verdict, reboots of its own included; slow hosts are slow.
+const WELL: Duration = Duration::from_secs(900);
+
+/// A further cut comes within this time of the start: firmware, loader, agent, and what userland does first.
+const FURTHER: Duration = Duration::from_secs(40);
+
+/// Cuts by `seed` in one of `lives` and sees whether the machine becomes well. That it does not is an outcome.
+///
+/// # Errors
+/// The host cannot do its part: a file cannot be written, QEMU cannot be started.
+pub fn try_seed(seed: u64, lives: &[Recorded], context: &Context) -> Result<Outcome> {
+    let mut chance = Rng::with_seed(seed);
+    let began = Instant::now();
+    // One in four: recovery has fewer moments of its own.
+    let wanted = match seed % 4 {
+        0 => Life::Recovery,
+        _ => Life::Upgrade,
+    };
+    let found = lives.iter().find(|recorded| recorded.life == wanted);
+    let Some((recorded, (phase, at))) =
+        found.and_then(|recorded| Some((recorded, recorded.moment(&mut chance)?)))
+    else {
+        bail!("the life `{}` was not recorded", wanted.name());
+    };
+    let disk = Disk::copy(
+        recorded.before.path(),
+        &context.file("disk.raw"),
+        recorded.before.sector_size(),
+    )?;
+    let loss = loss::cut_power(&disk, &recorded.log, at, &mut chance)?;
+    let mut further = Vec::new();
+    while further.len() < 2 && chance.u8(0..3) == 0 {
+        further.push(cut_again(recorded.life, &disk, context, &mut chance)?);
+    }
+    let mut outcome = Outcome {
+        seed,
+        phase: phase.name.clone(),
+        at,
+        loss,
+        further,
+        starts: 0,
+        version: None,
+        installed_again: false,
+        error: None,
+        seconds: 0,
+    };
+    let server = Server::start(context.image(Version::Second)?.directory())?;
+    let mut machine = context.start(&[&disk], recorded.life.machine())?;
+    let ended = until_well(&mut machine, recorded.life, phase, &server, &mut outcome);
+    outcome.starts = machine.console().count(LOADER_STARTS);
+    outcome.seconds = began.elapsed().as_secs();
+    match ended {
+        Ok(version) => outcome.version = Some(version),
+        Err(error) => outcome.error = Some(format!("{error:#}")),
+    }
+    Ok(outcome)
+}
+
+/// Starts the machine, kills it at a random moment, and has the disk lose by chance what was not flushed.
+fn cut_again(life: Life, disk: &Disk, context: &Context, chance: &mut Rng) -> Result<Loss> {
+    let live = Disk::copy(disk.path(), &context.file("live.raw"), disk.sector_size())?;
+    let log = context.file("writes.log");
+    let options = Options {
+        record: Some(log.clone()),
+        ..life.machine()
+    };
+    let mut machine = context.start(&[&live], options)?;
+    std::thread::sleep(FURTHER.mul_f64(chance.f64()));
+    machine.kill();
+    let log = Log::open(&log)?;
+    let loss = loss::cut_power(disk, &log, log.entries.len(), chance)?;
+    for file in [live.path(), &context.file("writes.log")] {
+        std::fs::remove_file(file)?;
+    }
+    Ok(loss)
+}
+
+/// Waits until a version is marked good; gives it. Nobody helps, but that recovery is told once more what to install.
+fn until_well(
+    machine: &mut Machine<'_>,
+    life: Life,
+    phase: &Phase,
+    server: &Server,
+    outcome: &mut Outcome,
+) -> Result<String> {
+    let verdicts = [": healthy ", ": unhealthy, ", RECOVERY_PROMPT];
+    let mut line = machine.wait_for_any(&verdicts, WELL)?;
+    if line.contains(RECOVERY_PROMPT) {
+        if life == Life::Upgrade {
+            bail!("the machine is in recovery, with a good slot on its disk");
+        }
+        outcome.installed_again = true;
+        life::install_from_recovery(machine, server)?;
+        line = machine.wait_for_any(&verdicts, WELL)?;
+    }
+    if !line.contains(": healthy ") {
+        bail!("the machine says: {line}");
+    }
+    machine.wait_for_ssh(machine.boot_limit())?;
+    let status = machine.status()?;
+    let booted = &status["booted"];
+    expect(
+        booted["good"] == true,
+        "the booted slot marked good",
+        &status,
+    )?;
+    let version = booted["version"].as_str().unwrap_or_default().to_owned();
+    let first_only = ["first boot", "installation"].contains(&phase.name.as_str());
+    if first_only && version != Version::First.number() {
+        bail!("version {version} runs, which was never activated");
+    }
+    if phase.has_witness {
+        let witness = machine.run(&format!("cat {WITNESS}"))?;
+        expect(
+            witness.trim() == "kept",
+            "what was synced on state",
+            &witness.into(),
+        )?;
+    }
+    Ok(version)
+}

@@ -1,0 +1,267 @@
+//! The lives that are cut: each is lived once, in peace, while QEMU records what is written.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use boot_core::Target;
+use serde::{Deserialize, Serialize};
+
+use super::log::{Kind, Log};
+use crate::artefacts::Version;
+use crate::disk::Disk;
+use crate::machine::{Machine, Options};
+use crate::scenario::Context;
+use crate::server::Server;
+use crate::slots;
+use crate::steps::REBOOT;
+
+/// A file on `state`, written and synced before anything is installed: no cut may lose it.
+pub const WITNESS: &str = "/var/lib/witness";
+
+/// How large a machine's disk is: larger than the image, so that the first boot has a table to move and `state` to grow.
+const DISK: u64 = 6 << 30;
+
+/// Which life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// First boot, an installation, its activation, the first boot after it.
+    Upgrade,
+    /// Both slots are damaged; recovery comes up and installs.
+    Recovery,
+}
+
+/// A stretch of a life, as entries of its log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Phase {
+    /// What happens in it.
+    pub name: String,
+    /// Its first entry.
+    pub from: usize,
+    /// The first one after it.
+    pub to: usize,
+    /// Entries that write boot-state.
+    pub commits: Vec<usize>,
+    /// [`WITNESS`] was there when it began.
+    pub has_witness: bool,
+}
+
+/// A life that was recorded.
+#[derive(Debug)]
+pub struct Recorded {
+    /// Which.
+    pub life: Life,
+    /// The disk as it was before.
+    pub before: Disk,
+    /// What was written.
+    pub log: Log,
+    /// Its stretches, in order.
+    pub phases: Vec<Phase>,
+}
+
+impl Life {
+    /// Both.
+    pub const ALL: [Life; 2] = [Life::Upgrade, Life::Recovery];
+
+    /// In a file's name and a result.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Life::Upgrade => "upgrade",
+            Life::Recovery => "recovery",
+        }
+    }
+
+    /// What the machine is made of.
+    #[must_use]
+    pub fn machine(self) -> Options {
+        Options {
+            memory: match self {
+                Life::Upgrade => 1024,
+                // The recovery system is in memory as a whole.
+                Life::Recovery => 2048,
+            },
+            ..Options::default()
+        }
+    }
+
+    /// Takes the recording of this life from `directory`, or makes it there.
+    ///
+    /// # Errors
+    /// The machine is not well at some point of it, or a file cannot be written.
+    pub fn recorded(self, context: &Context, directory: &Path) -> Result<Recorded> {
+        let paths = Paths::new(&directory.join(self.name()));
+        if !paths.phases.exists() {
+            eprintln!("recording the life `{}` ...", self.name());
+            std::fs::create_dir_all(directory.join(self.name()))
+                .context("cannot make a directory for the recording")?;
+            let phases = self.record(context, &paths)?;
+            // Last: a recording that was interrupted is made anew.
+            std::fs::write(&paths.phases, serde_json::to_vec_pretty(&phases)?)
+                .context("cannot keep the recording")?;
+        }
+        let phases = std::fs::read(&paths.phases).context("cannot read the recording")?;
+        Ok(Recorded {
+            life: self,
+            before: Disk::open(&paths.before, 512),
+            log: Log::open(&paths.log)?,
+            phases: serde_json::from_slice(&phases)?,
+        })
+    }
+
+    fn record(self, context: &Context, paths: &Paths) -> Result<Vec<Phase>> {
+        let image = context.image(Version::First)?;
+        let before = Disk::copy(&image.disk(), &paths.before, 512)?;
+        before.grow(DISK)?;
+        if self == Life::Recovery {
+            slots::twin(&before, true)?;
+            slots::damage_uki(&before, Target::A)?;
+            slots::damage_uki(&before, Target::B)?;
+        }
+        let live = Disk::copy(before.path(), &context.file("recorded.raw"), 512)?;
+        let server = Server::start(context.image(Version::Second)?.directory())?;
+        let options = Options {
+            record: Some(paths.log.clone()),
+            ..self.machine()
+        };
+        let mut machine = context.start(&[&live], options)?;
+        let mut phases = Phases::new(&paths.log);
+        match self {
+            Life::Upgrade => upgrade(&mut machine, &server, &mut phases)?,
+            Life::Recovery => recovery(&mut machine, &server, &mut phases)?,
+        }
+        machine.cut_power();
+        phases.finish(&before)
+    }
+}
+
+fn upgrade(machine: &mut Machine<'_>, server: &Server, phases: &mut Phases<'_>) -> Result<()> {
+    machine.wait_for_boot(machine.boot_limit())?;
+    machine.wait_until_good(Version::First.number())?;
+    phases.end("first boot")?;
+    machine.run(&format!("echo kept >{WITNESS} && sync"))?;
+    phases.witness()?;
+    let install = format!("bootctl install {}", server.url("bundle.spb"));
+    machine.run_within(&install, Duration::from_secs(300))?;
+    phases.end("installation")?;
+    // The reboot ends the connection; that the machine comes back says that it worked.
+    let _ = machine.run("bootctl activate --now");
+    machine.wait_for_boot(REBOOT)?;
+    phases.end("activation")?;
+    machine.wait_until_good(Version::Second.number())?;
+    phases.end("first boot after it")
+}
+
+fn recovery(machine: &mut Machine<'_>, server: &Server, phases: &mut Phases<'_>) -> Result<()> {
+    machine.wait_for_line("starting recovery", machine.boot_limit())?;
+    machine.wait_for_line(RECOVERY_PROMPT, machine.boot_limit())?;
+    phases.end("recovery comes up")?;
+    install_from_recovery(machine, server)?;
+    phases.end("recovery installs")?;
+    machine.wait_until_good(Version::Second.number())?;
+    phases.end("first boot after recovery")
+}
+
+/// What recovery says when somebody can type.
+pub const RECOVERY_PROMPT: &str = "root@";
+
+/// Has recovery install the second version, up to the next start of the loader.
+///
+/// # Errors
+/// It does not come.
+pub fn install_from_recovery(machine: &mut Machine<'_>, server: &Server) -> Result<()> {
+    machine.type_line(&format!(
+        "bootctl install --slot a --now {}",
+        server.url("bundle.spb")
+    ))?;
+    machine.wait_for_boot(Duration::from_secs(300) + REBOOT)
+}
+
+impl Recorded {
+    /// Where to cut, and in which stretch: anywhere in it, or (every other time) near a commit of the record.
+    #[must_use]
+    pub fn moment(&self, chance: &mut fastrand::Rng) -> Option<(&Phase, usize)> {
+        /// Entries around a commit that are near it.
+        const NEAR: usize = 4;
+        let phase = chance.choice(&self.phases)?;
+        let anywhere = chance.usize(phase.from..=phase.to);
+        let at = match chance.choice(&phase.commits) {
+            Some(commit) if chance.bool() => chance
+                .usize(commit.saturating_sub(NEAR)..=commit + NEAR)
+                .clamp(phase.from, phase.to),
+            _ => anywhere,
+        };
+        Some((phase, at))
+    }
+}
+
+struct Paths {
+    before: PathBuf,
+    log: PathBuf,
+    phases: PathBuf,
+}
+
+impl Paths {
+    fn new(directory: &Path) -> Paths {
+        Paths {
+            before: directory.join("before.raw"),
+            log: directory.join("writes.log"),
+            phases: directory.join("phases.json"),
+        }
+    }
+}
+
+/// Notes how far the log is at each turn of a life.
+struct Phases<'p> {
+    log: &'p Path,
+    done: Vec<Phase>,
+    at: usize,
+    has_witness: bool,
+}
+
+impl<'p> Phases<'p> {
+    fn new(log: &'p Path) -> Phases<'p> {
+        Phases {
+            log,
+            done: Vec::new(),
+            at: 0,
+            has_witness: false,
+        }
+    }
+
+    fn end(&mut self, name: &str) -> Result<()> {
+        let to = Log::open(self.log)?.entries.len();
+        self.done.push(Phase {
+            name: name.to_owned(),
+            from: self.at,
+            to,
+            commits: Vec::new(),
+            has_witness: self.has_witness,
+        });
+        self.at = to;
+        Ok(())
+    }
+
+    /// From here on the witness is there.
+    fn witness(&mut self) -> Result<()> {
+        self.has_witness = true;
+        self.at = Log::open(self.log)?.entries.len();
+        Ok(())
+    }
+
+    fn finish(mut self, disk: &Disk) -> Result<Vec<Phase>> {
+        let log = Log::open(self.log)?;
+        let (start, size) = disk.bounds("boot-state")?;
+        for phase in &mut self.done {
+            phase.commits = (phase.from..phase.to)
+                .filter(|at| {
+                    log.entries.get(*at).is_some_and(|entry| {
+                        matches!(entry.kind, Kind::Write { .. })
+                            && (start..start + size).contains(&entry.start)
+                    })
+                })
+                .collect();
+        }
+        Ok(self.done)
+    }
+}
