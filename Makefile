@@ -6,6 +6,7 @@ RECIPE ?= kubeadm
 NAME   ?=
 KEEP   ?=
 STATES ?= 500000
+N      ?= 200
 SEED   ?= 1
 
 CACHE  ?= $(or $(STERNPOST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sternpost)
@@ -19,7 +20,7 @@ SETUP     := .ci/setup
 BIN       := $(CARGO_TARGET_DIR)/release
 SCENARIOS := $(BIN)/scenarios
 
-.PHONY: help setup build demo check test test-all scenarios scenario crash-sim bench licences prune
+.PHONY: help setup build demo check test test-all scenarios scenario crash-sim power-cuts mutants bench licences prune
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,12 +42,14 @@ check: setup ## Format, lints, every host-side test
 	cargo test --quiet -p loader --lib
 	cargo test --quiet --workspace --exclude loader
 
-test: check crash-sim ## The gate: check, the crash simulator, and the scenarios that CI runs
+test: check crash-sim ## The gate: check, the crash simulator, the scenarios that CI runs, a handful of power cuts
 	$(SCENARIOS) --gate --jobs 2
+	$(BIN)/power-cuts --cuts 4 --again
 
 test-all: check crash-sim ## Everything there is, however long
 	cargo test --quiet --workspace --exclude loader -- --include-ignored
 	$(SCENARIOS) --all --jobs 2
+	$(BIN)/power-cuts
 
 scenarios: build ## List the scenarios: what each shows, how long it takes
 	$(SCENARIOS) --list
@@ -56,6 +59,13 @@ scenario: build ## Run one: NAME=… [KEEP=1]
 
 crash-sim: build ## Cut the power at every write, in memory: STATES=10000000 [SEED=1]
 	$(BIN)/crash-sim --states $(STATES) --seed $(SEED)
+
+power-cuts: build ## Cut the power of emulated machines: N=1000 [SEED=1]; goes on where it was interrupted
+	$(BIN)/power-cuts --cuts $(N) --seed $(SEED)
+
+mutants: setup ## Change boot-core and the transitions in bootctl everywhere, and see whether a test notices (needs cargo-mutants)
+	cargo mutants --package boot-core --package bootctl --file 'boot-core/src/**' --file bootctl/src/control.rs \
+		--file bootctl/src/settle.rs --file bootctl/src/fallback.rs --file bootctl/src/install/permit.rs
 
 bench: build ## Measure speed and size; print docs/performance.md's figures
 	$(BIN)/bench
