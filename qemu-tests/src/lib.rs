@@ -20,7 +20,8 @@ pub mod story;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use boot_core::Architecture;
 
 /// The cache that all checkouts share: `STERNPOST_CACHE`, else `$XDG_CACHE_HOME/sternpost`.
 #[must_use]
@@ -34,6 +35,25 @@ pub fn cache_directory() -> PathBuf {
         .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("sternpost")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/sternpost")))
         .unwrap_or_else(|| std::env::temp_dir().join("sternpost"))
+}
+
+/// Where keys, images and logs are: the directory that was named, else the cache's.
+#[must_use]
+pub fn directory(named: Option<&Path>) -> PathBuf {
+    named.map_or_else(|| cache_directory().join("qemu-tests"), Path::to_owned)
+}
+
+/// The architecture that an option names.
+///
+/// # Errors
+/// Images are built for no such one.
+pub fn architecture(name: &str) -> Result<Architecture> {
+    [Architecture::X86_64, Architecture::Aarch64]
+        .into_iter()
+        .find(|architecture| architecture.name() == name)
+        .ok_or_else(|| {
+            anyhow!("`{name}` is no architecture that images are built for; use x86_64 or aarch64")
+        })
 }
 
 /// The `imager` program: the one that was named, else the one beside this program.

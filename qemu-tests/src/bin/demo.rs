@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use qemu_tests::artefacts::Artefacts;
-use qemu_tests::scenario::{Architecture, Context, Scenario};
+use qemu_tests::scenario::{Context, Scenario};
 use qemu_tests::ssh::USER;
 use qemu_tests::story::Story;
 
@@ -50,7 +50,7 @@ fn demonstrate(arguments: &Arguments) -> Result<()> {
         .context("cannot find the workspace")?;
     let cache = qemu_tests::cache_directory();
     // Keys and images are those of the scenarios: the same recipes, built once.
-    let artefacts = Artefacts::open(imager, root, cache.join("qemu-tests"))?.with_progress();
+    let artefacts = Artefacts::open(imager, root, qemu_tests::directory(None))?.with_progress();
     let directory = arguments
         .directory
         .clone()
@@ -78,13 +78,7 @@ fn demonstrate(arguments: &Arguments) -> Result<()> {
 
 /// What the story is about, as the context of a run.
 fn scenario(arguments: &Arguments) -> Result<Scenario> {
-    let architecture = match arguments.arch.as_str() {
-        "x86_64" => Architecture::X86_64,
-        "aarch64" => Architecture::Aarch64,
-        other => {
-            bail!("`{other}` is no architecture that images are built for; use x86_64 or aarch64")
-        }
-    };
+    let architecture = qemu_tests::architecture(&arguments.arch)?;
     let recipe = match arguments.recipe.trim_end_matches("-vm") {
         "minimal" => "minimal-vm",
         "kubeadm" => "kubeadm-vm",

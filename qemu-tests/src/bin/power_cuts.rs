@@ -11,7 +11,7 @@ use qemu_tests::artefacts::{Artefacts, Version};
 use qemu_tests::cuts::cut;
 use qemu_tests::cuts::life::{Life, Recorded};
 use qemu_tests::cuts::results::{Outcome, Results, table};
-use qemu_tests::scenario::{Architecture, Context, Scenario};
+use qemu_tests::scenario::{Context, Scenario};
 
 /// Cuts the power of emulated machines at random moments of their lives, and starts them until they are well.
 ///
@@ -57,10 +57,7 @@ fn main() -> ExitCode {
 
 fn campaign(arguments: &Arguments) -> Result<bool> {
     let began = Instant::now();
-    let directory = arguments
-        .directory
-        .clone()
-        .unwrap_or_else(|| qemu_tests::cache_directory().join("qemu-tests"));
+    let directory = qemu_tests::directory(arguments.directory.as_deref());
     let imager = qemu_tests::imager(arguments.imager.as_deref())?;
     let artefacts = Artefacts::open(imager, qemu_tests::workspace(), directory.clone())?;
     let scenario = scenario(&arguments.arch)?;
@@ -160,14 +157,10 @@ fn line(outcome: &Outcome, files: &Path) -> String {
 }
 
 fn scenario(architecture: &str) -> Result<Scenario> {
-    let architecture = [Architecture::X86_64, Architecture::Aarch64]
-        .into_iter()
-        .find(|it| it.name() == architecture)
-        .ok_or_else(|| anyhow!("`{architecture}` is neither x86_64 nor aarch64"))?;
     Ok(Scenario {
         name: "power-cuts",
         shows: "a machine whose power is cut is well again by itself",
-        architecture,
+        architecture: qemu_tests::architecture(architecture)?,
         recipe: "minimal-vm",
         gate: false,
         seconds: 300,

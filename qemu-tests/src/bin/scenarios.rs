@@ -73,12 +73,6 @@ impl Options {
             name.contains(wanted)
         }
     }
-
-    fn directory(&self) -> PathBuf {
-        self.directory
-            .clone()
-            .unwrap_or_else(|| qemu_tests::cache_directory().join("qemu-tests"))
-    }
 }
 
 fn main() -> ExitCode {
@@ -132,7 +126,7 @@ fn list(scenarios: &[&Scenario]) {
 }
 
 fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
-    let directory = options.directory();
+    let directory = qemu_tests::directory(options.directory.as_deref());
     let root = qemu_tests::workspace();
     let (imager, keep) = (qemu_tests::imager(options.imager.as_deref())?, options.keep);
     // Opened by the first scenario that runs, so that a failure is that scenario's failure.

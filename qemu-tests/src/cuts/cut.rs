@@ -77,17 +77,17 @@ pub fn try_seed(seed: u64, lives: &[Recorded], context: &Context) -> Result<Outc
 /// Starts the machine, kills it at a random moment, and has the disk lose by chance what was not flushed.
 fn cut_again(life: Life, disk: &Disk, context: &Context, chance: &mut Rng) -> Result<Loss> {
     let live = Disk::copy(disk.path(), &context.file("live.raw"), disk.sector_size())?;
-    let log = context.file("writes.log");
+    let writes = context.file("writes.log");
     let options = Options {
-        record: Some(log.clone()),
+        record: Some(writes.clone()),
         ..life.machine()
     };
     let mut machine = context.start(&[&live], options)?;
     std::thread::sleep(FURTHER.mul_f64(chance.f64()));
     machine.kill();
-    let log = Log::open(&log)?;
+    let log = Log::open(&writes)?;
     let loss = loss::cut_power(disk, &log, log.entries.len(), chance)?;
-    for file in [live.path(), &context.file("writes.log")] {
+    for file in [live.path(), &writes] {
         std::fs::remove_file(file)?;
     }
     Ok(loss)
@@ -123,8 +123,7 @@ fn until_well(
         &status,
     )?;
     let version = booted["version"].as_str().unwrap_or_default().to_owned();
-    let first_only = ["first boot", "installation"].contains(&phase.name.as_str());
-    if first_only && version != Version::First.number() {
+    if phase.is_before_activation() && version != Version::First.number() {
         bail!("version {version} runs, which was never activated");
     }
     if phase.has_witness {

@@ -19,6 +19,9 @@ use crate::steps::REBOOT;
 /// A file on `state`, written and synced before anything is installed: no cut may lose it.
 pub const WITNESS: &str = "/var/lib/witness";
 
+const FIRST_BOOT: &str = "first boot";
+const INSTALLATION: &str = "installation";
+
 /// How large a machine's disk is: larger than the image, so that the first boot has a table to move and `state` to grow.
 const DISK: u64 = 6 << 30;
 
@@ -44,6 +47,14 @@ pub struct Phase {
     pub commits: Vec<usize>,
     /// [`WITNESS`] was there when it began.
     pub has_witness: bool,
+}
+
+impl Phase {
+    /// Whether only the first version may run after a cut in it.
+    #[must_use]
+    pub fn is_before_activation(&self) -> bool {
+        [FIRST_BOOT, INSTALLATION].contains(&self.name.as_str())
+    }
 }
 
 /// A life that was recorded.
@@ -131,6 +142,7 @@ impl Life {
             Life::Recovery => recovery(&mut machine, &server, &mut phases)?,
         }
         machine.cut_power();
+        std::fs::remove_file(live.path()).context("cannot remove the recorded machine's disk")?;
         phases.finish(&before)
     }
 }
@@ -138,12 +150,12 @@ impl Life {
 fn upgrade(machine: &mut Machine<'_>, server: &Server, phases: &mut Phases<'_>) -> Result<()> {
     machine.wait_for_boot(machine.boot_limit())?;
     machine.wait_until_good(Version::First.number())?;
-    phases.end("first boot")?;
+    phases.end(FIRST_BOOT)?;
     machine.run(&format!("echo kept >{WITNESS} && sync"))?;
     phases.witness()?;
     let install = format!("bootctl install {}", server.url("bundle.spb"));
     machine.run_within(&install, Duration::from_secs(300))?;
-    phases.end("installation")?;
+    phases.end(INSTALLATION)?;
     // The reboot ends the connection; that the machine comes back says that it worked.
     let _ = machine.run("bootctl activate --now");
     machine.wait_for_boot(REBOOT)?;
@@ -253,14 +265,12 @@ impl<'p> Phases<'p> {
         let log = Log::open(self.log)?;
         let (start, size) = disk.bounds("boot-state")?;
         for phase in &mut self.done {
-            phase.commits = (phase.from..phase.to)
-                .filter(|at| {
-                    log.entries.get(*at).is_some_and(|entry| {
-                        matches!(entry.kind, Kind::Write { .. })
-                            && (start..start + size).contains(&entry.start)
-                    })
-                })
-                .collect();
+            let commits = |at: &usize| {
+                let entry = &log.entries[*at];
+                matches!(entry.kind, Kind::Write { .. })
+                    && (start..start + size).contains(&entry.start)
+            };
+            phase.commits = (phase.from..phase.to).filter(commits).collect();
         }
         Ok(self.done)
     }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::loss::Loss;
+use crate::artefacts::Version;
 
 /// One seed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,9 +119,11 @@ pub fn table(outcomes: &[Outcome]) -> String {
         rows.entry(&outcome.phase).or_default().add(outcome);
         all.add(outcome);
     }
-    let mut text = String::from(
-        "| cut in | cuts | ended in 1.0.0 | in 2.0.0 | recovery installed again | cut again | failed |\n\
+    let mut text = format!(
+        "| cut in | cuts | ended in {} | in {} | recovery installed again | cut again | failed |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
+        Version::First.number(),
+        Version::Second.number()
     );
     for (phase, row) in &rows {
         text += &row.line(phase);
@@ -143,7 +146,7 @@ impl Row {
     fn add(&mut self, outcome: &Outcome) {
         self.cuts += 1;
         match outcome.version.as_deref() {
-            Some("1.0.0") => self.first += 1,
+            Some(version) if version == Version::First.number() => self.first += 1,
             Some(_) => self.second += 1,
             None => self.failed += 1,
         }

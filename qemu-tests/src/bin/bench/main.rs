@@ -66,11 +66,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
         .canonicalize()
         .context("cannot find the workspace")?;
     let bench = Bench {
-        artefacts: Artefacts::open(
-            imager,
-            root.clone(),
-            qemu_tests::cache_directory().join("qemu-tests"),
-        )?,
+        artefacts: Artefacts::open(imager, root.clone(), qemu_tests::directory(None))?,
         root,
         directory: qemu_tests::cache_directory().join("bench"),
         runs: arguments.runs.max(1),
