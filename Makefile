@@ -20,7 +20,7 @@ SETUP     := .ci/setup
 BIN       := $(CARGO_TARGET_DIR)/release
 SCENARIOS := $(BIN)/scenarios
 
-.PHONY: help setup build demo check test test-all scenarios scenario crash-sim power-cuts mutants bench licences prune
+.PHONY: help setup build demo check test test-all scenarios scenario crash-sim power-cuts corruption mutants bench licences prune
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,10 @@ power-cuts: build ## Cut the power of emulated machines: N=1000 [SEED=1]; goes o
 mutants: setup ## Change boot-core and the transitions in bootctl everywhere, and see whether a test notices (needs cargo-mutants)
 	cargo mutants --package boot-core --package bootctl --file 'boot-core/src/**' --file bootctl/src/control.rs \
 		--file bootctl/src/settle.rs --file bootctl/src/fallback.rs --file bootctl/src/install/permit.rs
+
+corruption: build ## Damage every region of a disk, in memory and then in emulated machines: [SEED=1]
+	$(BIN)/corruption --seed $(SEED)
+	$(SCENARIOS) $$($(BIN)/corruption --scenarios)
 
 bench: build ## Measure speed and size; print docs/performance.md's figures
 	$(BIN)/bench

@@ -103,6 +103,8 @@ event_kinds! {
     STATE_PROBLEM = 19, "state-problem";
     /// A block of the root does not match its verity leaf.
     ROOT_CORRUPT = 20, "root-corrupt";
+    /// The partition table or the protective MBR was damaged and has been written again.
+    TABLE_REPAIRED = 21, "table-repaired";
     /// An image was written into a slot and staged.
     STAGED = 32, "staged";
     /// A slot was made the next one to start.
@@ -137,6 +139,8 @@ event_kinds! {
     CLEARED = 47, "cleared";
     /// The next start was set to something, once.
     ONE_SHOT = 48, "one-shot";
+    /// A good slot was left because its userland did not come up, several starts in a row.
+    NEVER_UP = 49, "never-up";
 }
 
 impl fmt::Display for EventKind {

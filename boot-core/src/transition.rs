@@ -120,6 +120,19 @@ pub fn rebuild(a: Option<SlotContents>, b: Option<SlotContents>) -> Record {
     }
 }
 
+/// Makes the record say of `slot` what is in it, after it turned out to be about another image: one try, not
+/// successful, in the same place of the order. The floors stay.
+pub fn adopt(record: &Record, slot: Slot, contents: SlotContents) -> Record {
+    let mut next = without_one_shot(record, slot);
+    let old = record.slot(slot);
+    *next.slot_mut(slot) = SlotEntry {
+        priority: old.priority.max(1),
+        tries: 1,
+        ..old.holding(contents)
+    };
+    next
+}
+
 /// Empties `slot`, so that it can be written: after its slot header has been zeroed, before anything
 /// else of it changes.
 ///

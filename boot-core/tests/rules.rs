@@ -94,15 +94,22 @@ proptest! {
         prop_assert_eq!(on_disk.one_shot, None);
         if let (Some(slot), false) = (chosen.target.slot(), chosen.why == Why::LastResort) {
             let (before, now) = (record.slot(slot), on_disk.slot(slot));
-            if before.successful {
+            if before.digest != now.digest {
+                prop_assert!(chosen.why == Why::Rebuilt && now.tries == 0 && !now.successful);
+            } else if before.successful {
                 prop_assert!(now.failure_streak > before.failure_streak.min(u16::MAX - 1));
             } else {
                 prop_assert!(now.tries < before.tries);
             }
         }
         for slot in Slot::BOTH {
-            prop_assert!(on_disk.slot(slot).tries <= record.slot(slot).tries, "never refilled");
-            prop_assert_eq!(on_disk.slot(slot).successful, record.slot(slot).successful);
+            let (before, now) = (record.slot(slot), on_disk.slot(slot));
+            if before.digest == now.digest {
+                prop_assert!(now.tries <= before.tries, "never refilled");
+                prop_assert_eq!(now.successful, before.successful);
+            } else {
+                prop_assert!(now.tries <= 1 && !now.successful, "rule 6");
+            }
         }
     }
 
@@ -223,6 +230,36 @@ proptest! {
         proper.sort();
         let once_each = proper.windows(2).all(|two| two[0] < two[1]);
         prop_assert!(once_each, "counters were refilled: {proper:?}");
+    }
+
+    #[test]
+    fn rule_6_a_record_about_other_images_is_as_good_as_lost(
+        disk in disk(), old in disk(), boots in 1_usize..9,
+    ) {
+        let mut record = Record::empty();
+        record.a = good(Disk { security_versions: [7, 8, 1], ..old.clone() }.contents(Slot::A), 2);
+        record.b = good(Disk { security_versions: [8, 7, 1], ..old }.contents(Slot::B), 1);
+        let mut machine = machine(&disk, Some(&record));
+        let startable = disk.startable(0);
+        let mut proper = Vec::new();
+        for _ in 0..boots {
+            let Some(chosen) = machine.start(&trust()) else { break };
+            if chosen.why != Why::LastResort {
+                prop_assert!(chosen.why == Why::Rebuilt || !proper.is_empty(), "{chosen:?}");
+                proper.push(chosen.target);
+            }
+            let now = machine.record().unwrap();
+            for slot in Slot::BOTH.into_iter().filter(|slot| startable.contains(&Target::from(*slot))) {
+                let entry = now.slot(slot);
+                prop_assert!(!entry.successful && entry.tries <= 1, "{entry:?}");
+                prop_assert_eq!(entry.digest, disk.contents(slot).digest);
+            }
+        }
+        proper.sort();
+        let once_each = proper.windows(2).all(|two| two[0] < two[1]);
+        prop_assert!(once_each, "counters were refilled: {proper:?}");
+        let slots = startable.iter().filter(|target| target.slot().is_some()).count();
+        prop_assert_eq!(proper.len(), slots.min(boots));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | activate, mark good, roll back | one commit, event |
 //! | give up | quarantine entry, one commit, event |
+//! | give up because the root is damaged | one commit, event |
 //! | force | quarantine entry zeroed, event |
 //!
 //! The quarantine comes before the commit that gives a slot up: after a power cut between the two,
@@ -17,7 +18,7 @@ use boot_core::event::{Event, EventKind, Stage};
 use boot_core::quarantine::QuarantineEntry;
 use boot_core::record::{Record, SlotStatus};
 use boot_core::store::{BootState, CommitError, Loaded};
-use boot_core::transition::{self, RefusedBecause};
+use boot_core::transition::{self, LONG_STREAK, RefusedBecause};
 use boot_core::{Device, Digest, Nonce, Slot, Target};
 use std::path::PathBuf;
 
@@ -192,6 +193,12 @@ impl<D: Device> Control<D> {
     /// A verdict against `slot`: quarantines its manifest and gives it up.
     pub fn give_up(&mut self, slot: Slot, digest: &Digest, reason: &str) -> Result<Record> {
         self.quarantine(digest, reason)?;
+        self.abandon(slot, digest, reason)
+    }
+
+    /// Gives `slot` up for what happened to its bytes. Nothing is said against the image: it may be installed again,
+    /// and the other slot may hold it as well.
+    pub fn abandon(&mut self, slot: Slot, digest: &Digest, reason: &str) -> Result<Record> {
         let record = self.change(&format!("giving up slot {slot}"), |r| {
             transition::give_up(r, slot, digest)
         })?;
@@ -218,23 +225,52 @@ impl<D: Device> Control<D> {
         self.quarantine_entry(&entry.digest)
     }
 
-    /// Appends an event, once, that `slot` used up its tries: the loader, which counts them, has no words for it.
-    pub fn note_unproven(&mut self, slot: Slot) -> Result<()> {
+    /// Appends an event, once, that the starts of `slot` ended without a word: it used up its tries, or it is good and
+    /// its userland did not come up. The loader, which counts them, has no words for it. Whether it did: then it is
+    /// worth looking why.
+    pub fn note_silent(&mut self, slot: Slot) -> Result<bool> {
         let entry = self.record()?.slot(slot).clone();
-        if entry.status() != SlotStatus::Unproven {
-            return Ok(());
-        }
+        let version = entry.version;
+        let (kind, before, text) = match entry.status() {
+            SlotStatus::Unproven => (
+                EventKind::UNPROVEN,
+                EventKind::ACTIVATED,
+                format!("version {version}: no start ended in a verdict"),
+            ),
+            SlotStatus::Good if entry.failure_streak >= LONG_STREAK => (
+                EventKind::NEVER_UP,
+                EventKind::UNCLEAN_SHUTDOWN,
+                format!(
+                    "version {version}: {} starts in a row ended before its userland was up",
+                    entry.failure_streak
+                ),
+            ),
+            _ => return Ok(false),
+        };
         let events = self
             .store
             .events()
             .map_err(|e| ring(e, "reading the event ring"))?;
-        let of_this = [EventKind::ACTIVATED, EventKind::UNPROVEN];
         let last = events
             .iter()
-            .rfind(|event| event.digest == entry.digest && of_this.contains(&event.kind));
-        if last.is_none_or(|event| event.kind != EventKind::UNPROVEN) {
-            let text = format!("version {}: no start ended in a verdict", entry.version);
-            self.event(EventKind::UNPROVEN, Some(slot.into()), entry.digest, &text);
+            .filter(|it| it.slot == Some(slot.into()) && it.digest == entry.digest)
+            .rfind(|it| [kind, before].contains(&it.kind));
+        if last.is_some_and(|it| it.kind == kind && it.text == text) {
+            return Ok(false);
+        }
+        self.event(kind, Some(slot.into()), entry.digest, &text);
+        Ok(true)
+    }
+
+    /// What follows when the root of `slot`, which does not run, turns out not to be what was signed: an event, and
+    /// where the machine runs in the other slot and that is good, the end of this one.
+    pub fn root_lost(&mut self, slot: Slot, reason: &str) -> Result<()> {
+        let record = self.record()?;
+        let digest = record.slot(slot).digest;
+        self.event(EventKind::ROOT_CORRUPT, Some(slot.into()), digest, reason);
+        let other = slot.other();
+        if self.context.booted == other.into() && record.slot(other).is_good() {
+            self.abandon(slot, &digest, reason)?;
         }
         Ok(())
     }

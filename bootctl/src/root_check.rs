@@ -14,20 +14,30 @@ pub const MISMATCH: &str = "the root is damaged";
 /// Hash blocks at a time, and the data blocks that they are about.
 const LEAF_BLOCKS: u64 = 8;
 
-/// Reads the root that is booted.
-pub fn booted(machine: &Machine, slot: Slot) -> Result<()> {
-    let parts = read_slot(&mut machine.open(slot.label_boot(), false)?)
-        .map_err(|e| Failure::failed(e).doing(format!("reading {}", slot.label_boot())))?;
-    // It runs, so loader and initrd have verified it; what is compared is the root with its hash.
-    let envelope = dsse::Envelope::parse(&parts.envelope).map_err(Failure::failed)?;
-    let manifest = manifest::Manifest::parse(&envelope.payload).map_err(Failure::failed)?;
-    let Some(root) = manifest.root else {
-        return Ok(());
-    };
-    check(&mut machine.open(slot.label_root(), false)?, &root)
+/// Reads the root of a slot whose manifest the loader has verified, at this start or at one before.
+pub fn of_slot(machine: &Machine, slot: Slot) -> Result<()> {
+    let mut boot = machine.open(slot.label_boot(), false)?;
+    let mut root = machine.open(slot.label_root(), false)?;
+    of(&mut boot, &mut root)
 }
 
-/// Compares data with leaves, and leaves with the root hash.
+/// Reads the root in `root` against the manifest in `boot`.
+///
+/// # Errors
+/// As [`check`]; or the manifest cannot be read.
+pub fn of<D: Device>(boot: &mut D, root: &mut D) -> Result<()> {
+    let parts = read_slot(boot)
+        .map_err(|e| Failure::failed(e).doing("reading the manifest beside the root"))?;
+    let envelope = dsse::Envelope::parse(&parts.envelope).map_err(Failure::failed)?;
+    let manifest = manifest::Manifest::parse(&envelope.payload).map_err(Failure::failed)?;
+    match manifest.root {
+        Some(it) => check(root, &it),
+        None => Ok(()),
+    }
+}
+
+/// Compares data with leaves, leaves with the root hash, and the rest of the tree with what follows from the leaves:
+/// whatever the kernel hashes is looked at, so that it never stops at a block that was found sound here.
 ///
 /// # Errors
 /// [`crate::failure::Code::Verification`] at the first block that differs.
@@ -52,7 +62,10 @@ pub fn check<D: Device>(device: &mut D, root: &Root) -> Result<()> {
             device
                 .read_at(offset + first * HASH as u64, &mut leaves[..length])
                 .map_err(unreadable)?;
-            let leaves = &leaves[..blocks as usize * HASH];
+            let (leaves, padding) = leaves[..length].split_at(blocks as usize * HASH);
+            if padding.iter().any(|byte| *byte != 0) {
+                return Err(tree_differs());
+            }
             hasher.check_run(leaves, data).map_err(|m| {
                 Failure::verification(format!(
                     "{MISMATCH}: block {} is not what was signed",
@@ -65,12 +78,25 @@ pub fn check<D: Device>(device: &mut D, root: &Root) -> Result<()> {
         }
         first += blocks;
     }
-    match builder.finish() {
-        Some(tree) if tree.root == root.hash => Ok(()),
-        _ => Err(Failure::verification(format!(
-            "{MISMATCH}: its verity tree is not the one that was signed"
-        ))),
+    let tree = builder
+        .finish()
+        .filter(|tree| tree.root == root.hash)
+        .ok_or_else(tree_differs)?;
+    let mut upper = vec![0; tree.upper.len()];
+    device
+        .read_at(root.data_blocks() * BLOCK, &mut upper)
+        .map_err(unreadable)?;
+    if upper == tree.upper {
+        Ok(())
+    } else {
+        Err(tree_differs())
     }
+}
+
+fn tree_differs() -> Failure {
+    Failure::verification(format!(
+        "{MISMATCH}: its verity tree is not the one that was signed"
+    ))
 }
 
 #[cfg(test)]
@@ -101,7 +127,16 @@ mod tests {
         let mut device = MemoryDevice::new(bytes.len() as u64, 512);
         device.bytes.copy_from_slice(&bytes);
         check(&mut device, &root).unwrap();
-        for at in [5, data.len() - 1, bytes.len() - 3000] {
+        // Data, the level above the leaves (first block of the tree), a leaf, the padding after the last leaf.
+        let tree_at = data.len();
+        for at in [
+            5,
+            tree_at - 1,
+            tree_at + 9,
+            tree_at + 4000,
+            bytes.len() - 3000,
+            bytes.len() - 1,
+        ] {
             device.bytes[at] ^= 1;
             let e = check(&mut device, &root).unwrap_err();
             assert!(e.what.starts_with(MISMATCH), "{e}");

@@ -39,6 +39,8 @@ pub struct Begun {
     pub on_trial: bool,
     /// A verdict against it that did not get as far as its commit; an error if the rings cannot be read.
     pub overdue: Result<Option<String>>,
+    /// The starts of the other slot ended without a word, and this is the first one to notice.
+    pub other_silent: bool,
 }
 
 /// What is known of the booted slot beside the record.
@@ -76,11 +78,31 @@ impl<D: Device> Control<D> {
             eprintln!("bootctl: {e}");
         }
         let on_trial = !self.record()?.slot(slot).is_good();
-        let overdue = self
-            .note_unproven(slot.other())
-            .and_then(|()| self.overdue(slot))
+        let silent = self.note_silent(slot.other());
+        let other_silent = *silent.as_ref().unwrap_or(&false);
+        let overdue = silent
+            .and_then(|_| self.overdue(slot))
             .map(|entry| entry.map(|entry| entry.reason));
-        Ok(Begun { on_trial, overdue })
+        Ok(Begun {
+            on_trial,
+            overdue,
+            other_silent,
+        })
+    }
+
+    /// The same where recovery runs: the record made whole, and which slots' starts ended without a word.
+    ///
+    /// # Errors
+    /// If there is no valid record, or a ring cannot be read.
+    pub fn begin_recovery(&mut self) -> Result<Vec<Slot>> {
+        self.repair()?;
+        let mut silent = vec![];
+        for slot in Slot::BOTH {
+            if self.note_silent(slot)? {
+                silent.push(slot);
+            }
+        }
+        Ok(silent)
     }
 
     /// Writes what follows from a verdict. `stays` says why the machine stays up in a slot that is not well, if it
@@ -131,7 +153,11 @@ impl<D: Device> Control<D> {
             return Ok(Settled::Stays(stay));
         }
         let digest = booted.running(entry.digest)?;
-        self.give_up(slot, &digest, reason)?;
+        if booted.root_damaged {
+            self.abandon(slot, &digest, reason)?;
+        } else {
+            self.give_up(slot, &digest, reason)?;
+        }
         Ok(Settled::GoingBack)
     }
 }

@@ -386,12 +386,14 @@ fn bring_up(
         });
         report.disk = Some(format!("/dev/{}", candidate.name));
     }
-    let mut table = found.as_ref().map(|candidate| candidate.table.clone());
+    // Before recovery as well: without a whole table the kernel has no partitions to install into.
+    let table = found.as_ref().map(|candidate| {
+        grow_table(candidate, &mut report);
+        reread(candidate)
+    });
+    timeline.mark("table_us");
     match (&start.root, &found) {
         (Root::Verity(hash), Some(candidate)) => {
-            grow_table(candidate, &mut report);
-            table = Some(reread(candidate));
-            timeline.mark("table_us");
             report.root_device = open_root(start, candidate, hash)?;
         }
         (Root::Recovery, _) => report.root_device = attach_recovery()?,
@@ -469,17 +471,17 @@ fn try_grow(candidate: &Candidate) -> Result<bool, Failure> {
     };
     let mut device = BlockDevice::open(&candidate.name, true)?;
     gpt::apply(&mut device, &plan).context("growing the partition table of", &disk)?;
-    if plan.restores_primary {
-        // With the primary table invalid, the kernel may not have found the partitions.
+    if !plan.restores.is_empty() {
+        // With a damaged MBR or primary table, the kernel did not find the partitions.
         if partition_name(&candidate.name, 1).is_none() {
             device.reread_partitions()?;
         }
-        fail::record(
-            EventKind::GROWN,
-            "the primary partition table was damaged; restored from the backup",
-        );
+        let text = format!("damaged, and written again: {}", plan.restores.join(", "));
+        console::log(format_args!("{disk}: {text}"));
+        fail::record(EventKind::TABLE_REPAIRED, &text);
     }
-    if let Some(part) = &plan.state {
+    let grows = |part: &&gpt::Partition| candidate.table.partition("state").as_ref() != Some(part);
+    if let Some(part) = plan.state.as_ref().filter(grows) {
         device.resize_partition(part.number, part.start, part.size)?;
         let text = format!(
             "{disk}: partition table fits the disk, state has {} MiB",

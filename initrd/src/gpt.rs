@@ -1,7 +1,7 @@
 //! The partition table: reading it, and moving it to the end of a disk that is larger than the image.
 //!
 //! ```text
-//! LBA 0        protective MBR            never written (its size field is 0xFFFFFFFF from the start)
+//! LBA 0        protective MBR            written only if it is none: firmware and the kernel look no further then
 //! LBA 1        primary header
 //! LBA 2..      primary entries
 //! ...          partitions, `state` last
@@ -12,14 +12,15 @@
 //! [`read`] parses, [`plan_growth`] computes the writes without making any, [`apply`] makes them. The order is what
 //! makes it safe against power cuts: backup entries, flush, backup header, flush, then the same for the primary. At
 //! every instant one valid header exists, at LBA 1 or at the last block, where every tool looks. What a cut leaves
-//! behind is finished by planning again from what is then on the disk.
+//! behind is finished by planning again from what is then on the disk. A copy that is damaged is written again in the
+//! same order: Linux looks at the backup only with `gpt` on its command line.
 //!
 //! Source of the format: UEFI specification 2.10, section 5.3.
 
 use boot_core::Device;
 use bytemuck::bytes_of;
 use gpt_disk_types::{
-    BlockSize, GptHeader, GptPartitionEntry, GptPartitionEntryArray, LbaLe, U32Le,
+    BlockSize, GptHeader, GptPartitionEntry, GptPartitionEntryArray, LbaLe, MasterBootRecord, U32Le,
 };
 
 /// Label of the partition that takes up the room.
@@ -88,6 +89,8 @@ pub struct Partition {
 pub struct Table {
     block_size: BlockSize,
     blocks: u64,
+    /// Whether LBA 0 says that the disk has a GPT.
+    protective_mbr: bool,
     primary: Option<TableCopy>,
     /// The valid copy at the last block, or else where the primary says.
     backup: Option<TableCopy>,
@@ -114,8 +117,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The `state` partition after them.
     pub state: Option<Partition>,
-    /// Whether the primary copy had to be restored from the backup.
-    pub restores_primary: bool,
+    /// What was damaged, and is written again.
+    pub restores: Vec<&'static str>,
 }
 
 impl Table {
@@ -147,10 +150,10 @@ impl Table {
         found.next().is_none().then_some(first)
     }
 
-    /// Whether both copies are valid.
+    /// Whether both copies are valid, and the protective MBR.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.primary.is_some() && self.backup.is_some()
+        self.protective_mbr && self.primary.is_some() && self.backup.is_some()
     }
 }
 
@@ -164,6 +167,8 @@ pub fn read<D: Device>(device: &mut D) -> Result<Table, GptError> {
         .filter(|_| (512..=4096).contains(&size) && size.is_power_of_two())
         .ok_or(GptError::BlockSize(size))?;
     let blocks = device.size() / u64::from(size);
+    let mut first = vec![0; size as usize];
+    read_at(device, "reading the protective MBR", 0, &mut first)?;
     let primary = read_copy(device, block_size, blocks, 1)?;
     let last = blocks.saturating_sub(1);
     let mut backup = read_copy(device, block_size, blocks, last)?;
@@ -179,9 +184,26 @@ pub fn read<D: Device>(device: &mut D) -> Result<Table, GptError> {
     Ok(Table {
         block_size,
         blocks,
+        protective_mbr: is_protective(&first),
         primary,
         backup,
     })
+}
+
+/// Whether a block is a protective MBR to firmware (UEFI 2.10, section 5.2.3) and to Linux: its signature, and a record
+/// of type 0xEE that is not bootable and starts at LBA 1. Its size is not looked at; disks grow.
+#[must_use]
+pub fn is_protective(block: &[u8]) -> bool {
+    let Some(bytes) = block.get(..size_of::<MasterBootRecord>()) else {
+        return false;
+    };
+    let mbr: MasterBootRecord = bytemuck::pod_read_unaligned(bytes);
+    mbr.signature == [0x55, 0xaa]
+        && mbr.partitions.iter().any(|record| {
+            record.boot_indicator == 0
+                && record.os_indicator == 0xee
+                && record.starting_lba.to_u32() == 1
+        })
 }
 
 fn read_copy<D: Device>(
@@ -362,8 +384,12 @@ pub fn plan_growth(table: &Table) -> Result<Option<Plan>, GptError> {
 
     let mut steps = Vec::new();
     let mut on_disk = table.primary.clone();
-    let restores_primary = on_disk.is_none();
-    if restores_primary {
+    let damaged = [
+        (table.primary.is_some(), "the primary partition table"),
+        (table.backup.is_some(), "the backup partition table"),
+        (table.protective_mbr, "the protective MBR"),
+    ];
+    if on_disk.is_none() {
         // The backup is the only copy left: it is not touched until it has a twin.
         let header = &now.header;
         let restored = now.placed(
@@ -384,6 +410,20 @@ pub fn plan_growth(table: &Table) -> Result<Option<Plan>, GptError> {
     if on_disk.as_ref() != Some(&primary) {
         primary.steps(bs, &mut steps);
     }
+    if !table.protective_mbr {
+        let mut block = vec![0; bs.to_u32() as usize];
+        let mbr = MasterBootRecord::protective_mbr(table.blocks);
+        for (to, from) in block.iter_mut().zip(bytes_of(&mbr)) {
+            *to = *from;
+        }
+        steps.extend([
+            Step::Write {
+                offset: 0,
+                bytes: block,
+            },
+            Step::Flush,
+        ]);
+    }
     if steps.is_empty() {
         return Ok(None);
     }
@@ -392,7 +432,10 @@ pub fn plan_growth(table: &Table) -> Result<Option<Plan>, GptError> {
         state: partitions(&primary, bs)
             .into_iter()
             .find(|p| p.label == GROWS),
-        restores_primary,
+        restores: damaged
+            .into_iter()
+            .filter_map(|(whole, what)| (!whole).then_some(what))
+            .collect(),
     }))
 }
 

@@ -3,10 +3,12 @@
 //! The source is UEFI 2.11, section 5.3. Both copies are read by the same code; the primary is taken when it checks,
 //! else the backup. The loader never writes the table.
 
-use alloc::string::String;
+use alloc::format;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
+use boot_core::Device;
 use boot_core::layout::Guid;
 use crc::{CRC_32_ISO_HDLC, Crc};
 
@@ -62,6 +64,72 @@ impl fmt::Display for GptError {
             GptError::EntriesChecksum => "the checksum of the partition table's entries is wrong",
         })
     }
+}
+
+/// Why a label leads to no partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unusable {
+    /// No partition has it.
+    Missing,
+    /// More than one has it.
+    Ambiguous,
+    /// The partition does not end on the disk.
+    Bounds,
+}
+
+/// Reads the table of a disk: the primary copy, or where that does not check the backup in the last block.
+///
+/// # Errors
+/// One line for people, saying what is wrong with each copy.
+pub fn read<D: Device>(disk: &mut D) -> Result<(Header, Vec<Partition>), String> {
+    read_copy(disk, 1).or_else(|primary| {
+        let last = last_block(disk);
+        read_copy(disk, last)
+            .map_err(|backup| format!("primary partition table: {primary}; backup: {backup}"))
+    })
+}
+
+/// Reads the copy whose header is in block `lba`.
+fn read_copy<D: Device>(disk: &mut D, lba: u64) -> Result<(Header, Vec<Partition>), String> {
+    let size = u64::from(disk.block_size());
+    let block = usize::try_from(size).unwrap_or(0);
+    let offset = |lba: u64| lba.checked_mul(size).ok_or("an address beyond the disk");
+    let mut buffer = alloc::vec![0; block];
+    disk.read_at(offset(lba)?, &mut buffer)
+        .map_err(|error| error.to_string())?;
+    let header = Header::parse(&buffer, lba).map_err(|error| error.to_string())?;
+    let mut entries = alloc::vec![0; header.entries_bytes.next_multiple_of(block.max(1))];
+    disk.read_at(offset(header.entries_lba)?, &mut entries)
+        .map_err(|error| error.to_string())?;
+    let partitions = header
+        .partitions(&entries)
+        .map_err(|error| error.to_string())?;
+    Ok((header, partitions))
+}
+
+fn last_block<D: Device>(disk: &D) -> u64 {
+    let blocks = disk.size().checked_div(disk.block_size().into());
+    blocks.unwrap_or(0).saturating_sub(1)
+}
+
+/// The partition with this label, of a disk whose last block is `last`.
+///
+/// # Errors
+/// If there is none, more than one, or one that ends beyond the disk.
+pub fn named<'t>(
+    partitions: &'t [Partition],
+    label: &str,
+    last: u64,
+) -> Result<&'t Partition, Unusable> {
+    let mut named = partitions.iter().filter(|it| it.label == label);
+    let found = named.next().ok_or(Unusable::Missing)?;
+    if named.next().is_some() {
+        return Err(Unusable::Ambiguous);
+    }
+    if found.last > last {
+        return Err(Unusable::Bounds);
+    }
+    Ok(found)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -237,6 +305,20 @@ mod tests {
                 "bit {bit}"
             );
         }
+    }
+
+    #[test]
+    fn a_label_leads_to_one_partition_that_ends_on_the_disk() {
+        let (block, entries) = table();
+        let mut found = Header::parse(&block, 1)
+            .unwrap()
+            .partitions(&entries)
+            .unwrap();
+        assert_eq!(named(&found, "boot-a", 8191).unwrap().first, 4096);
+        assert_eq!(named(&found, "boot-a", 8190), Err(Unusable::Bounds));
+        assert_eq!(named(&found, "boot-b", 8191), Err(Unusable::Missing));
+        found.push(found[1].clone());
+        assert_eq!(named(&found, "boot-a", 8191), Err(Unusable::Ambiguous));
     }
 
     #[test]

@@ -136,6 +136,16 @@ impl Disk {
         Ok(())
     }
 
+    /// Overwrites bytes of the disk that lie in no partition.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn overwrite(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.file()?
+            .write_all_at(bytes, offset)
+            .with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
     /// Overwrites the start of one partition with the start of another.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What many scenarios do: wait for a version to be well, install another one, look at what `bootctl` says.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use serde_json::Value;
@@ -120,6 +120,28 @@ impl Machine<'_> {
         // The connection ends with the machine; what ssh says of that does not matter.
         let _ = self.run("systemctl poweroff");
         self.wait_for_power_off(REBOOT)
+    }
+
+    /// The history, once it has an event of `kind`: what is looked for after the verdict takes its time.
+    ///
+    /// # Errors
+    /// It does not come in time.
+    pub fn history_with(&mut self, kind: &str, limit: Duration) -> Result<Vec<Value>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let history = self.history()?;
+            if history.iter().any(|event| event["kind"] == kind) {
+                return Ok(history);
+            }
+            if Instant::now() >= deadline {
+                bail!(
+                    "no event {kind} within {} s:\n{:#}",
+                    limit.as_secs(),
+                    Value::from(history)
+                );
+            }
+            std::thread::sleep(Duration::from_secs(2));
+        }
     }
 
     /// The events that `bootctl history --json` shows, newest or oldest first as it does.

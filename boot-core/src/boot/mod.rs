@@ -9,6 +9,7 @@
 //! candidates of the record: commit (rule 2) → verify (rule 5) → start; else the next one
 //!    │none starts                  │commit fails
 //!    │                             └─> good slots only, nothing written (rule 2, end)
+//!    │some verify, but hold another image than the record says: one try each, once (rule 6)
 //! last resort: A, B, recovery in turn, no counter changes (rule 8)
 //! ```
 
@@ -32,7 +33,7 @@ use crate::{
     store::BootState,
     transition,
     trust::Trust,
-    types::{Digest, Nonce, SecurityVersion},
+    types::{Nonce, SecurityVersion},
     verify::{Expect, Rejected, Verified},
 };
 
@@ -61,6 +62,8 @@ pub struct Boot<'t> {
     below_floor: Vec<Target>,
     /// Excluded by what the record says of them, which the last resort does not ask.
     by_record: Vec<Target>,
+    /// Slots that verify, and whose counters are about another image.
+    unrecorded: Vec<(Slot, SlotContents)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +96,7 @@ impl<'t> Boot<'t> {
             excluded: Vec::new(),
             below_floor: Vec::new(),
             by_record: Vec::new(),
+            unrecorded: Vec::new(),
         }
     }
 
@@ -144,6 +148,12 @@ impl<'t> Boot<'t> {
                     return Some(candidate);
                 }
             }
+            if self.adopt(platform) {
+                self.fill_queue();
+                if let Some(candidate) = self.pop_candidate() {
+                    return Some(candidate);
+                }
+            }
             self.phase = Phase::LastResort;
             let again = core::mem::take(&mut self.by_record);
             self.excluded.retain(|target| !again.contains(target));
@@ -174,6 +184,38 @@ impl<'t> Boot<'t> {
         }
         let why = Why::LastResort;
         target.map(|target| Candidate { target, why })
+    }
+
+    /// Rule 6, for a record that is valid and about other images than the disk holds, as one is that was restored from
+    /// an older copy: as good as lost for these slots. Without it the last resort would go round for ever, because
+    /// userland judges only what the record is about. Whether some slot may try again.
+    fn adopt<P: Platform>(&mut self, platform: &mut P) -> bool {
+        let found = core::mem::take(&mut self.unrecorded);
+        let (Some(record), false, true) = (&self.record, found.is_empty(), self.writable) else {
+            return false;
+        };
+        let adopt = |record: Record, (slot, contents): &(Slot, SlotContents)| {
+            transition::adopt(&record, *slot, *contents)
+        };
+        let next = found.iter().fold(record.clone(), adopt);
+        if !self.commit(platform, next) {
+            return false;
+        }
+        self.rebuilt = true;
+        for (slot, contents) in found {
+            let target = Target::from(slot);
+            self.excluded.retain(|excluded| *excluded != target);
+            self.by_record.retain(|excluded| *excluded != target);
+            let text = format!(
+                "the record was about another image; version {} is here, and gets one try",
+                contents.version
+            );
+            platform.log(format_args!("{target}: {text}"));
+            let mut event = Event::new(Stage::LOADER, EventKind::RECORD_REBUILT, text);
+            event.digest = contents.digest;
+            self.event(platform, event.about(target));
+        }
+        true
     }
 
     fn next_in_round(&self) -> Option<Target> {
@@ -296,7 +338,7 @@ impl<'t> Boot<'t> {
         let checked = self
             .check(platform, target, floor)
             .and_then(|(verified, image)| {
-                self.check_recorded(candidate, verified.digest)
+                self.check_recorded(candidate, &verified)
                     .map(|()| (verified, image))
             });
         match checked {
@@ -337,10 +379,18 @@ impl<'t> Boot<'t> {
     }
 
     /// The counters that let a slot start are about one image; another one has not earned them.
-    fn check_recorded(&self, candidate: Candidate, found: Digest) -> Result<(), Rejected> {
-        let recorded = self.record.as_ref().zip(candidate.target.slot());
-        match recorded.map(|(record, slot)| record.slot(slot).digest) {
-            Some(digest) if candidate.why != Why::LastResort && digest != found => {
+    fn check_recorded(
+        &mut self,
+        candidate: Candidate,
+        verified: &Verified,
+    ) -> Result<(), Rejected> {
+        let found = verified.digest;
+        match self.record.as_ref().zip(candidate.target.slot()) {
+            Some((record, slot))
+                if candidate.why != Why::LastResort && record.slot(slot).digest != found =>
+            {
+                let contents = verified.manifest.slot_contents(found);
+                self.unrecorded.push((slot, contents));
                 Err(Rejected::NotRecorded { found })
             }
             _ => Ok(()),

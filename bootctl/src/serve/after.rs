@@ -26,6 +26,9 @@ impl Service<'_> {
         {
             self.bring_up(plan).await;
         }
+        if self.report.phase != Phase::GoingBack {
+            self.look_at_silent().await;
+        }
         loop {
             if alone
                 .as_mut()

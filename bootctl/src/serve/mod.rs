@@ -84,6 +84,8 @@ struct Service<'m> {
     systemd: Option<Systemd>,
     bring_up: Option<watch::Receiver<BringUp>>,
     root_check: Option<JoinHandle<Result<()>>>,
+    /// Slots beside the booted one whose roots are to be read after the verdict.
+    silent: Vec<Slot>,
 }
 
 impl<'m> Service<'m> {
@@ -104,6 +106,7 @@ impl<'m> Service<'m> {
             systemd: None,
             bring_up: None,
             root_check: None,
+            silent: Vec::new(),
         }
     }
 
@@ -290,6 +293,8 @@ impl<'m> Service<'m> {
         let begun = control.begin(slot)?;
         drop((control, lock));
         self.report.on_trial = begun.on_trial;
+        self.silent
+            .extend(begun.other_silent.then_some(slot.other()));
         if let Some(reason) = begun.overdue? {
             self.notify.ready();
             self.conclude(slot, Verdict::Unhealthy(reason), false)
@@ -304,13 +309,14 @@ impl<'m> Service<'m> {
         self.report.verdict = Some("recovery".into());
         self.notify.ready();
         self.show();
-        let repaired = match self.control().await {
-            Ok((_lock, mut control)) => control.repair(),
+        let begun = match self.control().await {
+            Ok((_lock, mut control)) => control.begin_recovery(),
             // There may be no disk at all.
             Err(e) => Err(e),
         };
-        if let Err(e) = repaired {
-            self.degrade(e.to_string());
+        match begun {
+            Ok(silent) => self.silent = silent,
+            Err(e) => self.degrade(e.to_string()),
         }
     }
 

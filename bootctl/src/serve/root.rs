@@ -3,6 +3,9 @@
 //! Whatever the gate says meanwhile, the check goes on to its end: then the streak is cleared, or the
 //! slot is given up, a good one too. `serve.json` says that it is pending, so that a service that is
 //! started again begins it anew.
+//!
+//! And the root of a slot that was left without a word: dm-verity restarts the machine before anybody could write down
+//! why, so whatever runs next looks, once, after its own verdict.
 
 use boot_core::Slot;
 use boot_core::event::EventKind;
@@ -18,8 +21,33 @@ impl Service<'_> {
         eprintln!("bootctl: the last run did not end in a clean shutdown; reading the whole root");
         let machine = self.machine.clone();
         self.root_check = Some(tokio::task::spawn_blocking(move || {
-            crate::root_check::booted(&machine, slot)
+            crate::root_check::of_slot(&machine, slot)
         }));
+    }
+
+    /// Reads the roots of slots whose starts ended without a word, and writes down what is found.
+    pub(super) async fn look_at_silent(&mut self) {
+        for slot in std::mem::take(&mut self.silent) {
+            eprintln!("bootctl: starts of slot {slot} ended without a word; reading its root");
+            let machine = self.machine.clone();
+            let reading =
+                tokio::task::spawn_blocking(move || crate::root_check::of_slot(&machine, slot));
+            let lost = match ended(&mut Some(reading)).await {
+                Err(e) if e.code == Code::Verification => e.to_string(),
+                Err(e) => {
+                    eprintln!("bootctl: {e}");
+                    continue;
+                }
+                Ok(()) => continue,
+            };
+            let written = match self.control().await {
+                Ok((_lock, mut control)) => control.root_lost(slot, &lost),
+                Err(e) => Err(e),
+            };
+            if let Err(e) = written {
+                self.degrade(e.to_string());
+            }
+        }
     }
 
     /// Takes in how it ended; why the slot is lost, if it is.

@@ -220,13 +220,47 @@ fn after_an_unclean_end_a_damaged_root_is_given_up_even_if_good() {
         "{report:#}"
     );
     assert_eq!(machine.record().b.status().name(), "given-up");
+    // The disk is to blame, not the image.
     assert!(
         machine
             .store()
             .quarantine_entry(&image.digest())
             .unwrap()
-            .is_some()
+            .is_none()
     );
+    drop((service, systemd));
+}
+
+#[test]
+fn the_root_of_a_slot_that_never_came_up_is_read_and_the_slot_given_up() {
+    let (machine, _, systemd) = on_trial("{deadline: 40s, settle: 2s}");
+    machine.change(|record| {
+        let mut next = record.clone();
+        next.a.failure_streak = transition::LONG_STREAK;
+        next
+    });
+    let root = machine.partition("root-a");
+    std::os::unix::fs::FileExt::write_all_at(&root, &[1], 5000).unwrap();
+    let service = Service::start(&machine);
+    service.wait(&machine, |r| r["verdict"] == "healthy");
+    service.wait(&machine, |_| {
+        machine.record().a.status().name() == "given-up"
+    });
+    assert_eq!(machine.record().b.status().name(), "good");
+    let events = machine.store().events().unwrap();
+    let about_a = |kind| {
+        events
+            .iter()
+            .find(|event| event.kind == kind && event.slot == Some(Target::A))
+            .map(|event| event.text.clone())
+            .unwrap()
+    };
+    let streak = "version 1.0: 5 starts in a row ended before its userland was up";
+    assert_eq!(about_a(EventKind::NEVER_UP), streak);
+    let damage = "the root is damaged: block 1 is not what was signed";
+    assert_eq!(about_a(EventKind::ROOT_CORRUPT), damage);
+    assert_eq!(about_a(EventKind::GIVEN_UP), damage);
+    assert!(machine.store().quarantined().unwrap().is_empty());
     drop((service, systemd));
 }
 

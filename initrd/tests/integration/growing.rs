@@ -33,7 +33,11 @@ fn image(block_size: u32) -> Vec<u8> {
         )
         .unwrap();
     }
-    disk.write().unwrap().into_inner()
+    let mut bytes = disk.write().unwrap();
+    gpt::mbr::ProtectiveMBR::with_lb_size(u32::MAX)
+        .overwrite_lba0(&mut bytes)
+        .unwrap();
+    bytes.into_inner()
 }
 
 /// The same disk with `bytes` more at its end.
@@ -207,9 +211,37 @@ fn each_copy_is_restored_from_the_other() {
             let mut damaged = Memory::new(good.clone(), block_size as u32);
             damaged.bytes[from..to].fill(0xff);
             let repair = plan(&mut damaged).unwrap();
-            assert_eq!(repair.restores_primary, primary);
+            let which = if primary { "primary" } else { "backup" };
+            assert_eq!(repair.restores, [format!("the {which} partition table")]);
             apply(&mut damaged, &repair).unwrap();
             assert_eq!(damaged.bytes, good);
+        }
+    }
+}
+
+#[test]
+fn a_protective_mbr_that_firmware_would_not_take_is_written_again() {
+    for block_size in [512, 4096] {
+        let mut disk = grown_disk(block_size, 5 * MIB);
+        let first = plan(&mut disk).unwrap();
+        assert!(first.restores.is_empty());
+        apply(&mut disk, &first).unwrap();
+        let good = disk.bytes;
+        // Bootable flag, type, start, signature.
+        for at in [446, 450, 454, 510] {
+            let mut disk = Memory::new(good.clone(), block_size);
+            disk.bytes[at] ^= 4;
+            let repair = plan(&mut disk).unwrap();
+            assert_eq!(repair.restores, ["the protective MBR"]);
+            apply(&mut disk, &repair).unwrap();
+            strictly(&disk);
+            assert!(plan(&mut disk).is_none());
+        }
+        // Code that nobody runs, a size that nobody looks at.
+        for at in [0, 458] {
+            let mut disk = Memory::new(good.clone(), block_size);
+            disk.bytes[at] ^= 4;
+            assert!(plan(&mut disk).is_none());
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
@@ -151,10 +152,21 @@ impl Disk {
 
     /// One of its partitions.
     pub(crate) fn partition(&self, part: Part) -> Partition {
+        self.region(part, 0, part.size())
+    }
+
+    /// The `size` bytes from `start` of the disk as a whole, where its table says that a partition lies.
+    pub(crate) fn window(&self, start: u64, size: u64) -> Partition {
+        self.region(Part::Whole, start, size)
+    }
+
+    fn region(&self, part: Part, start: u64, size: u64) -> Partition {
         let sector = self.0.borrow().contents.sector;
         Partition {
             disk: self.clone(),
             part,
+            start,
+            size,
             sector,
         }
     }
@@ -185,6 +197,8 @@ impl Disk {
 pub(crate) struct Partition {
     disk: Disk,
     part: Part,
+    start: u64,
+    size: u64,
     sector: u32,
 }
 
@@ -206,21 +220,22 @@ impl Device for Partition {
     }
 
     fn size(&self) -> u64 {
-        self.part.size()
+        self.size
     }
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Never> {
         self.aligned(offset, buf.len());
-        self.disk.0.borrow().contents.read(self.part, offset, buf);
+        let at = self.start + offset;
+        self.disk.0.borrow().contents.read(self.part, at, buf);
         Ok(())
     }
 
     fn write_at(&mut self, offset: u64, buf: &[u8]) -> Result<(), Never> {
         self.aligned(offset, buf.len());
         let mut live = self.disk.0.borrow_mut();
-        live.contents.write(self.part, offset, buf);
-        live.log
-            .push(Operation::Write(self.part, offset, buf.into()));
+        let at = self.start + offset;
+        live.contents.write(self.part, at, buf);
+        live.log.push(Operation::Write(self.part, at, buf.into()));
         Ok(())
     }
 
@@ -239,9 +254,67 @@ impl Partition {
             self.part
         );
         assert!(
-            offset + length as u64 <= self.part.size(),
+            offset + length as u64 <= self.size,
             "{:?}: {length} bytes at {offset} are past the end",
             self.part
         );
+    }
+}
+
+/// All of a disk as a file, for another implementation to read and write.
+#[derive(Debug)]
+pub(crate) struct File {
+    /// What is on it.
+    pub(crate) contents: Contents,
+    size: u64,
+    at: u64,
+}
+
+impl File {
+    /// A disk of `size` bytes.
+    pub(crate) fn new(contents: Contents, size: u64) -> Self {
+        Self {
+            contents,
+            size,
+            at: 0,
+        }
+    }
+
+    fn within(&self, length: usize) -> usize {
+        length.min(self.size.saturating_sub(self.at) as usize)
+    }
+}
+
+impl Read for File {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let length = self.within(buf.len());
+        self.contents.read(Part::Whole, self.at, &mut buf[..length]);
+        self.at += length as u64;
+        Ok(length)
+    }
+}
+
+impl Write for File {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let length = self.within(buf.len());
+        self.contents.write(Part::Whole, self.at, &buf[..length]);
+        self.at += length as u64;
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for File {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.size.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn samples() -> Result<Vec<Sample>> {
         ("3.0", 3, Nature::Healthy),
     ]
     .into_iter()
-    .map(|(version, security, nature)| Sample::new(version, security, nature))
+    .map(|(version, security, nature)| Sample::new(version, security, nature, 2))
     .collect()
 }
 

@@ -11,7 +11,7 @@ use boot_core::{Device as _, Digest, Slot, Target};
 use bootctl::failure::Failure;
 use bootctl::source::Source;
 
-use crate::disk::{Disk, Part};
+use crate::disk::{Part, Partition};
 
 const SALT: Salt = Salt([3; 32]);
 
@@ -40,13 +40,18 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// A system image of two blocks of UKI and two of root.
+    /// A system image of two blocks of UKI and `blocks` of root.
     ///
     /// # Errors
     /// If one cannot be made of what is given.
-    pub(crate) fn new(version: &str, security_version: u64, nature: Nature) -> Result<Self> {
+    pub(crate) fn new(
+        version: &str,
+        security_version: u64,
+        nature: Nature,
+        blocks: usize,
+    ) -> Result<Self> {
         let uki: Vec<u8> = version.bytes().cycle().take(5000).collect();
-        let data: Vec<u8> = version.bytes().rev().cycle().take(8192).collect();
+        let data: Vec<u8> = version.bytes().rev().cycle().take(blocks * 4096).collect();
         let mut leaves = Vec::new();
         BlockHasher::new(&SALT).append_leaves(&data, &mut leaves);
         let mut builder = TreeBuilder::new(&SALT);
@@ -72,17 +77,31 @@ impl Sample {
         })
     }
 
+    /// A recovery image.
+    pub(crate) fn recovery(version: &str) -> Self {
+        Self {
+            nature: Nature::Healthy,
+            image: Image::new(Kind::Recovery, version, 1),
+            root: Vec::new(),
+            bundle: Vec::new(),
+        }
+    }
+
     /// Digest of its manifest.
     pub(crate) fn digest(&self) -> Digest {
         self.image.digest
     }
 
-    /// Writes it into a slot, as an image builder does.
+    /// Writes it into the partitions of a slot, as an image builder does; recovery has no `root`.
     ///
     /// # Errors
     /// If it does not fit.
-    pub(crate) fn write_to(&self, disk: &Disk, target: Target) -> Result<()> {
-        let mut boot = disk.partition(Part::Boot(target));
+    pub(crate) fn write_to(
+        &self,
+        target: Target,
+        mut boot: Partition,
+        root: Option<Partition>,
+    ) -> Result<()> {
         let Image {
             envelope,
             keyring,
@@ -100,8 +119,8 @@ impl Sample {
         let Ok(()) = slot_header::write_parts(&mut boot, &header, envelope, keyring);
         let Ok(()) = boot.write_at(UKI_OFFSET, &padded(uki));
         let Ok(()) = slot_header::write_header(&mut boot, &header);
-        if let Some(slot) = target.slot() {
-            let Ok(()) = disk.partition(Part::Root(slot)).write_at(0, &self.root);
+        if let Some(mut root) = root {
+            let Ok(()) = root.write_at(0, &self.root);
         }
         Ok(())
     }

@@ -92,12 +92,17 @@ impl World {
 }
 
 /// What the loader needs of the machine.
-struct Firmware<'w> {
-    world: &'w World,
-    state: Partition,
-    slots: [Partition; 3],
-    nonce: Nonce,
-    told: Option<&'w RefCell<Vec<String>>>,
+pub(crate) struct Firmware<'w> {
+    /// Whom it trusts.
+    pub(crate) world: &'w World,
+    /// `boot-state`, if it is there.
+    pub(crate) state: Option<Partition>,
+    /// `boot-a`, `boot-b`, `boot-r`, as far as they are there.
+    pub(crate) slots: [Option<Partition>; 3],
+    /// For this start.
+    pub(crate) nonce: Nonce,
+    /// What it says, where somebody listens.
+    pub(crate) told: Option<&'w RefCell<Vec<String>>>,
 }
 
 impl Platform for Firmware<'_> {
@@ -105,12 +110,12 @@ impl Platform for Firmware<'_> {
     type Image = ();
 
     fn boot_state(&mut self) -> Option<&mut Partition> {
-        Some(&mut self.state)
+        self.state.as_mut()
     }
 
     fn slot(&mut self, target: Target) -> Option<&mut Partition> {
         let index = Target::ALL.iter().position(|it| *it == target)?;
-        self.slots.get_mut(index)
+        self.slots.get_mut(index)?.as_mut()
     }
 
     fn load_uki(
@@ -242,8 +247,8 @@ impl<'w> Machine<'w> {
         nonce.0[..8].copy_from_slice(&fingerprint.to_le_bytes());
         let mut firmware = Firmware {
             world: self.world,
-            state: self.disk.partition(Part::State),
-            slots: Target::ALL.map(|target| self.disk.partition(Part::Boot(target))),
+            state: Some(self.disk.partition(Part::State)),
+            slots: Target::ALL.map(|target| Some(self.disk.partition(Part::Boot(target)))),
             nonce,
             told: self.told,
         };
@@ -332,7 +337,8 @@ impl<'w> Machine<'w> {
 /// If the image does not fit.
 pub(crate) fn new_disk(sector: u32, first: &Sample) -> anyhow::Result<Contents> {
     let disk = Disk::new(Contents::new(sector));
-    first.write_to(&disk, Target::A)?;
+    let (boot, root) = (Part::Boot(Target::A), Part::Root(Slot::A));
+    first.write_to(Target::A, disk.partition(boot), Some(disk.partition(root)))?;
     let record = boot_core::transition::first_image(first.image.contents());
     BootState::new(disk.partition(Part::State))
         .commit(&record)

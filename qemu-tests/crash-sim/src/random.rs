@@ -19,6 +19,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// So many bytes.
+    pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let numbers = std::iter::repeat_with(|| self.next().to_le_bytes());
+        numbers.flatten().take(length).collect()
+    }
+
     /// A number below `end`; 0 where `end` is 0.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         (self.next() % (end.max(1) as u64)) as usize

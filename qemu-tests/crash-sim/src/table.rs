@@ -1,6 +1,6 @@
 //! The partition table's move to the end of a larger disk, by the initrd agent's own code.
 
-use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
+use std::io::Cursor;
 
 use anyhow::{Context as _, Result};
 use boot_core::layout;
@@ -9,7 +9,7 @@ use gpt::disk::LogicalBlockSize;
 use gpt::partition_types::LINUX_FS;
 
 use crate::crash::Epoch;
-use crate::disk::{Contents, Disk, Operation, Part};
+use crate::disk::{Contents, Disk, File, Operation, Part};
 use crate::explore::{SECTORS, Tally};
 use crate::invariants::{Invariant, Violation};
 use crate::path::{Path, Place};
@@ -43,7 +43,9 @@ fn new_disk(sector: u32) -> Result<Contents> {
             Some(MIB / u64::from(sector)),
         )?;
     }
-    let bytes = disk.write()?.into_inner();
+    let mut bytes = disk.write()?;
+    gpt::mbr::ProtectiveMBR::with_lb_size(u32::MAX).overwrite_lba0(&mut bytes)?;
+    let bytes = bytes.into_inner();
     let mut contents = Contents::new(sector);
     for (block, offset) in bytes.chunks(4096).zip((0..).step_by(4096)) {
         if block.iter().any(|byte| *byte != 0) {
@@ -73,7 +75,7 @@ fn open(contents: Contents) -> Result<Vec<(String, u64, u64)>, gpt::GptError> {
         .writable(false)
         .only_valid_headers(false)
         .logical_block_size(block_size(sector))
-        .open_from_device(Reader { contents, at: 0 })?;
+        .open_from_device(File::new(contents, Part::Whole.size()))?;
     let part = |it: &gpt::partition::Partition| (it.name.clone(), it.first_lba, it.last_lba);
     let mut all: Vec<_> = found.partitions().values().map(part).collect();
     all.sort_by_key(|(_, first, _)| *first);
@@ -228,44 +230,4 @@ pub(crate) fn replay(path: &Path) -> Result<Option<Violation>> {
         };
     }
     Ok(None)
-}
-
-/// A disk as a file, for another implementation to read.
-#[derive(Debug)]
-struct Reader {
-    contents: Contents,
-    at: u64,
-}
-
-impl Read for Reader {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let left = Part::Whole.size().saturating_sub(self.at);
-        let length = buf.len().min(left as usize);
-        self.contents.read(Part::Whole, self.at, &mut buf[..length]);
-        self.at += length as u64;
-        Ok(length)
-    }
-}
-
-impl Write for Reader {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for Reader {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let size = Part::Whole.size();
-        let at = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(by) => size.checked_add_signed(by),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-        };
-        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(self.at)
-    }
 }

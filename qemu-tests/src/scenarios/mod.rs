@@ -6,6 +6,7 @@ mod arm64_first_boot;
 mod arm64_kubernetes_node_ready;
 mod arm64_uki_with_a_flipped_bit;
 mod arm64_upgrade;
+mod both_copies_of_the_record_destroyed;
 mod both_slots_bad_ends_in_recovery;
 mod disk_on_ahci;
 mod disk_on_nvme;
@@ -21,7 +22,9 @@ mod manifest_by_a_wrong_key;
 mod manifest_of_another_product;
 mod manifest_of_the_other_architecture;
 mod no_verdict_three_times_goes_back;
+mod primary_table_destroyed;
 mod recovery_installs_from_a_stick;
+mod root_rots_while_running;
 mod root_with_a_flipped_bit;
 mod sectors_of_4096_bytes;
 mod slot_header_of_the_other_slot;
@@ -42,7 +45,10 @@ pub const ALL: &[Scenario] = &[
     manifest_of_the_other_architecture::SCENARIO,
     slot_header_of_the_other_slot::SCENARIO,
     root_with_a_flipped_bit::SCENARIO,
+    root_rots_while_running::SCENARIO,
     first_esp_destroyed::SCENARIO,
+    primary_table_destroyed::SCENARIO,
+    both_copies_of_the_record_destroyed::SCENARIO,
     both_slots_bad_ends_in_recovery::SCENARIO,
     recovery_installs_from_a_stick::SCENARIO,
     install_cut_by_power_loss::SCENARIO,

@@ -3,31 +3,19 @@
 //!
 //! What runs is what runs in the field: the loader's decision (`boot-core`), `bootctl`'s installation, activation,
 //! verdicts and repairs, the agent's growth of the partition table; on a disk in memory with slots of a few kilobytes.
-//! A recording device keeps every write and every flush ([`disk`]); from that log come the disks that a cut can leave
-//! ([`crash`]); on each, what must hold is checked ([`invariants`]) and a machine is started ([`machine`]) until it
-//! rests. docs/reliability.md says what is covered and what is not.
+//! A recording device keeps every write and every flush (`disk`); from that log come the disks that a cut can leave
+//! (`crash`); on each, what must hold is checked (`invariants`) and a machine is started (`machine`) until it rests.
+//! docs/reliability.md says what is covered and what is not.
 
-mod crash;
-mod disk;
-mod explore;
-mod history;
-mod images;
-mod invariants;
-mod machine;
-mod path;
-mod random;
-mod table;
-mod wrong;
-
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
 
-use explore::{Explorer, Tally};
-use path::Path;
-use wrong::Wrong;
+use crate::explore::{Explorer, Tally};
+use crate::path::Path;
+use crate::table;
+use crate::wrong::Wrong;
 
 /// Cuts the power at every write, and looks whether the machine still starts.
 ///
@@ -35,8 +23,8 @@ use wrong::Wrong;
 /// systems that are wrong on purpose, each of which has to be caught. Ends with one line of totals; fails if an
 /// invariant does not hold, or if a wrong system was not caught.
 #[derive(Parser)]
-#[command(version)]
-struct Arguments {
+#[command(version, name = "crash-sim")]
+pub struct Arguments {
     /// How many disks to try at least.
     #[arg(long, default_value_t = 500_000)]
     states: u64,
@@ -54,19 +42,14 @@ struct Arguments {
     wrong: Option<String>,
 }
 
-fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let done = match &arguments.replay {
+/// Tries what `arguments` ask for; whether everything holds.
+///
+/// # Errors
+/// If it could not be tried.
+pub fn run(arguments: &Arguments) -> Result<bool> {
+    match &arguments.replay {
         Some(path) => replay(path, arguments.wrong.as_deref()),
-        None => explore(&arguments),
-    };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(2)
-        }
+        None => explore(arguments),
     }
 }
 

@@ -1,0 +1,400 @@
+//! Starts a machine as the field does: firmware → loader → agent → dm-verity → `bootctl serve`.
+//!
+//! The loader's table reader and decision, the agent's repair of the table and its checks of disk and slot, `bootctl`'s
+//! reading of roots, its repairs and its verdicts are the code that runs in the field. What is not ours is modelled, and
+//! no more of it than its rules: which table firmware and Linux accept, and that dm-verity restarts a machine that reads
+//! a block which is not what was signed.
+
+use std::cell::{Cell, RefCell};
+
+use boot_core::boot::Boot;
+use boot_core::event::EventKind;
+use boot_core::store::BootState;
+use boot_core::{Device as _, Digest, Nonce, Slot, Target};
+use bootctl::control::{Context, Control};
+use bootctl::failure::Code;
+use bootctl::fallback;
+use bootctl::install::Parts;
+use bootctl::root_check;
+use bootctl::settle::{Booted, Settled, Verdict};
+use initrd::block::Part as PartOf;
+use initrd::disk::{Choice, Wanted};
+
+use crate::disk::{Disk, Operation, Part, Partition};
+use crate::machine::{Firmware as Platform, World};
+
+/// More starts than any damage may take: a root that is read at every start is left after so many.
+const STARTS: usize = 32;
+
+/// When a damaged block of a root is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Met {
+    /// At every start, before userland is up.
+    AtStart,
+    /// At every run, after the verdict.
+    WhileRunning,
+}
+
+/// What firmware asks of LBA 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Firmware {
+    /// A protective MBR, as EDK II does; without one there is no partition.
+    Strict,
+    /// Nothing: it goes by the table.
+    Lenient,
+}
+
+/// How a start ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Ended {
+    Rests(Target),
+    Restarts,
+    Nothing(String),
+}
+
+/// Where the machine came to rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It runs.
+    In(Target),
+    /// Nothing of ours was started, and why.
+    Nothing(String),
+    /// It starts again and again.
+    Never,
+}
+
+/// A machine over a disk with a partition table.
+pub(super) struct Machine<'w> {
+    world: &'w World,
+    disk: Disk,
+    size: u64,
+    met: Met,
+    firmware: Firmware,
+    /// The marker of a run that did not end in an orderly way, which lies on `state`.
+    running: Cell<bool>,
+    told: RefCell<Vec<String>>,
+    starts: Cell<usize>,
+}
+
+/// `bootctl`'s hold on the boot state while `booted` runs.
+pub(super) fn control(state: Partition, booted: Target) -> Control<Partition> {
+    let context = Context {
+        booted,
+        nonce: Nonce::ZERO,
+        now: || 1_800_000_000,
+    };
+    Control::new(state, context)
+}
+
+impl<'w> Machine<'w> {
+    /// Over this disk of `size` bytes.
+    pub(super) fn new(
+        world: &'w World,
+        disk: Disk,
+        size: u64,
+        met: Met,
+        firmware: Firmware,
+    ) -> Self {
+        Self {
+            world,
+            disk,
+            size,
+            met,
+            firmware,
+            running: Cell::new(false),
+            told: RefCell::default(),
+            starts: Cell::new(0),
+        }
+    }
+
+    /// What it said on its console.
+    pub(super) fn told(&self) -> String {
+        self.told.borrow().join("\n")
+    }
+
+    /// How often it was started.
+    pub(super) fn starts(&self) -> usize {
+        self.starts.get()
+    }
+
+    fn tell(&self, line: impl Into<String>) {
+        self.told.borrow_mut().push(line.into());
+    }
+
+    fn restarts(&self, why: impl Into<String>) -> Ended {
+        self.tell(why);
+        Ended::Restarts
+    }
+
+    /// Starts it until it rests.
+    pub(super) fn until_it_rests(&self) -> Rest {
+        for start in 1..=STARTS {
+            self.starts.set(start);
+            match self.start(start) {
+                Ended::Rests(target) => return Rest::In(target),
+                Ended::Restarts => {}
+                Ended::Nothing(why) => return Rest::Nothing(why),
+            }
+        }
+        Rest::Never
+    }
+
+    fn start(&self, number: usize) -> Ended {
+        let mut whole = self.disk.window(0, self.size);
+        if self.firmware == Firmware::Strict && !self.has_protective_mbr() {
+            return Ended::Nothing("the firmware finds no protective MBR".into());
+        }
+        let (header, partitions) = match loader::gpt::read(&mut whole) {
+            Ok(table) => table,
+            Err(why) => return Ended::Nothing(why),
+        };
+        let sector = u64::from(whole.block_size());
+        let last = self.size / sector - 1;
+        let window = |label: &str| {
+            let found = loader::gpt::named(&partitions, label, last).ok()?;
+            let length = found.last - found.first + 1;
+            Some(self.disk.window(found.first * sector, length * sector))
+        };
+        let mut nonce = Nonce([1; 16]);
+        nonce.0[..8].copy_from_slice(&(number as u64).to_le_bytes());
+        let mut platform = Platform {
+            world: self.world,
+            state: window("boot-state"),
+            slots: Target::ALL.map(|target| window(target.label_boot())),
+            nonce,
+            told: Some(&self.told),
+        };
+        let Some(chosen) = Boot::new(&self.world.trust).next(&mut platform) else {
+            return Ended::Nothing("the loader finds nothing to start".into());
+        };
+        let wanted = Wanted {
+            nonce: chosen.nonce,
+            recorded: chosen.recorded,
+            guid: header.disk_guid.to_string(),
+        };
+        self.tell(format!("loader: starting {}", chosen.target));
+        self.agent(chosen.target, &chosen.verified.digest, &wanted)
+    }
+
+    /// The initrd agent: its disk, its table, its slot, its root.
+    fn agent(&self, target: Target, digest: &Digest, wanted: &Wanted) -> Ended {
+        let mut whole = self.disk.window(0, self.size);
+        let table = match initrd::gpt::read(&mut whole) {
+            Ok(table) => table,
+            Err(error) => return self.restarts(format!("agent: {error}")),
+        };
+        let nonce = table.partition("boot-state").and_then(|part| {
+            let mut state = BootState::new(PartOf::new(&mut whole, part.start, part.size));
+            state.load().record.map(|record| record.nonce)
+        });
+        let guid = table.disk_guid();
+        let choice = initrd::disk::choose(&[(nonce, guid.as_str())], wanted);
+        if choice != Choice::Found(0) {
+            return self.restarts(format!("agent: the disk is not the one: {choice:?}"));
+        }
+        // A failure to grow never ends a start.
+        match initrd::gpt::plan_growth(&table) {
+            Ok(Some(plan)) => {
+                self.tell(format!("agent: writes the table, {:?}", plan.restores));
+                if let Err(error) = initrd::gpt::apply(&mut whole, &plan) {
+                    self.tell(format!("agent: {error}"));
+                }
+            }
+            Ok(None) => {}
+            Err(error) => self.tell(format!("agent: {error}")),
+        }
+        let Some(slot) = target.slot() else {
+            return self.recovery();
+        };
+        if !self.has_protective_mbr() || !self.has_primary() {
+            return self.restarts("agent: the kernel finds no partitions");
+        }
+        let table = initrd::gpt::read(&mut whole).unwrap_or(table);
+        let window = |label: &str| {
+            let part = table.partition(label)?;
+            Some(self.disk.window(part.start, part.size))
+        };
+        let (Some(boot), Some(root), Some(state)) = (
+            window(slot.label_boot()),
+            window(slot.label_root()),
+            window("boot-state"),
+        ) else {
+            return self.restarts("agent: a partition is missing");
+        };
+        let Some(sample) = self.world.sample(digest) else {
+            return self.restarts("agent: no such image");
+        };
+        let kernel = sample.image.manifest.root.as_ref();
+        let kernel = kernel.map(|root| root.hash.to_string()).unwrap_or_default();
+        let size = root.size();
+        let checked =
+            initrd::slot::manifest(&mut boot.clone(), target, digest).and_then(|manifest| {
+                initrd::slot::root(&manifest, &kernel, size)?;
+                Ok(())
+            });
+        if let Err(error) = checked {
+            return self.restarts(format!("agent: {slot}: {error}"));
+        }
+        let own = Parts { boot, root };
+        if self.met == Met::AtStart
+            && let Err(why) = read_root(&own)
+        {
+            return self.restarts(format!("dm-verity restarts the machine: {why}"));
+        }
+        let other = window(slot.other().label_boot()).zip(window(slot.other().label_root()));
+        let other = other.map(|(boot, root)| Parts { boot, root });
+        self.serve(slot, digest, control(state, target), &own, other)
+    }
+
+    /// Recovery's `bootctl serve`.
+    fn recovery(&self) -> Ended {
+        let mut whole = self.disk.window(0, self.size);
+        let mut window = |label: &str| {
+            let table = initrd::gpt::read(&mut whole).ok()?;
+            let part = table.partition(label)?;
+            Some(self.disk.window(part.start, part.size))
+        };
+        if let Some(state) = window("boot-state") {
+            let mut control = control(state, Target::Recovery);
+            let begun = control
+                .begin_recovery()
+                .inspect_err(|error| self.tell(error.to_string()));
+            for slot in begun.unwrap_or_default() {
+                let boot = window(slot.label_boot());
+                if let Some((boot, root)) = boot.zip(window(slot.label_root())) {
+                    self.look_at(&mut control, slot, &Parts { boot, root });
+                }
+            }
+        }
+        Ended::Rests(Target::Recovery)
+    }
+
+    /// What `bootctl serve` does about a slot whose starts ended without a word.
+    fn look_at(&self, control: &mut Control<Partition>, slot: Slot, parts: &Parts<Partition>) {
+        self.tell(format!("bootctl: reads the root of slot {slot}"));
+        if let Err(lost) = read_root(parts)
+            && let Err(error) = control.root_lost(slot, &lost)
+        {
+            self.tell(error.to_string());
+        }
+    }
+
+    /// `bootctl serve`, from its beginning to what its verdict comes to, and on.
+    fn serve(
+        &self,
+        slot: Slot,
+        digest: &Digest,
+        mut control: Control<Partition>,
+        own: &Parts<Partition>,
+        other: Option<Parts<Partition>>,
+    ) -> Ended {
+        let begun = match control.begin(slot) {
+            Ok(begun) => begun,
+            Err(error) => {
+                self.tell(error.to_string());
+                return Ended::Rests(slot.into());
+            }
+        };
+        let mut verdict = match begun.overdue {
+            Ok(None) => Verdict::Healthy,
+            Ok(Some(reason)) => Verdict::Unhealthy(reason),
+            Err(error) => Verdict::Unhealthy(error.to_string()),
+        };
+        let mut root_damaged = false;
+        let unclean = self.running.replace(true);
+        let read = if unclean {
+            let text = "the run before this one did not end in a clean shutdown";
+            control.event(
+                EventKind::UNCLEAN_SHUTDOWN,
+                Some(slot.into()),
+                *digest,
+                text,
+            );
+            read_root(own)
+        } else {
+            Ok(())
+        };
+        match read {
+            Ok(()) => {
+                if let Err(error) = control.clear_streak(slot) {
+                    self.tell(error.to_string());
+                }
+            }
+            Err(lost) => {
+                control.event(EventKind::ROOT_CORRUPT, Some(slot.into()), *digest, &lost);
+                verdict = Verdict::Unhealthy(lost);
+                root_damaged = true;
+            }
+        }
+        let booted = Booted {
+            slot,
+            digest: Some(*digest),
+            on_trial: begun.on_trial,
+            root_damaged,
+        };
+        let settled = control.settle(&booted, &verdict, "healthy", |record| {
+            let starts = record.slot(slot.other()).is_startable()
+                && other.as_ref().is_some_and(|it| {
+                    let (mut boot, target) = (it.boot.clone(), slot.other().into());
+                    fallback::verify(&mut boot, target, &self.world.trust, record).is_ok()
+                });
+            (!starts).then(|| "there is no other slot".to_owned())
+        });
+        self.tell(format!("bootctl: slot {slot}: {verdict:?}: {settled:?}"));
+        if matches!(settled, Ok(Settled::GoingBack)) {
+            self.running.set(false);
+            return Ended::Restarts;
+        }
+        if begun.other_silent
+            && let Some(other) = &other
+        {
+            self.look_at(&mut control, slot.other(), other);
+        }
+        if read_root(own).is_err() {
+            return self.restarts("dm-verity restarts the machine, some time later");
+        }
+        Ended::Rests(slot.into())
+    }
+
+    /// Whether firmware and Linux take LBA 0 for that of a disk with a GPT.
+    fn has_protective_mbr(&self) -> bool {
+        let mut first = [0; 512];
+        self.disk.contents().read(Part::Whole, 0, &mut first);
+        first[510..] == [0x55, 0xaa]
+            && first[446..510].chunks(16).any(|record| {
+                record[0] == 0 && record[4] == 0xee && record[8..12] == 1u32.to_le_bytes()
+            })
+    }
+
+    /// Whether the primary table checks: Linux looks at the backup only with `gpt` on its command line.
+    fn has_primary(&self) -> bool {
+        let contents = self.disk.contents();
+        let sector = u64::from(contents.sector);
+        let mut block = vec![0; contents.sector as usize];
+        contents.read(Part::Whole, sector, &mut block);
+        loader::gpt::Header::parse(&block, 1).is_ok_and(|header| {
+            let mut entries = vec![0; header.entries_bytes];
+            contents.read(Part::Whole, header.entries_lba * sector, &mut entries);
+            header.partitions(&entries).is_ok()
+        })
+    }
+
+    /// What was written, by anybody.
+    pub(super) fn written(&self) -> Vec<(u64, u64)> {
+        let log = self.disk.take_log();
+        let writes = log.iter().filter_map(|operation| match operation {
+            Operation::Write(_, offset, bytes) => Some((*offset, offset + bytes.len() as u64)),
+            Operation::Flush => None,
+        });
+        writes.collect()
+    }
+}
+
+/// `bootctl`'s reading of a whole root; what does not match.
+fn read_root(slot: &Parts<Partition>) -> Result<(), String> {
+    let (mut boot, mut root) = (slot.boot.clone(), slot.root.clone());
+    match root_check::of(&mut boot, &mut root) {
+        Err(error) if error.code == Code::Verification => Err(error.to_string()),
+        _ => Ok(()),
+    }
+}
