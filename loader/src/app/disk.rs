@@ -11,7 +11,7 @@ use core::fmt;
 
 use boot_core::Device;
 use boot_core::layout::Guid;
-use loader::gpt::{self, Header};
+use loader::gpt;
 use uefi::Status;
 use uefi::boot::ScopedProtocol;
 use uefi::proto::media::block::BlockIO;
@@ -56,12 +56,7 @@ impl Disk {
                 "the disk has blocks of {block_size} bytes, which are not supported"
             ));
         }
-        let (header, partitions) = match table(&mut whole, 1) {
-            Ok(table) => table,
-            Err(primary) => table(&mut whole, last).map_err(|backup| {
-                format!("primary partition table: {primary}; backup: {backup}")
-            })?,
-        };
+        let (header, partitions) = gpt::read(&mut whole)?;
         let loaded_from = partitions
             .iter()
             .find(|p| p.number == boot_disk.partition)
@@ -103,28 +98,6 @@ impl Disk {
             block_size,
         })
     }
-}
-
-/// Reads the table whose header is in block `lba`.
-fn table(disk: &mut Partition, lba: u64) -> Result<(Header, Vec<gpt::Partition>), String> {
-    let block = disk.block_size as usize;
-    let mut buffer = Pages::new(block).map_err(|error| format!("no memory: {}", error.status()))?;
-    let size = u64::from(disk.block_size);
-    let offset = |lba: u64| lba.checked_mul(size).ok_or("an address beyond the disk");
-    disk.read_at(offset(lba)?, buffer.get_mut(..block).unwrap_or_default())
-        .map_err(|error| format!("{error}"))?;
-    let header = Header::parse(buffer.get(..block).unwrap_or_default(), lba)
-        .map_err(|error| format!("{error}"))?;
-    let length = header.entries_bytes.next_multiple_of(block);
-    let mut entries =
-        Pages::new(length).map_err(|error| format!("no memory: {}", error.status()))?;
-    let entries = entries.get_mut(..length).unwrap_or_default();
-    disk.read_at(offset(header.entries_lba)?, entries)
-        .map_err(|error| format!("{error}"))?;
-    let partitions = header
-        .partitions(entries)
-        .map_err(|error| format!("{error}"))?;
-    Ok((header, partitions))
 }
 
 /// One partition of the disk.
