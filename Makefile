@@ -5,6 +5,8 @@ ARCH   ?= x86_64
 RECIPE ?= kubeadm
 NAME   ?=
 KEEP   ?=
+TARGET ?=
+INPUT  ?=
 STATES ?= 500000
 SEED   ?= 1
 
@@ -19,7 +21,7 @@ SETUP     := .ci/setup
 BIN       := $(CARGO_TARGET_DIR)/release
 SCENARIOS := $(BIN)/scenarios
 
-.PHONY: help setup build demo check test test-all scenarios scenario crash-sim bench licences prune
+.PHONY: help setup build demo check test test-all scenarios scenario crash-sim fuzz bench licences prune
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,7 +29,7 @@ help: ## List the targets
 setup: ## Install what is missing on this host (host-packages.txt, rust-toolchain.toml)
 	$(SETUP)
 
-build: setup ## Build the host's programs: imager, the scenario runner, the crash simulator
+build: setup ## Build the host's programs: imager, the scenario runner, the crash simulator and so on
 	cargo build --quiet --release -p imager -p qemu-tests -p crash-sim
 
 demo: build ## The whole story in one emulated machine   [RECIPE=minimal] [ARCH=aarch64]
@@ -35,16 +37,17 @@ demo: build ## The whole story in one emulated machine   [RECIPE=minimal] [ARCH=
 
 check: setup ## Format, lints, every host-side test
 	cargo fmt --all --check
+	cargo fmt --manifest-path qemu-tests/fuzz/Cargo.toml --check
 	cargo clippy --quiet --workspace --exclude loader --all-targets -- -D warnings
 	cargo clippy --quiet -p loader --target x86_64-unknown-uefi -- -D warnings
 	cargo clippy --quiet -p loader --target aarch64-unknown-uefi -- -D warnings
 	cargo test --quiet -p loader --lib
 	cargo test --quiet --workspace --exclude loader
 
-test: check crash-sim ## The gate: check, the crash simulator, and the scenarios that CI runs
+test: check crash-sim fuzz ## The gate: check, the crash simulator, a few fuzzing runs, and the scenarios that CI runs
 	$(SCENARIOS) --gate --jobs 2
 
-test-all: check crash-sim ## Everything there is, however long
+test-all: check crash-sim fuzz ## Everything there is, however long
 	cargo test --quiet --workspace --exclude loader -- --include-ignored
 	$(SCENARIOS) --all --jobs 2
 
@@ -56,6 +59,9 @@ scenario: build ## Run one: NAME=… [KEEP=1]
 
 crash-sim: build ## Cut the power at every write, in memory: STATES=10000000 [SEED=1]
 	$(BIN)/crash-sim --states $(STATES) --seed $(SEED)
+
+fuzz: build ## Feed the parsers at random: SECONDS=3600 [SEED=1] [TARGET=…] [INPUT=…]
+	$(BIN)/fuzz --seed $(SEED) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TARGET),--target $(TARGET)) $(if $(INPUT),--input $(INPUT))
 
 bench: build ## Measure speed and size; print docs/performance.md's figures
 	$(BIN)/bench
