@@ -5,6 +5,8 @@ ARCH   ?= x86_64
 RECIPE ?= kubeadm
 NAME   ?=
 KEEP   ?=
+TARGET ?=
+INPUT  ?=
 STATES ?= 500000
 N      ?= 200
 SEED   ?= 1
@@ -20,7 +22,7 @@ SETUP     := .ci/setup
 BIN       := $(CARGO_TARGET_DIR)/release
 SCENARIOS := $(BIN)/scenarios
 
-.PHONY: help setup build demo check test test-all scenarios scenario crash-sim power-cuts corruption mutants bench licences prune
+.PHONY: help setup build demo check test test-all scenarios scenario crash-sim power-cuts corruption fuzz mutants bench licences prune
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,7 +30,7 @@ help: ## List the targets
 setup: ## Install what is missing on this host (host-packages.txt, rust-toolchain.toml)
 	$(SETUP)
 
-build: setup ## Build the host's programs: imager, the scenario runner, the crash simulator
+build: setup ## Build the host's programs: imager, the scenario runner, the crash simulator and so on
 	cargo build --quiet --release -p imager -p qemu-tests -p crash-sim
 
 demo: build ## The whole story in one emulated machine   [RECIPE=minimal] [ARCH=aarch64]
@@ -36,17 +38,18 @@ demo: build ## The whole story in one emulated machine   [RECIPE=minimal] [ARCH=
 
 check: setup ## Format, lints, every host-side test
 	cargo fmt --all --check
+	cargo fmt --manifest-path qemu-tests/fuzz/Cargo.toml --check
 	cargo clippy --quiet --workspace --exclude loader --all-targets -- -D warnings
 	cargo clippy --quiet -p loader --target x86_64-unknown-uefi -- -D warnings
 	cargo clippy --quiet -p loader --target aarch64-unknown-uefi -- -D warnings
 	cargo test --quiet -p loader --lib
 	cargo test --quiet --workspace --exclude loader
 
-test: check crash-sim ## The gate: check, the crash simulator, the scenarios that CI runs, a handful of power cuts
+test: check crash-sim fuzz ## The gate: check, the crash simulator, some fuzzing, the scenarios that CI runs, a handful of power cuts
 	$(SCENARIOS) --gate --jobs 2
 	$(BIN)/power-cuts --cuts 4 --again
 
-test-all: check crash-sim ## Everything there is, however long
+test-all: check crash-sim fuzz ## Everything there is, however long
 	cargo test --quiet --workspace --exclude loader -- --include-ignored
 	$(SCENARIOS) --all --jobs 2
 	$(BIN)/power-cuts
@@ -70,6 +73,9 @@ mutants: setup ## Change boot-core and the transitions in bootctl everywhere, an
 corruption: build ## Damage every region of a disk, in memory and then in emulated machines: [SEED=1]
 	$(BIN)/corruption --seed $(SEED)
 	$(SCENARIOS) $$($(BIN)/corruption --scenarios)
+
+fuzz: build ## Feed the parsers at random: SECONDS=3600 [SEED=1] [TARGET=…] [INPUT=…]
+	$(BIN)/fuzz --seed $(SEED) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TARGET),--target $(TARGET)) $(if $(INPUT),--input $(INPUT))
 
 bench: build ## Measure speed and size; print docs/performance.md's figures
 	$(BIN)/bench

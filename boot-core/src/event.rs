@@ -241,10 +241,13 @@ impl Event {
     }
 }
 
-/// The text of `len` bytes at `at`; none if it does not fit.
+/// The text of `len` bytes at `at`, on one line; none if it does not fit.
+///
+/// Anybody who can write to the disk can write it, and it is shown on terminals: control characters become spaces.
 pub(crate) fn text_at(bytes: &[u8], at: usize, len: u16) -> Option<String> {
     let text = bytes.get(at..)?.get(..usize::from(len))?;
-    Some(String::from_utf8_lossy(text).into_owned())
+    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    Some(String::from_utf8_lossy(text).chars().map(shown).collect())
 }
 
 /// As much of `text` as fits in `max` bytes, in whole characters.

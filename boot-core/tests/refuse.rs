@@ -279,6 +279,10 @@ fn the_event_ring_wraps_and_skips_torn_entries() {
         "the torn one is written again"
     );
     assert_eq!(events[255].text.len(), TEXT_MAX);
+    // What a terminal would obey is not shown to it.
+    let hostile = Event::new(Stage::LOADER, EventKind::REJECTED, "one\ntwo\x1b[2Jthree");
+    store.append_event(&hostile).unwrap();
+    assert_eq!(store.events().unwrap()[255].text, "one two [2Jthree");
 }
 
 #[test]

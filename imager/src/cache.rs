@@ -409,6 +409,11 @@ impl KeyBuilder {
     }
 }
 
+/// Whether `text` can name a blob: a SHA-256 in lower-case hexadecimal digits.
+pub fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// SHA-256 of a file, hexadecimal.
 pub fn hash_file(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +21,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Architecture;
-use crate::cache::{KeyBuilder, hash_file};
+use crate::cache::{KeyBuilder, hash_file, is_sha256};
 use crate::recipe::Recipe;
 use crate::step::Workshop;
 
@@ -91,14 +92,8 @@ impl Lock {
     fn read(path: &Path, recipe: &Recipe) -> Result<Self> {
         let text = fs::read_to_string(path)
             .with_context(|| format!("cannot read the lock {}", path.display()))?;
-        let lock: Self =
-            toml::from_str(&text).with_context(|| format!("{} is not a lock", path.display()))?;
-        ensure!(
-            lock.format == FORMAT,
-            "{} has format {}; this imager reads format {FORMAT}",
-            path.display(),
-            lock.format
-        );
+        let lock = Self::parse(&text)
+            .with_context(|| format!("cannot use the lock {}", path.display()))?;
         lock.check(recipe)
             .with_context(|| format!("cannot use the lock {}", path.display()))?;
         ensure!(
@@ -106,6 +101,34 @@ impl Lock {
             "{} does not pin the recovery system; make it again with `imager lock`",
             path.display()
         );
+        Ok(lock)
+    }
+
+    /// Reads a lock, that of a recovery system in it included.
+    ///
+    /// # Errors
+    ///
+    /// It is not a lock, or pins a package by something else than a SHA-256: by that name the cache
+    /// looks for the package, and deletes what is not it.
+    pub fn parse(text: &str) -> Result<Self> {
+        let lock: Self = toml::from_str(text).context("it is not a lock")?;
+        for lock in iter::successors(Some(&lock), |lock| lock.recovery.as_deref()) {
+            let format = lock.format;
+            ensure!(
+                format == FORMAT,
+                "it has format {format}; this imager reads format {FORMAT}"
+            );
+            for set in lock.sets.values() {
+                for package in iter::once(&set.kernel).chain(&set.packages) {
+                    ensure!(
+                        is_sha256(&package.sha256),
+                        "it pins the package `{}` by {:?}, which is not 64 lower-case hexadecimal digits",
+                        package.name,
+                        package.sha256
+                    );
+                }
+            }
+        }
         Ok(lock)
     }
 
@@ -517,6 +540,25 @@ mod tests {
         };
         let read: Lock = toml::from_str(&lock.to_text().unwrap()).unwrap();
         assert_eq!(read, lock);
+    }
+
+    #[test]
+    fn a_lock_cannot_name_a_file_outside_the_cache() {
+        let lock = |sha256: &str| {
+            let kernel = format!(
+                "kernel = {{ name = \"k\", version = \"1\", architecture = \"all\", sha256 = \"{sha256}\", size = 1, url = \"u\" }}"
+            );
+            let own = "[sets.x86_64]\npackages = []\n";
+            format!(
+                "format = 1\nrecipe = \"r\"\nwanted = \"w\"\n{own}{}\n[recovery]\nformat = 1\nrecipe = \"r\"\nwanted = \"w\"\n[recovery.sets.x86_64]\npackages = []\n{kernel}\n",
+                kernel.replace(sha256, &"0".repeat(64)),
+            )
+        };
+        assert!(Lock::parse(&lock(&"0".repeat(64))).is_ok());
+        for bad in ["/etc/passwd", "../../precious", &"A".repeat(64)] {
+            let error = format!("{:#}", Lock::parse(&lock(bad)).unwrap_err());
+            assert!(error.contains("which is not 64 lower-case"), "{error}");
+        }
     }
 
     #[test]

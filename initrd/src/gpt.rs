@@ -59,6 +59,12 @@ pub enum GptError {
         /// Where that partition ends, in bytes.
         end: u64,
     },
+    /// A partition begins where the primary table belongs.
+    #[error("partition {0} begins where the partition table belongs")]
+    Overlap(u32),
+    /// The disk ends before a second copy of the table.
+    #[error("the disk has no room for two copies of its partition table")]
+    NoRoom,
 }
 
 /// One valid copy of the table.
@@ -160,7 +166,7 @@ impl Table {
 /// Reads the table of a disk. Does not write.
 ///
 /// # Errors
-/// When the device cannot be read or no copy is valid.
+/// When no copy is valid, or none can be read.
 pub fn read<D: Device>(device: &mut D) -> Result<Table, GptError> {
     let size = device.block_size();
     let block_size = BlockSize::new(size)
@@ -168,23 +174,33 @@ pub fn read<D: Device>(device: &mut D) -> Result<Table, GptError> {
         .ok_or(GptError::BlockSize(size))?;
     let blocks = device.size() / u64::from(size);
     let mut first = vec![0; size as usize];
-    read_at(device, "reading the protective MBR", 0, &mut first)?;
-    let primary = read_copy(device, block_size, blocks, 1)?;
+    let protective_mbr = read_at(device, "reading the protective MBR", 0, &mut first).is_ok()
+        && is_protective(&first);
+    // A copy that cannot be read is like one that does not check, as it is for the loader.
+    let mut refused = None;
+    let mut copy_at = |lba| {
+        let copy = read_copy(device, block_size, blocks, lba);
+        copy.unwrap_or_else(|error| {
+            refused.get_or_insert(error);
+            None
+        })
+    };
+    let primary = copy_at(1);
     let last = blocks.saturating_sub(1);
-    let mut backup = read_copy(device, block_size, blocks, last)?;
+    let mut backup = copy_at(last);
     if let (None, Some(copy)) = (&backup, &primary) {
         let alternate = copy.header.alternate_lba.to_u64();
         if alternate != last && alternate > 1 {
-            backup = read_copy(device, block_size, blocks, alternate)?;
+            backup = copy_at(alternate);
         }
     }
     if primary.is_none() && backup.is_none() {
-        return Err(GptError::None);
+        return Err(refused.unwrap_or(GptError::None));
     }
     Ok(Table {
         block_size,
         blocks,
-        protective_mbr: is_protective(&first),
+        protective_mbr,
         primary,
         backup,
     })
@@ -337,13 +353,14 @@ fn partitions(copy: &TableCopy, block_size: BlockSize) -> Vec<Partition> {
     let bs = block_size.to_u64();
     copy.entries()
         .filter_map(|(index, entry)| {
-            let range = entry.lba_range()?;
+            let (first, last) = (entry.starting_lba.to_u64(), entry.ending_lba.to_u64());
+            let blocks = last.checked_sub(first)?.checked_add(1)?;
             Some(Partition {
                 number: index + 1,
                 label: { entry.name }.chars().collect(),
                 type_guid: { entry.partition_type_guid }.0.to_string(),
-                start: range.start().to_u64().checked_mul(bs)?,
-                size: range.num_blocks().checked_mul(bs)?,
+                start: first.checked_mul(bs)?,
+                size: blocks.checked_mul(bs)?,
             })
         })
         .collect()
@@ -353,7 +370,7 @@ fn partitions(copy: &TableCopy, block_size: BlockSize) -> Vec<Partition> {
 /// last block. Nothing to do is `None`. A partition is never made smaller, moved or renumbered. Does not write.
 ///
 /// # Errors
-/// When the disk is smaller than what its table describes.
+/// When the disk is smaller than what its table describes, or a partition lies where the table belongs.
 pub fn plan_growth(table: &Table) -> Result<Option<Plan>, GptError> {
     let bs = table.block_size;
     let Some(now) = table.best() else {
@@ -371,6 +388,17 @@ pub fn plan_growth(table: &Table) -> Result<Option<Plan>, GptError> {
             number: index + 1,
             end: (entry.ending_lba.to_u64().saturating_add(1)).saturating_mul(bs.to_u64()),
         });
+    }
+
+    if let Some((index, _)) = now
+        .entries()
+        .find(|(_, entry)| entry.starting_lba.to_u64() < 2 + length)
+    {
+        return Err(GptError::Overlap(index + 1));
+    }
+
+    if last_usable < (2 + length).max(now.header.first_usable_lba.to_u64()) {
+        return Err(GptError::NoRoom);
     }
 
     let mut wanted = now.clone();
@@ -446,7 +474,8 @@ fn stretch(copy: &mut TableCopy, last_usable: u64, block_size: BlockSize) {
     let Some((index, mut entry)) = copy.entries().max_by_key(|(_, e)| e.ending_lba.to_u64()) else {
         return;
     };
-    if { entry.name }.chars().collect::<String>() != GROWS || end <= entry.ending_lba.to_u64() {
+    let grows = { entry.name }.chars().collect::<String>() == GROWS && entry.lba_range().is_some();
+    if !grows || end <= entry.ending_lba.to_u64() {
         return;
     }
     entry.ending_lba = LbaLe::from_u64(end);

@@ -1,7 +1,9 @@
 //! The partition table of the disk that the loader was loaded from: where each label lies.
 //!
 //! The source is UEFI 2.11, section 5.3. Both copies are read by the same code; the primary is taken when it checks,
-//! else the backup. The loader never writes the table.
+//! else the backup. The loader never writes the table. What it takes is exactly what the initrd agent takes, which may
+//! move the table: where the specification leaves room (longer headers and entries, which nobody writes), both refuse,
+//! so that they cannot find different partitions on one disk.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -15,7 +17,9 @@ use crc::{CRC_32_ISO_HDLC, Crc};
 const CRC32: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 const SIGNATURE: &[u8; 8] = b"EFI PART";
 /// Room for more entries than any of our layouts has, so that a damaged header cannot ask for gigabytes.
-const MAX_ENTRY_BYTES: u64 = 64 * 1024;
+const MAX_ENTRIES: u32 = 512;
+const ENTRY_SIZE: usize = 128;
+const HEADER_SIZE: u32 = 92;
 
 /// What a table's header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +30,6 @@ pub struct Header {
     pub entries_lba: u64,
     /// Bytes that the entries take.
     pub entries_bytes: usize,
-    entry_size: usize,
     entries_crc: u32,
 }
 
@@ -156,26 +159,29 @@ impl Header {
             return Err(GptError::Header);
         }
         let field = |at| u32_at(block, at).ok_or(GptError::Header);
-        let size = usize::try_from(field(12)?).map_err(|_| GptError::Header)?;
-        let mut header = block
-            .get(..size)
-            .filter(|h| h.len() >= 92)
-            .ok_or(GptError::Header)?
-            .to_vec();
+        let address = |at| u64_at(block, at).ok_or(GptError::Header);
+        if field(12)? != HEADER_SIZE {
+            return Err(GptError::Header);
+        }
+        let mut header = block.first_chunk::<92>().copied().ok_or(GptError::Header)?;
         if let Some(crc) = header.get_mut(16..20) {
             crc.fill(0);
         }
         if CRC32.checksum(&header) != field(16)? {
             return Err(GptError::HeaderChecksum);
         }
-        if u64_at(block, 24) != Some(lba) {
-            return Err(GptError::Header);
-        }
         let (count, entry_size) = (field(80)?, field(84)?);
-        let bytes = u64::from(count) * u64::from(entry_size);
-        if entry_size < 128 || bytes == 0 || bytes > MAX_ENTRY_BYTES {
+        let (first_usable, last_usable) = (address(40)?, address(48)?);
+        let entries_lba = address(72)?;
+        if address(24)? != lba
+            || usize::try_from(entry_size) != Ok(ENTRY_SIZE)
+            || !(1..=MAX_ENTRIES).contains(&count)
+            || first_usable > last_usable
+            || entries_lba < 2
+        {
             return Err(GptError::Header);
         }
+        let count = usize::try_from(count).map_err(|_| GptError::Header)?;
         Ok(Header {
             disk_guid: block
                 .get(56..)
@@ -183,9 +189,8 @@ impl Header {
                 .copied()
                 .map(Guid)
                 .ok_or(GptError::Header)?,
-            entries_lba: u64_at(block, 72).ok_or(GptError::Header)?,
-            entries_bytes: usize::try_from(bytes).map_err(|_| GptError::Header)?,
-            entry_size: usize::try_from(entry_size).map_err(|_| GptError::Header)?,
+            entries_lba,
+            entries_bytes: count.saturating_mul(ENTRY_SIZE),
             entries_crc: field(88)?,
         })
     }
@@ -200,7 +205,7 @@ impl Header {
             return Err(GptError::EntriesChecksum);
         }
         Ok(entries
-            .chunks_exact(self.entry_size)
+            .chunks_exact(ENTRY_SIZE)
             .zip(1..)
             .filter_map(|(entry, number)| partition(entry, number))
             .collect())
@@ -216,14 +221,14 @@ fn partition(entry: &[u8], number: u32) -> Option<Partition> {
     if last < first {
         return None;
     }
+    // UCS-2, as the specification has it: what is not a character by itself is none.
+    let character = |unit: u16| char::from_u32(unit.into()).unwrap_or(char::REPLACEMENT_CHARACTER);
     let name = entry
         .get(56..128)?
         .chunks_exact(2)
         .filter_map(|c| c.first_chunk())
         .map(|c| u16::from_le_bytes(*c));
-    let label = char::decode_utf16(name.take_while(|unit| *unit != 0))
-        .map(|c| c.unwrap_or('?'))
-        .collect();
+    let label = name.take_while(|unit| *unit != 0).map(character).collect();
     Some(Partition {
         number,
         label,
@@ -319,6 +324,22 @@ mod tests {
         assert_eq!(named(&found, "boot-b", 8191), Err(Unusable::Missing));
         found.push(found[1].clone());
         assert_eq!(named(&found, "boot-a", 8191), Err(Unusable::Ambiguous));
+    }
+
+    #[test]
+    fn what_the_agent_would_not_take_is_refused() {
+        let (block, _) = table();
+        // Size of the header, of an entry; number of entries; first usable block; place of the entries.
+        let wrong = [(12, 96), (84, 256), (80, 513), (40, 1 << 30), (72, 1)];
+        for (at, value) in wrong {
+            let mut other = block.clone();
+            other[at..at + 4].copy_from_slice(&u32::to_le_bytes(value));
+            let size = if at == 12 { 96 } else { 92 };
+            other[16..20].fill(0);
+            let crc = CRC32.checksum(&other[..size]);
+            other[16..20].copy_from_slice(&crc.to_le_bytes());
+            assert_eq!(Header::parse(&other, 1), Err(GptError::Header), "{at}");
+        }
     }
 
     #[test]

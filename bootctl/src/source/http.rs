@@ -23,13 +23,13 @@ const FIRST: u64 = 256 * 1024;
 
 /// How often and how patiently a request is tried.
 #[derive(Debug, Clone)]
-pub(super) struct Retry {
+pub struct Retry {
     /// Attempts without one byte of progress.
-    pub(super) attempts: u32,
+    pub attempts: u32,
     /// The first pause; each later one is twice as long, up to 30 s.
-    pub(super) pause: Duration,
+    pub pause: Duration,
     /// How long to wait for a connection, and for the next bytes.
-    pub(super) patience: Duration,
+    pub patience: Duration,
 }
 
 impl Default for Retry {
@@ -49,7 +49,8 @@ struct Stream {
     end: Option<u64>,
 }
 
-pub(super) struct Http {
+/// A bundle's bytes, from an HTTP server.
+pub struct Http {
     agent: Agent,
     url: String,
     /// The address as messages have it.
@@ -73,7 +74,10 @@ enum Trouble {
 
 impl Http {
     /// Asks for the beginning of `url`.
-    pub(super) fn open(url: &str, progress: Progress, retry: Retry) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`crate::failure::Code::Source`], after trying again where that can help.
+    pub fn open(url: &str, progress: Progress, retry: Retry) -> Result<Self> {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(retry.patience))

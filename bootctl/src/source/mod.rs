@@ -4,8 +4,8 @@
 //! with ranges) skips what is not wanted; what cannot reads over it.
 
 mod file;
-mod http;
-mod pipe;
+pub mod http;
+pub mod pipe;
 
 use std::path::Path;
 

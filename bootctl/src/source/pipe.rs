@@ -8,14 +8,16 @@ use crate::failure::{Failure, Result};
 /// What is read over at a time.
 const SKIP: usize = 64 * 1024;
 
-pub(super) struct Pipe<R> {
+/// What a reader gives, in order.
+pub struct Pipe<R> {
     name: String,
     reader: R,
     at: u64,
 }
 
 impl<R: Read> Pipe<R> {
-    pub(super) fn new(name: &str, reader: R) -> Self {
+    /// `name` is for messages.
+    pub fn new(name: &str, reader: R) -> Self {
         Self {
             name: name.to_owned(),
             reader,

@@ -14,6 +14,7 @@ use super::{
     Source,
 };
 use crate::arch::Architecture;
+use crate::cache::is_sha256;
 
 /// Ids of disk layouts that images can be built for.
 const LAYOUTS: [&str; 1] = ["ab-1"];
@@ -428,11 +429,7 @@ fn read_digests(file: &mut File<'_>, table: &mut Table<'_, '_>) -> BTreeMap<Arch
     let at = table.value("sha256").map_or(span, toml::Spanned::span);
     let digests = text_or_table(file, table, "sha256");
     for digest in digests.values().collect::<BTreeSet<_>>() {
-        if digest.len() != 64
-            || !digest
-                .bytes()
-                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        {
+        if !is_sha256(digest) {
             file.wrong(&at, "`sha256` is 64 lower-case hexadecimal digits");
         }
     }

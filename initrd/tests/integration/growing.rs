@@ -247,6 +247,43 @@ fn a_protective_mbr_that_firmware_would_not_take_is_written_again() {
 }
 
 #[test]
+fn a_copy_that_cannot_be_read_is_like_one_that_is_damaged() {
+    for block_size in [512, 4096] {
+        let mut disk = grown_disk(block_size, 0);
+        let wanted = read(&mut disk).unwrap().partitions();
+        let block = u64::from(block_size);
+        let end = disk.size();
+        for bad in [block..2 * block, 2 * block..3 * block, end - block..end] {
+            disk.bad_reads = Some(bad.clone());
+            let table = read(&mut disk).unwrap();
+            assert!(!table.is_whole() && table.partitions() == wanted);
+        }
+        disk.bad_reads = Some(0..end);
+        assert!(matches!(read(&mut disk), Err(GptError::Device { .. })));
+    }
+}
+
+#[test]
+fn a_partition_in_the_place_of_the_table_is_not_written_over() {
+    let mut disk = Memory::new(image(512), 512);
+    // The entries lie elsewhere, and the first partition begins at block 3: nothing forbids it.
+    let far = 64 * 512;
+    let mut entries = disk.bytes[1024..][..128 * 128].to_vec();
+    entries[32..40].copy_from_slice(&3_u64.to_le_bytes());
+    disk.bytes[far..][..entries.len()].copy_from_slice(&entries);
+    let crc = |bytes: &[u8]| crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(bytes);
+    let header = &mut disk.bytes[512..][..92];
+    header[72..80].copy_from_slice(&64_u64.to_le_bytes());
+    header[88..92].copy_from_slice(&crc(&entries).to_le_bytes());
+    header[16..20].fill(0);
+    let sealed = crc(header);
+    header[16..20].copy_from_slice(&sealed.to_le_bytes());
+    disk.bytes.resize(disk.bytes.len() + (1 << 20), 0);
+    let table = read(&mut disk).unwrap();
+    assert!(matches!(plan_growth(&table), Err(GptError::Overlap(1))));
+}
+
+#[test]
 fn a_disk_without_a_table_and_one_too_small_are_refused() {
     let mut empty = Memory::new(vec![0; 1 << 20], 512);
     assert!(matches!(read(&mut empty), Err(GptError::None)));

@@ -1,6 +1,7 @@
 //! A disk in memory that keeps a log of its writes and flushes.
 
 use std::io;
+use std::ops::Range;
 
 use boot_core::Device;
 
@@ -17,6 +18,8 @@ pub(crate) struct Memory {
     pub(crate) bytes: Vec<u8>,
     pub(crate) block_size: u32,
     pub(crate) log: Vec<Logged>,
+    /// Reads of blocks that overlap this range fail.
+    pub(crate) bad_reads: Option<Range<u64>>,
 }
 
 impl Memory {
@@ -25,6 +28,7 @@ impl Memory {
             bytes,
             block_size,
             log: Vec::new(),
+            bad_reads: None,
         }
     }
 }
@@ -43,6 +47,13 @@ impl Device for Memory {
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         assert_eq!(offset % u64::from(self.block_size), 0);
         assert_eq!(buf.len() % self.block_size as usize, 0);
+        let end = offset + buf.len() as u64;
+        if let Some(bad) = &self.bad_reads
+            && bad.start < end
+            && offset < bad.end
+        {
+            return Err(io::Error::other("a bad block"));
+        }
         let at = offset as usize;
         buf.copy_from_slice(&self.bytes[at..at + buf.len()]);
         Ok(())

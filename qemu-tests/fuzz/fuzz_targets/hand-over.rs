@@ -1,0 +1,18 @@
+//! The loader's hand-over, as efivarfs shows it: docs/formats/hand-over.md.
+//!
+//! What is read is written to what is read as the same; a variable that was stored is not read.
+#![no_main]
+
+use boot_core::handover::HandOver;
+use initrd::handover::value;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(value) = value(data) {
+        assert!(data[0] & 1 == 0 && data[0] & 4 != 0);
+        assert_eq!(value, &data[4..]);
+    }
+    if let Ok(hand_over) = HandOver::from_json(data) {
+        assert_eq!(HandOver::from_json(&hand_over.to_json()), Ok(hand_over));
+    }
+});
