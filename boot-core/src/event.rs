@@ -137,6 +137,8 @@ event_kinds! {
     CLEARED = 47, "cleared";
     /// The next start was set to something, once.
     ONE_SHOT = 48, "one-shot";
+    /// The state filesystem was made anew, empty.
+    STATE_ERASED = 49, "state-erased";
 }
 
 impl fmt::Display for EventKind {
