@@ -141,6 +141,8 @@ event_kinds! {
     ONE_SHOT = 48, "one-shot";
     /// A good slot was left because its userland did not come up, several starts in a row.
     NEVER_UP = 49, "never-up";
+    /// The state filesystem was made anew, empty.
+    STATE_ERASED = 50, "state-erased";
 }
 
 impl fmt::Display for EventKind {

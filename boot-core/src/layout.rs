@@ -19,6 +19,25 @@ pub const AB_1: &str = "ab-1";
 /// What every start and size is a multiple of.
 pub const ALIGNMENT: u64 = 1 << 20;
 
+/// What mkfs.ext4 is told whenever `state` is made: by `imager`, and by `bootctl` where it is to be
+/// erased. The agent looks for copies of the superblock by this size of blocks.
+pub const STATE_FILESYSTEM: [&str; 14] = [
+    "-q",
+    "-F",
+    "-b",
+    "4096",
+    "-i",
+    "16384",
+    "-m",
+    "1",
+    "-L",
+    "state",
+    "-O",
+    "64bit,metadata_csum,has_journal",
+    "-J",
+    "size=64",
+];
+
 /// A GUID as GPT and UEFI store it: the first three groups little endian.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Guid(pub [u8; 16]);

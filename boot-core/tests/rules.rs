@@ -445,6 +445,20 @@ proptest! {
     }
 
     #[test]
+    fn no_decision_reads_the_clock(disk in disk(), record in prop::option::of(record())) {
+        let start = |now| {
+            let mut machine = machine(&disk, record.as_ref());
+            machine.now = now;
+            let chosen = machine.start(&trust()).map(|it| (it.target, it.why, it.recorded, it.nonce));
+            (chosen, machine.record(), machine.log)
+        };
+        let without = start(None);
+        for now in [i64::MIN, -1, 0, 1_790_000_000, 4_102_444_800, i64::MAX] {
+            prop_assert_eq!(&start(Some(now)), &without);
+        }
+    }
+
+    #[test]
     fn every_transition_keeps_the_reserved_bytes(record in record(), which in 0_usize..9) {
         let (nonce, image) = (Nonce([3; 16]), contents(9, 9));
         let (slot, booted) = (Slot::B, Target::A);
@@ -464,6 +478,22 @@ proptest! {
             prop_assert_eq!(support::reserved(&next), support::reserved(&record));
         }
     }
+}
+
+#[test]
+fn swapped_slots_start_neither_but_recovery() {
+    let disk = Disk::sound();
+    let mut record = Record::empty();
+    record.a = good(disk.contents(Slot::A), 2);
+    record.b = good(disk.contents(Slot::B), 1);
+    let mut machine: Machine = machine(&disk, Some(&record));
+    machine.slots.swap(0, 1);
+    let started: Vec<_> = (0..3)
+        .map(|_| machine.start(&trust()).unwrap().target)
+        .collect();
+    assert_eq!(started, [Target::Recovery; 3]);
+    let record = machine.record().unwrap();
+    assert!(record.a.is_good() && record.b.is_good());
 }
 
 #[test]

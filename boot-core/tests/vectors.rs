@@ -3,6 +3,9 @@
 //! `STERNPOST_WRITE_VECTORS=1 cargo test -p boot-core --test vectors` writes those that are missing.
 #![allow(clippy::unwrap_used)]
 
+#[path = "vectors/releases.rs"]
+mod releases;
+
 use std::{fs, path::PathBuf};
 
 use boot_core::{

@@ -128,6 +128,16 @@ Examples:
   bootctl reboot --recovery      start the recovery system once")]
     Reboot(Reboot),
 
+    /// Make a state filesystem that is damaged beyond repair anew, empty
+    ///
+    /// Everything that the machine kept is lost: Kubernetes and its volumes, homes, logs, the machine's
+    /// own profile and its id. Refused while `state` is in use: `bootctl status` says what is wrong with
+    /// it.
+    #[command(after_help = "\
+Examples:
+  bootctl erase-state && bootctl reboot")]
+    EraseState(EraseState),
+
     /// Check, show and apply profiles: what this machine is to be
     #[command(subcommand)]
     Profile(Profile),
@@ -214,6 +224,14 @@ pub struct Reboot {
     /// Start the recovery system, once
     #[arg(long)]
     pub recovery: bool,
+}
+
+/// Arguments of `erase-state`.
+#[derive(Debug, Args)]
+pub struct EraseState {
+    /// Even one that could not be used for another reason than damage
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// The commands about profiles.

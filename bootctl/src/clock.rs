@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::write_whole;
+use crate::machine::write_line;
 
 /// Further ahead of everything known than this, a clock is nonsense.
 const FAR: i64 = 10 * 366 * 24 * 3600;
@@ -80,7 +80,7 @@ pub fn save(path: &Path, synchronized: bool) -> std::io::Result<()> {
     if !synchronized && saved(path).is_some_and(|saved| saved > now && saved - now < FAR) {
         return Ok(());
     }
-    write_whole(path, format!("{now}\n").as_bytes(), 0o644, true)
+    write_line(path, &now.to_string())
 }
 
 /// The hardware clock, where there is one.

@@ -24,6 +24,7 @@ pub mod install;
 pub mod lock;
 pub mod machine;
 pub mod output;
+pub mod owner;
 pub mod profiles;
 pub mod progress;
 pub mod root_check;

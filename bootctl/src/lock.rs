@@ -72,10 +72,11 @@ impl Lock {
             }
         }
         let line = format!("bootctl {what} (process {})\n", std::process::id());
-        file.set_len(0)
+        // For people. Where /run is full the lock holds all the same.
+        let _ = file
+            .set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .and_then(|_| file.write_all(line.as_bytes()))
-            .doing(|| format!("writing the lock {}", path.display()))?;
+            .and_then(|_| file.write_all(line.as_bytes()));
         Ok(Self { _file: file })
     }
 }

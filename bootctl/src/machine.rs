@@ -56,12 +56,25 @@ pub struct BootFacts {
 }
 
 impl BootFacts {
+    /// What keeps `state` from being used, if anything does.
+    pub fn state_problem(&self) -> Option<StateProblem> {
+        let degraded = self.state_says("status") == Some("degraded");
+        degraded.then(|| match self.state_says("problem") {
+            Some("missing") => StateProblem::Missing,
+            Some("damaged") => StateProblem::Damaged,
+            _ => StateProblem::Unusable,
+        })
+    }
+
+    fn state_says(&self, name: &str) -> Option<&str> {
+        self.state.get(name).and_then(serde_json::Value::as_str)
+    }
+
     /// Why what this machine is to keep is not where it belongs, if so: `state` is in memory, or
     /// /var or another folder that persists is not bound to it. Such a machine looks empty.
     pub fn state_missing(&self) -> Option<String> {
-        let text = |name: &str| self.state.get(name).and_then(serde_json::Value::as_str);
-        if text("status") == Some("degraded") {
-            let why = text("reason").unwrap_or("no reason was given");
+        if self.state_problem().is_some() {
+            let why = self.state_says("reason").unwrap_or("no reason was given");
             return Some(format!("the state partition is not in use: {why}"));
         }
         self.notes
@@ -69,6 +82,17 @@ impl BootFacts {
             .find(|note| note.starts_with("binding "))
             .map(|note| format!("not everything that is to persist does: {note}"))
     }
+}
+
+/// What keeps `state` from being used; /state is in memory then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateProblem {
+    /// There is no such partition.
+    Missing,
+    /// Damaged beyond what can be repaired without loss.
+    Damaged,
+    /// Not read, not written, or not known; it may be whole.
+    Unusable,
 }
 
 /// The machine that this runs on.
@@ -160,16 +184,36 @@ pub fn write_whole(path: &Path, bytes: &[u8], mode: u32, sync: bool) -> std::io:
         .mode(mode)
         .open(&temporary)?;
     // The umask must not decide.
-    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
-    file.write_all(bytes)?;
-    if sync {
-        file.sync_all()?;
-    }
-    fs::rename(&temporary, path)?;
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
+        .and_then(|()| file.write_all(bytes))
+        .and_then(|()| if sync { file.sync_all() } else { Ok(()) })
+        .and_then(|()| fs::rename(&temporary, path))
+        .inspect_err(|_| {
+            let _ = fs::remove_file(&temporary);
+        })?;
     if sync {
         fs::File::open(dir)?.sync_all()?;
     }
     Ok(())
+}
+
+/// Longest line of [`write_line`]. Far less than a sector, which a disk writes whole or not at all.
+const LINE: usize = 48;
+
+/// Puts a short line at `path`, over the one that is there: that works on a filesystem without a byte or an inode left,
+/// which `state` may be whenever Kubernetes likes. Only the first time room is needed. Readers trim.
+pub fn write_line(path: &Path, line: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let padded = format!("{line:LINE$}\n");
+    let there = fs::OpenOptions::new().write(true).open(path);
+    match there {
+        // An empty file has no block to write over.
+        Ok(file) if padded.len() == LINE + 1 && file.metadata()?.len() > 0 => {
+            file.write_all_at(padded.as_bytes(), 0)?;
+            file.sync_all()
+        }
+        _ => write_whole(path, padded.as_bytes(), 0o644, true),
+    }
 }
 
 fn target_named(name: &str) -> Option<Target> {
@@ -248,6 +292,15 @@ impl Machine {
     /// Whether this is a machine and not a directory that stands in for one.
     pub fn is_real(&self) -> bool {
         self.prefix == Path::new("/")
+    }
+
+    /// Why nothing may be brought up on what /state holds, if so: it is in memory, or a newer version's.
+    pub fn state_unfit(&self) -> Option<String> {
+        self.boot.state_missing().or_else(|| {
+            // Recovery brings nothing up, whosever it is.
+            self.slot()?;
+            crate::owner::of_another(&self.paths(), self.image.as_ref()?)
+        })
     }
 
     /// Whether somebody asked for what is booted: it was to be started once.

@@ -30,6 +30,9 @@ fn run(cli: Cli) -> Result<Outcome> {
         Command::History(arguments) => commands::history::history(&machine()?, arguments),
         Command::Health(arguments) => commands::health::health(&machine()?, arguments),
         Command::Reboot(arguments) => commands::reboot::reboot(&machine()?, arguments),
+        Command::EraseState(arguments) => {
+            commands::erase_state::erase_state(&machine()?, arguments)
+        }
         Command::Profile(command) => {
             commands::profile::profile(&paths, command, cli.root == Path::new("/"))
         }

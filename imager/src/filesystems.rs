@@ -112,18 +112,15 @@ pub async fn make_state(tools: &Tools, out: &Path, product: &str, epoch: u64) ->
     let uuid = derived_guid(&["state", product]);
     let seed = derived_guid(&["state hash seed", product]);
     let mut mkfs = tools.command("mkfs.ext4")?;
-    mkfs.args([
-        "-q", "-F", "-b", "4096", "-i", "16384", "-m", "1", "-L", "state",
-    ])
-    .args(["-O", "64bit,metadata_csum,has_journal", "-J", "size=64"])
-    .args(["-U", &uuid.to_string(), "-E"])
-    .arg(format!(
-        "hash_seed={seed},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0,nodiscard"
-    ))
-    .arg("-d")
-    .arg(tree.path())
-    .arg(out)
-    .env("SOURCE_DATE_EPOCH", epoch.to_string());
+    mkfs.args(layout::STATE_FILESYSTEM)
+        .args(["-U", &uuid.to_string(), "-E"])
+        .arg(format!(
+            "hash_seed={seed},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0,nodiscard"
+        ))
+        .arg("-d")
+        .arg(tree.path())
+        .arg(out)
+        .env("SOURCE_DATE_EPOCH", epoch.to_string());
     let what = "making the state filesystem";
     run(what, &mut mkfs).await?;
     // mkfs gives the directories to whoever builds; in the machine that would be one of its users.

@@ -431,7 +431,7 @@ fn bring_up(
 
     always.wait();
     // An id that is new because `state` is out of reach says nothing about the machine.
-    let first_boot = furnish(start, &mut report)? && state.status != state::Status::Degraded;
+    let first_boot = furnish(start, &mut report)? && state.status.problem().is_none();
     if !root::has_program(INIT) {
         return Err(Failure::new(
             "looking for",
@@ -623,7 +623,11 @@ fn write_facts(
         "grown": { "gpt": report.grown_gpt, "state": state.grown },
         "watchdog": hardware.watchdog.as_ref().map(|watchdog| watchdog.name.clone()),
         "watchdog_seconds": hardware.watchdog.as_ref().map(|watchdog| watchdog.seconds),
-        "state": { "status": state.status.name(), "reason": state.reason },
+        "state": {
+            "status": state.status.name(),
+            "problem": state.status.problem().map(state::Problem::name),
+            "reason": state.reason,
+        },
         "notes": report.notes,
         "timeline": timeline.to_json(),
     });

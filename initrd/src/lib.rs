@@ -47,6 +47,7 @@ pub mod dm;
 pub mod ext4;
 pub mod fail;
 pub mod failure;
+pub mod fsck;
 pub mod gpt;
 pub mod handover;
 pub mod hardware;

@@ -2,15 +2,12 @@
 
 use std::process::ExitCode;
 
-use initrd::{agent, fail, state};
+use initrd::{agent, fail, fsck};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments
-        .next()
-        .is_some_and(|first| first == state::IN_ROOT)
-    {
-        let error = state::exec_in_root(arguments);
+    if arguments.next().is_some_and(|first| first == fsck::IN_ROOT) {
+        let error = fsck::exec_in_root(arguments);
         eprintln!("initrd: starting a program of the root filesystem: {error}");
         return ExitCode::from(127);
     }

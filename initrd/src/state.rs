@@ -1,30 +1,27 @@
 //! The `state` filesystem: checked, mounted, grown. Never formatted.
 //!
-//! Whatever is wrong with it, the machine still starts: degraded, with /state in memory and the reason kept.
+//! Whatever is wrong with it, the machine still starts: degraded, with /state in memory, the reason kept and nothing on
+//! the partition touched that a repair without loss would not touch. What to do about it is for the running system.
 
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use boot_core::{Device, Digest};
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::block::BlockDevice;
 use crate::console;
 use crate::disk;
-use crate::ext4::{self, Due, Superblock};
+use crate::ext4::{self, Due, NotExt4, Superblock};
 use crate::failure::{Context, Failure};
+use crate::fsck::{self, Checked, How};
 use crate::sys;
 use crate::watchdog::{self, Watchdog};
 
-/// Longest time for a filesystem check. A check of a terabyte after a power cut takes minutes, not hours.
-const CHECK_LIMIT: Duration = Duration::from_secs(20 * 60);
-/// What e2fsck said, kept for the running system.
-const CHECK_LOG: &str = "/run/sternpost/e2fsck.log";
 /// Growing by less than this is not worth the writes.
 const WORTH: u64 = 1 << 20;
 
@@ -36,7 +33,7 @@ pub enum Status {
     /// Mounted after e2fsck repaired it.
     Repaired,
     /// Not mounted; /state is in memory.
-    Degraded,
+    Degraded(Problem),
 }
 
 impl Status {
@@ -46,7 +43,56 @@ impl Status {
         match self {
             Self::Ok => "ok",
             Self::Repaired => "repaired",
-            Self::Degraded => "degraded",
+            Self::Degraded(_) => "degraded",
+        }
+    }
+
+    /// What keeps it from being used.
+    #[must_use]
+    pub fn problem(self) -> Option<Problem> {
+        match self {
+            Self::Degraded(problem) => Some(problem),
+            _ => None,
+        }
+    }
+}
+
+/// What keeps `state` from being used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Problem {
+    /// There is no such partition.
+    Missing,
+    /// What is on it is damaged beyond what can be repaired without loss.
+    Damaged,
+    /// It cannot be read or written, or is nothing that this version knows; it may be whole.
+    Unusable,
+}
+
+impl Problem {
+    /// The word in boot.json.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Damaged => "damaged",
+            Self::Unusable => "unusable",
+        }
+    }
+}
+
+/// Why `state` is not mounted.
+#[derive(Debug)]
+struct Unfit {
+    problem: Problem,
+    failure: Failure,
+}
+
+impl From<Failure> for Unfit {
+    /// Damage has to be shown; everything else is taken for something that may pass.
+    fn from(failure: Failure) -> Self {
+        Self {
+            problem: Problem::Unusable,
+            failure,
         }
     }
 }
@@ -72,19 +118,23 @@ pub fn mount_state(
     root: &Path,
     watchdog: Option<&Watchdog>,
 ) -> Result<State, Failure> {
-    let tried = name
-        .context("looking for the partition", "state")
-        .and_then(|name| try_mount(name, target, root, watchdog));
+    let tried = match name {
+        Some(name) => try_mount(name, target, root, watchdog),
+        None => Err(Unfit {
+            problem: Problem::Missing,
+            failure: Failure::new("looking for the partition", "state", "not there"),
+        }),
+    };
     match tried {
         Ok(state) => Ok(state),
-        Err(failure) => {
+        Err(Unfit { problem, failure }) => {
             console::announce(format_args!(
                 "{}; going on with /state in memory, what is written there is lost at the next restart",
                 failure.reason()
             ));
             mount_memory(target)?;
             Ok(State {
-                status: Status::Degraded,
+                status: Status::Degraded(problem),
                 reason: Some(failure.reason()),
                 grown: false,
             })
@@ -103,19 +153,28 @@ fn mount_memory(target: &Path) -> Result<(), Failure> {
     .context("mounting memory at", target.display())
 }
 
-fn superblock(name: &str) -> Result<(Superblock, u64), Failure> {
+fn superblock(name: &str) -> Result<(Superblock, u64), Unfit> {
     let mut device = BlockDevice::open(name, false)?;
     let start = disk::read_start(&mut device, ext4::NEEDED)
         .context("reading the superblock of", device.path.display())?;
-    let superblock = ext4::parse(&start)
-        .context("reading", format_args!("state ({})", device.path.display()))?;
+    let superblock = ext4::parse(&start).map_err(|error| Unfit {
+        problem: match error {
+            NotExt4::Luks => Problem::Unusable,
+            NotExt4::Magic | NotExt4::Checksum | NotExt4::Nonsense => Problem::Damaged,
+        },
+        failure: Failure::new(
+            "reading",
+            format_args!("state ({})", device.path.display()),
+            error,
+        ),
+    })?;
     Ok((superblock, device.size()))
 }
 
 /// What can be done with the filesystem; of the kernel's making in a start, of a test's in a test.
 trait Steps {
-    fn superblock(&mut self) -> Result<Superblock, Failure>;
-    fn check(&mut self, why: &dyn Display) -> Result<Option<String>, Failure>;
+    fn superblock(&mut self) -> Result<Superblock, Unfit>;
+    fn check(&mut self, how: How, why: &dyn Display) -> Result<Checked, Failure>;
     fn mount(&mut self) -> Result<(), Failure>;
     fn unmount(&mut self) -> Result<(), Failure>;
 }
@@ -126,28 +185,77 @@ trait Steps {
 /// would ask ([`Superblock::check_due`]). Only if the answer calls for more does e2fsck run, from the verified root. A
 /// pulled plug alone does not: all that `e2fsck -p` does then is to replay the journal, and so does the kernel when it
 /// mounts. Two things only show while the journal is replayed, and bring e2fsck in after all: an error that the journal
-/// had noted and the superblock not yet, and a journal that the kernel cannot replay. In both cases nothing has used
-/// the filesystem in between.
-fn mount_checked(steps: &mut impl Steps, now: u64) -> Result<Option<String>, Failure> {
-    let before = steps.superblock()?;
+/// had noted and the superblock not yet, and a filesystem that the kernel cannot mount. In both cases nothing has used
+/// the filesystem in between. A superblock that is gone is restored from one of its copies.
+fn mount_checked(steps: &mut impl Steps, now: u64) -> Result<Option<String>, Unfit> {
+    let before = match steps.superblock() {
+        Err(lost) if lost.problem == Problem::Damaged => {
+            let restored = restore(steps, lost)?;
+            steps.mount()?;
+            return Ok(Some(restored));
+        }
+        superblock => superblock?,
+    };
     if let Some(due) = before.check_due(now) {
-        let repaired = steps.check(&due)?;
+        let repaired = check(steps, How::AsItSays, &due)?;
         steps.mount()?;
         return Ok(repaired);
     }
     if let Err(failure) = steps.mount() {
-        let repaired = steps.check(&failure.reason())?;
+        // Not as the superblock says: to it, what cannot be mounted may still look clean.
+        let repaired = check(steps, How::Whole, &failure.reason())?;
         steps.mount()?;
         return Ok(repaired);
     }
     let after = before.replay.then(|| steps.superblock()).transpose()?;
     if let Some(due @ Due::Error) = after.and_then(|after| after.check_due(now)) {
         steps.unmount()?;
-        let repaired = steps.check(&due)?;
+        let repaired = check(steps, How::AsItSays, &due)?;
         steps.mount()?;
         return Ok(repaired);
     }
     Ok(None)
+}
+
+fn check(steps: &mut impl Steps, how: How, why: &dyn Display) -> Result<Option<String>, Unfit> {
+    let (problem, said) = match steps.check(how, why)? {
+        Checked::Clean => return Ok(None),
+        Checked::Repaired => return Ok(Some(format!("{why}; e2fsck repaired it"))),
+        Checked::Damaged(said) => (Problem::Damaged, said),
+        Checked::NotChecked(said) => (Problem::Unusable, said),
+    };
+    let why = format_args!("{why}; e2fsck -p did not repair it ({said})");
+    Err(Unfit {
+        problem,
+        failure: Failure::new("checking", "state", why),
+    })
+}
+
+/// Has the superblock restored, and with it whatever else `e2fsck -p` dares to repair.
+fn restore(steps: &mut impl Steps, lost: Unfit) -> Result<String, Unfit> {
+    let why = lost.failure.reason();
+    for block in ext4::COPIES {
+        match steps.check(How::ByCopy(block), &why)? {
+            Checked::Clean | Checked::Repaired => {
+                return Ok(format!(
+                    "{why}; e2fsck restored it from the copy in block {block}"
+                ));
+            }
+            Checked::Damaged(said) => {
+                return Err(Unfit {
+                    problem: Problem::Damaged,
+                    failure: Failure::new(
+                        "restoring",
+                        "state",
+                        format_args!("{why}; e2fsck -p did not repair the rest ({said})"),
+                    ),
+                });
+            }
+            // No copy here.
+            Checked::NotChecked(_) => {}
+        }
+    }
+    Err(lost)
 }
 
 /// The partition, and where it is to be mounted.
@@ -160,18 +268,18 @@ struct Filesystem<'a> {
 }
 
 impl Steps for Filesystem<'_> {
-    fn superblock(&mut self) -> Result<Superblock, Failure> {
+    fn superblock(&mut self) -> Result<Superblock, Unfit> {
         superblock(self.name).map(|(superblock, _)| superblock)
     }
 
-    fn check(&mut self, why: &dyn Display) -> Result<Option<String>, Failure> {
+    fn check(&mut self, how: How, why: &dyn Display) -> Result<Checked, Failure> {
         console::log(format_args!("checking {}: {why}", self.device));
-        check(&self.device, self.root, self.watchdog)
+        fsck::check(&self.device, how, self.root, self.watchdog)
     }
 
     fn mount(&mut self) -> Result<(), Failure> {
         // A replay, and what was deleted while it was open, can take long.
-        watchdog::kept(self.watchdog, CHECK_LIMIT, || {
+        watchdog::kept(self.watchdog, fsck::LIMIT, || {
             mount(
                 self.device.as_str(),
                 self.target,
@@ -193,7 +301,7 @@ fn try_mount(
     target: &Path,
     root: &Path,
     watchdog: Option<&Watchdog>,
-) -> Result<State, Failure> {
+) -> Result<State, Unfit> {
     let mut filesystem = Filesystem {
         name,
         device: format!("/dev/{name}"),
@@ -204,12 +312,13 @@ fn try_mount(
     let repaired = mount_checked(&mut filesystem, now())?;
     // Read again: what was replayed may have been a growth.
     let grown = superblock(name).and_then(|(superblock, size)| {
-        watchdog::kept(watchdog, CHECK_LIMIT, || grow(target, superblock, size))
+        let growing = || grow(target, superblock, size);
+        Ok(watchdog::kept(watchdog, fsck::LIMIT, growing)?)
     });
     let mut reason = repaired.clone();
     let grown = match grown {
         Ok(grown) => grown,
-        Err(failure) => {
+        Err(Unfit { failure, .. }) => {
             console::announce(failure.reason());
             reason.get_or_insert(failure.reason());
             false
@@ -248,107 +357,6 @@ fn grow(target: &Path, now: Superblock, size: u64) -> Result<bool, Failure> {
     sys::ext4_resize(folder.as_fd(), blocks)
         .context("growing the filesystem at", target.display())?;
     Ok(true)
-}
-
-/// Runs e2fsck of the verified root. `Some` says what it repaired.
-fn check(
-    device: &str,
-    root: &Path,
-    watchdog: Option<&Watchdog>,
-) -> Result<Option<String>, Failure> {
-    let dev = root.join("dev");
-    mount_bind("/dev", &dev).context("binding /dev to", dev.display())?;
-    let outcome = watchdog::kept(watchdog, CHECK_LIMIT, || run_check(device, root));
-    // Left mounted it would only hide what is moved there later.
-    unmount(&dev, UnmountFlags::DETACH).context("unmounting", dev.display())?;
-    outcome
-}
-
-/// What the check said last, for people.
-fn last_words() -> String {
-    let said = fs::read_to_string(CHECK_LOG).unwrap_or_default();
-    said.lines()
-        .map(str::trim)
-        .rfind(|line| !line.is_empty())
-        .unwrap_or("it said nothing")
-        .to_owned()
-}
-
-fn run_check(device: &str, root: &Path) -> Result<Option<String>, Failure> {
-    let log = File::create(CHECK_LOG).context("making", CHECK_LOG)?;
-    let errors = log.try_clone().context("making", CHECK_LOG)?;
-    let mut child = in_root(root, "/usr/sbin/e2fsck", &["-p", device])
-        .stdin(Stdio::null())
-        .stdout(log)
-        .stderr(errors)
-        .spawn()
-        .context("starting e2fsck on", device)?;
-    let started = Instant::now();
-    let mut pause = Duration::from_millis(1);
-    let status = loop {
-        if let Some(status) = child.try_wait().context("waiting for e2fsck on", device)? {
-            break status;
-        }
-        if started.elapsed() > CHECK_LIMIT {
-            // It is about to be left alone; whether the signal arrives changes nothing.
-            let _ = child.kill();
-            return Err(Failure::new(
-                "checking",
-                device,
-                format_args!("e2fsck was not done after {CHECK_LIMIT:?}"),
-            ));
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(50));
-    };
-    match status.code() {
-        Some(0) => Ok(None),
-        // 1: errors corrected; 2: and restart if it was mounted, which it was not.
-        Some(1..=3) => Ok(Some(format!("e2fsck repaired {device}"))),
-        Some(code) => Err(Failure::new(
-            "checking",
-            device,
-            format_args!(
-                "e2fsck -p did not repair it (exit code {code}: {})",
-                last_words()
-            ),
-        )),
-        None => Err(Failure::new("checking", device, "e2fsck was killed")),
-    }
-}
-
-/// Argument with which this program starts another one inside a root; see [`exec_in_root`].
-pub const IN_ROOT: &str = "--in-root";
-
-/// A command that runs inside `root`. `Command` has no chroot of its own without unsafe code, so this program starts
-/// itself, changes root, and becomes the other.
-fn in_root(root: &Path, program: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .arg(IN_ROOT)
-        .arg(root)
-        .arg(program)
-        .args(arguments)
-        .env_clear();
-    command
-}
-
-/// The other half of [`in_root`]: `arguments` are root, program, its arguments.
-///
-/// # Errors
-/// Always, if it returns.
-pub fn exec_in_root(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> io::Error {
-    use std::os::unix::process::CommandExt;
-    let (Some(root), Some(program)) = (arguments.next(), arguments.next()) else {
-        return io::Error::from(io::ErrorKind::InvalidInput);
-    };
-    if let Err(error) = rustix::process::chroot(Path::new(&root)) {
-        return error.into();
-    }
-    if let Err(error) = rustix::process::chdir("/") {
-        return error.into();
-    }
-    Command::new(program).args(arguments).env_clear().exec()
 }
 
 /// The machine's id: what `state` has, or a new one, which is kept there. The flag says that it is new; a failure that
@@ -406,18 +414,23 @@ mod tests {
 
     /// A filesystem as its superblock tells it before, and after a replay; what is done with it is noted.
     struct Fake {
-        superblocks: Vec<Superblock>,
+        superblocks: Vec<Result<Superblock, NotExt4>>,
         mounts: Vec<bool>,
+        /// What e2fsck comes to by this copy of the superblock; without one it repairs.
+        checks: fn(How) -> Checked,
         done: Vec<String>,
     }
 
     impl Steps for Fake {
-        fn superblock(&mut self) -> Result<Superblock, Failure> {
-            Ok(self.superblocks.remove(0))
+        fn superblock(&mut self) -> Result<Superblock, Unfit> {
+            self.superblocks.remove(0).map_err(|error| Unfit {
+                problem: Problem::Damaged,
+                failure: Failure::new("reading", "state", error),
+            })
         }
-        fn check(&mut self, why: &dyn Display) -> Result<Option<String>, Failure> {
-            self.done.push(format!("check: {why}"));
-            Ok(Some("repaired".into()))
+        fn check(&mut self, how: How, why: &dyn Display) -> Result<Checked, Failure> {
+            self.done.push(format!("check {how:?}: {why}"));
+            Ok((self.checks)(how))
         }
         fn mount(&mut self) -> Result<(), Failure> {
             self.done.push("mount".into());
@@ -443,15 +456,20 @@ mod tests {
         ext4::parse(&bytes).unwrap()
     }
 
-    fn done(superblocks: &[(u8, bool)], mounts: &[bool]) -> (Vec<String>, bool) {
-        let mut fake = Fake {
+    fn fake(superblocks: &[(u8, bool)], mounts: &[bool]) -> Fake {
+        Fake {
             superblocks: superblocks
                 .iter()
-                .map(|(state, replay)| superblock_with(*state, *replay))
+                .map(|(state, replay)| Ok(superblock_with(*state, *replay)))
                 .collect(),
             mounts: mounts.to_vec(),
+            checks: |_| Checked::Repaired,
             done: Vec::new(),
-        };
+        }
+    }
+
+    fn done(superblocks: &[(u8, bool)], mounts: &[bool]) -> (Vec<String>, bool) {
+        let mut fake = fake(superblocks, mounts);
         let repaired = mount_checked(&mut fake, 0).unwrap().is_some();
         (fake.done, repaired)
     }
@@ -467,21 +485,67 @@ mod tests {
     fn a_noted_error_is_checked_before_the_mount() {
         let (steps, repaired) = done(&[(3, true)], &[true]);
         assert!(repaired);
-        assert_eq!(steps, ["check: the kernel noted an error in it", "mount"]);
+        let check = "check AsItSays: the kernel noted an error in it";
+        assert_eq!(steps, [check, "mount"]);
     }
 
     #[test]
     fn an_error_that_the_journal_brings_up_is_checked_before_anything_uses_it() {
         let (steps, _) = done(&[(1, true), (3, false)], &[true, true]);
-        let check = "check: the kernel noted an error in it";
+        let check = "check AsItSays: the kernel noted an error in it";
         assert_eq!(steps, ["mount", "unmount", check, "mount"]);
     }
 
     #[test]
-    fn what_cannot_be_mounted_is_checked_once() {
+    fn what_cannot_be_mounted_is_checked_in_whole_and_once() {
         let (steps, repaired) = done(&[(1, true)], &[false, true]);
-        assert!(repaired && steps.len() == 3, "{steps:?}");
-        assert_eq!((steps[0].as_str(), steps[2].as_str()), ("mount", "mount"));
+        assert!(repaired);
+        let check = "check Whole: mounting state: bad journal";
+        assert_eq!(steps, ["mount", check, "mount"]);
+    }
+
+    fn lost(checks: fn(How) -> Checked) -> (Vec<String>, Result<Option<String>, Problem>) {
+        let mut fake = Fake {
+            superblocks: vec![Err(NotExt4::Magic)],
+            checks,
+            ..fake(&[], &[true])
+        };
+        let outcome = mount_checked(&mut fake, 0).map_err(|unfit| unfit.problem);
+        (fake.done, outcome)
+    }
+
+    #[test]
+    fn a_lost_superblock_is_restored_from_the_first_copy_that_there_is() {
+        let (steps, outcome) = lost(|how| match how {
+            How::ByCopy(98_304) => Checked::Repaired,
+            _ => Checked::NotChecked("exit code 8".into()),
+        });
+        assert!(outcome.unwrap().unwrap().contains("copy in block 98304"));
+        assert_eq!(steps.len(), 3, "{steps:?}");
+        assert_eq!(steps[2], "mount");
+    }
+
+    #[test]
+    fn damage_is_only_what_was_shown_to_be() {
+        let (steps, outcome) = lost(|_| Checked::NotChecked("exit code 8".into()));
+        assert_eq!((steps.len(), outcome), (5, Err(Problem::Damaged)));
+        let (steps, outcome) = lost(|_| Checked::Damaged("run it by hand".into()));
+        assert_eq!((steps.len(), outcome), (1, Err(Problem::Damaged)));
+
+        let unfit = |checks, mounts: &[bool]| {
+            let mut fake = fake(&[(1, false)], mounts);
+            fake.checks = checks;
+            mount_checked(&mut fake, 0).unwrap_err().problem
+        };
+        let damaged = |_| Checked::Damaged("run it by hand".into());
+        assert_eq!(unfit(damaged, &[false]), Problem::Damaged);
+        // A feature of a later kernel, a disk that is read-only, a module that is not there: the data may be whole.
+        let not_checked = |_| Checked::NotChecked("unsupported feature".into());
+        assert_eq!(unfit(not_checked, &[false]), Problem::Unusable);
+        assert_eq!(
+            unfit(|_| Checked::Clean, &[false, false]),
+            Problem::Unusable
+        );
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Rendered {
     pub bring_up: Vec<Action>,
     /// How it is told whether this machine is well.
     pub health: HealthPlan,
+    /// Whether a `state` that is damaged beyond repair may be made anew.
+    pub erases_damaged_state: bool,
 }
 
 /// A file to write.

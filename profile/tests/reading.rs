@@ -22,6 +22,30 @@ fn errors(text: &str) -> Vec<(usize, usize, String)> {
 }
 
 #[test]
+fn a_damaged_state_is_erased_only_where_the_profile_says_so() {
+    let image = image(None);
+    let machine = profile::MachineFacts {
+        machine_id: "0".repeat(32),
+        boot_id: String::new(),
+    };
+    let erases = |text: &str| {
+        let profile = parse(text, "p.yaml").expect("valid");
+        let rendered = profile::render(&profile, &image, &machine).expect("renders");
+        rendered.erases_damaged_state
+    };
+    assert!(!erases("version: 1\n"));
+    assert!(!erases("version: 1\nstate: {}\n"));
+    assert!(!erases("version: 1\nstate: {on_damage: keep}\n"));
+    assert!(erases("version: 1\nstate: {on_damage: erase}\n"));
+    let wrong = errors("version: 1\nstate:\n  on_damage: format\n");
+    assert_eq!(
+        (wrong.len(), wrong[0].0, wrong[0].1),
+        (1, 3, 14),
+        "{wrong:?}"
+    );
+}
+
+#[test]
 fn everything_wrong_is_said_at_once() {
     let text = "\
 version: 1

@@ -8,6 +8,7 @@ pub mod artefacts;
 pub mod console;
 pub mod cuts;
 pub mod disk;
+pub mod fault;
 pub mod machine;
 pub mod scenario;
 pub mod scenarios;

@@ -112,6 +112,16 @@ impl Machine<'_> {
         })
     }
 
+    /// `bootctl reboot`, up to the next start of the loader.
+    ///
+    /// # Errors
+    /// The machine does not come back.
+    pub fn reboot(&mut self) -> Result<()> {
+        // The connection may end before the command has.
+        let _ = self.run("bootctl reboot");
+        self.wait_for_boot(REBOOT)
+    }
+
     /// Switches the machine off in an orderly way.
     ///
     /// # Errors

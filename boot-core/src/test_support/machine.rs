@@ -28,6 +28,8 @@ pub struct Machine {
     pub slots: [Option<MemoryDevice>; 3],
     /// Floors under Secure Boot; none without.
     pub floors: Option<Floors>,
+    /// What its clock says, if it has one.
+    pub now: Option<i64>,
     /// The next nonce is made of this, and it rises.
     pub nonces: u64,
     /// What was logged.
@@ -54,6 +56,7 @@ impl Machine {
                 slot(Target::Recovery, recovery),
             ],
             floors: None,
+            now: None,
             nonces: 1,
             log: Vec::new(),
             loads: Vec::new(),
@@ -136,6 +139,10 @@ impl Platform for Machine {
         nonce.0[..8].copy_from_slice(&self.nonces.to_le_bytes());
         self.nonces += 1;
         nonce
+    }
+
+    fn now(&mut self) -> Option<i64> {
+        self.now
     }
 
     fn log(&mut self, line: fmt::Arguments<'_>) {

@@ -1,6 +1,7 @@
 //! One file a command, and what they share.
 
 pub mod changes;
+pub mod erase_state;
 pub mod health;
 pub mod history;
 pub mod install;

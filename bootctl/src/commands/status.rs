@@ -1,6 +1,7 @@
 //! `status`: what runs and why, what the slots hold, what is wrong and what to do about it.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use boot_core::record::{Record, SlotStatus};
 use boot_core::select::{Selector, Why};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{control, history::short};
 use crate::failure::Result;
-use crate::machine::{Machine, target_name};
+use crate::machine::{Machine, StateProblem, target_name};
 use crate::output::Outcome;
 use crate::profiles;
 use crate::serve::report::{Phase, Report};
@@ -38,8 +39,38 @@ struct Facts<'m> {
     applied: Option<profiles::Applied>,
     esps: Vec<(String, std::result::Result<(), String>)>,
     headers: Vec<(Target, std::result::Result<(), String>)>,
-    state: Option<(u64, u64)>,
+    state: Option<Room>,
+    disk: Option<DiskFacts>,
     wrong: Vec<Wrong>,
+}
+
+/// What there is on `state`.
+struct Room {
+    free: u64,
+    size: u64,
+    free_inodes: u64,
+    inodes: u64,
+}
+
+/// What the kernel says of the disk.
+#[derive(serde::Serialize)]
+struct DiskFacts {
+    /// `write back`: it has a cache, which is flushed; `write through`: it says that it has none.
+    write_cache: Option<String>,
+    read_only: bool,
+}
+
+impl DiskFacts {
+    fn read(sysfs: &Path, disk: &str) -> Self {
+        let text = |name: &str| {
+            let path = sysfs.join("class/block").join(disk).join(name);
+            std::fs::read_to_string(path).map(|text| text.trim().to_owned())
+        };
+        Self {
+            write_cache: text("queue/write_cache").ok(),
+            read_only: text("ro").is_ok_and(|text| text == "1"),
+        }
+    }
 }
 
 impl<'m> Facts<'m> {
@@ -64,9 +95,15 @@ impl<'m> Facts<'m> {
                 (target, found)
             })
             .into();
-        let state = rustix::fs::statvfs(paths.at("/state"))
-            .ok()
-            .map(|s| (s.f_bavail * s.f_frsize, s.f_blocks * s.f_frsize));
+        let state = rustix::fs::statvfs(paths.at("/state")).ok().map(|s| Room {
+            free: s.f_bavail * s.f_frsize,
+            size: s.f_blocks * s.f_frsize,
+            free_inodes: s.f_favail,
+            inodes: s.f_files,
+        });
+        let disk = machine.boot.disk.as_deref();
+        let disk =
+            disk.map(|path| DiskFacts::read(&paths.at("/sys"), path.trim_start_matches("/dev/")));
         let mut facts = Self {
             machine,
             record: loaded.record,
@@ -77,6 +114,7 @@ impl<'m> Facts<'m> {
             esps,
             headers,
             state,
+            disk,
             wrong: Vec::new(),
         };
         facts.wrong = facts.find_wrong();
@@ -229,13 +267,30 @@ impl<'m> Facts<'m> {
                 );
             }
         }
-        if let Some((free, size)) = self.state
-            && size > 0
-            && free < size / 20
-        {
+        if let Some(room) = &self.state {
+            let (free, size) = (room.free, room.size);
+            if size > 0 && free < size / 20 {
+                add(
+                    format!("the state filesystem is nearly full: {free} of {size} bytes are free"),
+                    "remove what is not needed below /var",
+                );
+            }
+            let (free, all) = (room.free_inodes, room.inodes);
+            if all > 0 && free < all / 20 {
+                add(
+                    format!("the state filesystem is nearly full: {free} of {all} inodes are free"),
+                    "remove what is not needed below /var: many small files",
+                );
+            }
+        }
+        let unfit = self.machine.state_unfit();
+        if let Some(why) = &unfit {
+            add(why.clone(), self.next_for_state());
+        }
+        if self.disk.as_ref().is_some_and(|disk| disk.read_only) {
             add(
-                format!("the state filesystem is nearly full: {free} of {size} bytes are free"),
-                "remove what is not needed below /var",
+                "the disk is read-only: nothing that happens is recorded, and nothing can be installed".into(),
+                "look at the disk: journalctl -k, smartctl; a flash disk at its end often does this",
             );
         }
         match &self.report {
@@ -244,7 +299,11 @@ impl<'m> Facts<'m> {
                 "systemctl status sternpost.service",
             ),
             Some(report) => {
-                for why in &report.degraded {
+                for why in report
+                    .degraded
+                    .iter()
+                    .filter(|why| Some(*why) != unfit.as_ref())
+                {
                     add(
                         format!("degraded: {why}"),
                         "`bootctl health` shows what does not hold",
@@ -253,6 +312,28 @@ impl<'m> Facts<'m> {
             }
         }
         wrong
+    }
+
+    /// What to do about a `state` that nothing is brought up on.
+    fn next_for_state(&self) -> &'static str {
+        let boot = &self.machine.boot;
+        match boot.state_problem() {
+            Some(StateProblem::Missing) => {
+                "save what is on the disk and write the disk image anew: no partition can be added"
+            }
+            Some(StateProblem::Damaged) => {
+                "e2fsck -f on the partition repairs what it can, asking; then `bootctl reboot`. To give up what is on it: `bootctl erase-state`"
+            }
+            Some(StateProblem::Unusable) => {
+                "look at the disk (journalctl -k) and restart; what is on it may be whole"
+            }
+            None if boot.state_missing().is_some() => {
+                "`bootctl reboot`; if it stays so, look at /state"
+            }
+            None => {
+                "install that version or a later one. To let this one use what is there, at your own risk, remove /state/sternpost/owner.json and reboot"
+            }
+        }
     }
 
     /// Stretches of the boot that no watchdog covers.
@@ -331,9 +412,11 @@ impl<'m> Facts<'m> {
             },
             "state": {
                 "check": machine.boot.state,
-                "free": self.state.map(|s| s.0),
-                "size": self.state.map(|s| s.1),
+                "free": self.state.as_ref().map(|room| room.free),
+                "size": self.state.as_ref().map(|room| room.size),
+                "free_inodes": self.state.as_ref().map(|room| room.free_inodes),
             },
+            "disk": self.disk,
             "esps": self.esps.iter().map(|(label, found)| {
                 (label.clone(), json!({"ok": found.is_ok(), "why": found.as_ref().err()}))
             }).collect::<serde_json::Map<_, _>>(),

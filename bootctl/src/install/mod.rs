@@ -123,7 +123,7 @@ pub fn install<D: Device>(
         .next("install another version; `bootctl install --force` takes it out of quarantine"));
     }
     let size = head.manifest.uki.size + head.manifest.root.as_ref().map_or(0, |r| r.data_size);
-    let mut leaves = Leaves::new(head.header.leaves_length, &options.scratch)?;
+    let mut leaves = Leaves::new(head.header.leaves_length, &options.scratch);
     let upper = head.read_leaves(source, &mut leaves)?.unwrap_or_default();
     progress.note(&format!(
         "version {version}, signed and meant for this machine, goes into slot {slot}"

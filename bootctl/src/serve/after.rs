@@ -4,6 +4,7 @@ use tokio::time::{Instant, sleep};
 
 use super::alone::Alone;
 use super::report::Phase;
+use super::state::ERASE_AFTER;
 use super::{LOOK_AFTER, LOOK_DEGRADED, SAVE_CLOCK, Service, root};
 use crate::profiles;
 use crate::settle::Verdict;
@@ -29,7 +30,26 @@ impl Service<'_> {
         if self.report.phase != Phase::GoingBack {
             self.look_at_silent().await;
         }
+        let mut erase = None;
+        if let (Some(plan), Some(slot)) = (&plan, slot)
+            && self.erases_state(slot, plan)
+        {
+            erase = Some(Instant::now() + ERASE_AFTER);
+            self.degrade(format!(
+                "the profile has a damaged state erased: that happens in {} s, unless sternpost.service is stopped",
+                ERASE_AFTER.as_secs()
+            ));
+        }
+        if let Some(slot) = slot {
+            self.claim_state(slot);
+        }
         loop {
+            if erase.is_some_and(|due| Instant::now() >= due) {
+                erase = None;
+                if let Err(e) = self.erase_state().await {
+                    self.degrade(e.to_string());
+                }
+            }
             if alone
                 .as_mut()
                 .is_some_and(|alone| alone.too_long(&self.machine.paths()))
@@ -75,6 +95,9 @@ impl Service<'_> {
             if saved.elapsed() >= SAVE_CLOCK {
                 saved = Instant::now();
                 profiles::save_clock(&self.machine.paths());
+                if let Some(slot) = slot {
+                    self.claim_state(slot);
+                }
             }
         }
     }

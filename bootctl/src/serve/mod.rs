@@ -20,6 +20,7 @@ mod notify;
 pub mod report;
 mod root;
 pub(crate) mod run;
+mod state;
 pub(crate) mod systemd;
 mod unclean;
 mod verdict;
@@ -187,7 +188,7 @@ impl<'m> Service<'m> {
         if self.going_down().await
             && let Err(e) = unclean::unmark(&paths.state("running"))
         {
-            eprintln!("bootctl: removing the marker of this run: {e}");
+            eprintln!("bootctl: marking the end of this run: {e}");
         }
         profiles::save_clock(&paths);
     }
@@ -272,9 +273,10 @@ impl<'m> Service<'m> {
         if let Some(problem) = &problem {
             self.degrade(problem.clone());
         }
-        let missing = self.machine.boot.state_missing();
+        let missing = self.machine.state_unfit();
         if let Some(missing) = &missing {
-            // A cluster made anew in memory would hide the one that is on the disk.
+            // A cluster made anew in memory would hide the one that is on the disk, and one that a newer version left
+            // is not ours to start.
             self.report.brought_up = Some(false);
             self.degrade(missing.clone());
         }

@@ -1,12 +1,16 @@
 //! After an end that was not a clean shutdown: is the root still what was signed?
 //!
-//! A marker on `state` says that the machine is running. If it is still there at the next start, the
+//! A marker on `state` says that the machine is running. If it still does at the next start, the
 //! last run ended by power cut, panic or watchdog, and the root of the booted slot is read in whole,
-//! past dm-verity (which would restart the machine) and past the page cache.
+//! past dm-verity (which would restart the machine) and past the page cache. It is never removed,
+//! only written over: a full `state` must not keep an unclean end from being seen.
 
 use std::path::Path;
 
-use crate::machine::write_whole;
+use crate::machine::write_line;
+
+/// What the marker says when the run has ended.
+const ENDED: &str = "ended";
 
 /// What the marker says about the run before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +27,7 @@ pub(crate) enum LastRun {
 pub(crate) fn last_run(path: &Path, boot_id: &str) -> LastRun {
     match std::fs::read_to_string(path) {
         Ok(text) if text.trim() == boot_id => LastRun::This,
+        Ok(text) if text.trim() == ENDED => LastRun::Clean,
         Ok(_) => LastRun::Unclean,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => LastRun::Clean,
         Err(_) => LastRun::Unclean,
@@ -31,19 +36,12 @@ pub(crate) fn last_run(path: &Path, boot_id: &str) -> LastRun {
 
 /// Leaves the marker.
 pub(crate) fn mark(path: &Path, boot_id: &str) -> std::io::Result<()> {
-    write_whole(path, format!("{boot_id}\n").as_bytes(), 0o644, true)
+    write_line(path, boot_id)
 }
 
-/// Takes the marker away: the machine goes down in an orderly way.
+/// The machine goes down in an orderly way.
 pub(crate) fn unmark(path: &Path) -> std::io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    match path.parent() {
-        Some(dir) => std::fs::File::open(dir)?.sync_all(),
-        None => Ok(()),
-    }
+    write_line(path, ENDED)
 }
 
 #[cfg(test)]
@@ -61,5 +59,20 @@ mod tests {
         unmark(&path).unwrap();
         unmark(&path).unwrap();
         assert_eq!(last_run(&path, "two"), LastRun::Clean);
+    }
+
+    #[test]
+    fn once_there_the_marker_needs_no_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("running");
+        let boot = "6fb5f2a5-35a9-4b13-9a3e-5c8f86f8c4a1";
+        mark(&path, boot).unwrap();
+        // From here on no file can be made beside it.
+        std::fs::create_dir_all(dir.path().join(".running.new/taken")).unwrap();
+        unmark(&path).unwrap();
+        assert_eq!(last_run(&path, boot), LastRun::Clean);
+        mark(&path, boot).unwrap();
+        assert_eq!(last_run(&path, boot), LastRun::This);
+        assert_eq!(last_run(&path, "another"), LastRun::Unclean);
     }
 }

@@ -4,10 +4,12 @@
 
 mod changes;
 mod fixture;
+mod identity;
 mod install;
 mod interrupted;
 mod memory;
 mod serve;
 mod server;
 mod sources;
+mod state;
 mod systemd;

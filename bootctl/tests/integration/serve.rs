@@ -96,7 +96,8 @@ fn a_healthy_slot_on_trial_is_marked_good() {
     assert!(marker.exists());
     systemd.state.lock().unwrap().system = "stopping".into();
     service.stop();
-    assert!(!marker.exists());
+    let said = std::fs::read_to_string(&marker).unwrap();
+    assert_eq!(said.trim(), "ended");
     assert!(machine.root().join("state/sternpost/clock").exists());
 }
 
@@ -394,7 +395,8 @@ fn a_machine_that_goes_down_gets_no_verdict() {
             .unwrap()
             .is_none()
     );
-    assert!(!machine.root().join("state/sternpost/running").exists());
+    let marker = std::fs::read_to_string(machine.root().join("state/sternpost/running")).unwrap();
+    assert_eq!(marker.trim(), "ended");
 }
 
 #[test]
@@ -414,7 +416,9 @@ fn a_bus_that_hangs_does_not_keep_the_gate_from_its_verdict() {
 fn without_state(machine: &Fixture) {
     let path = machine.root().join("run/sternpost/boot.json");
     let mut facts: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-    facts["state"] = serde_json::json!({"status": "degraded", "reason": "mounting state: EIO"});
+    facts["state"] = serde_json::json!({
+        "status": "degraded", "problem": "damaged", "reason": "mounting state: EIO",
+    });
     std::fs::write(path, facts.to_string()).unwrap();
 }
 
@@ -443,6 +447,56 @@ fn a_good_slot_that_cannot_use_the_state_brings_nothing_up() {
     assert_eq!(machine.record().a.status().name(), "good");
     assert!(systemd.started().is_empty());
     drop(service);
+}
+
+#[test]
+fn a_good_slot_says_that_state_is_its_own_and_an_older_one_brings_nothing_up_on_it() {
+    let machine = Fixture::new();
+    profile(&machine, "{deadline: 40s, settle: 2s}");
+    let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
+    let owner = machine.root().join("state/sternpost/owner.json");
+    let service = Service::start(&machine);
+    service.wait(&machine, |_| owner.exists());
+    service.stop();
+    let text = std::fs::read_to_string(&owner).unwrap();
+    assert!(text.contains("\"state_epoch\": 1"), "{text}");
+
+    let newer = text.replace("\"state_epoch\": 1", "\"state_epoch\": 2");
+    std::fs::write(&owner, &newer).unwrap();
+    std::fs::remove_file(machine.root().join("run/sternpost/serve.json")).unwrap();
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| r["verdict"] == "unhealthy");
+    assert_eq!(report["phase"], "degraded", "{report:#}");
+    assert_eq!(report["brought_up"], false, "{report:#}");
+    let reason = report["reason"].as_str().unwrap();
+    assert!(reason.contains("state epoch 2"), "{reason}");
+    assert_eq!(machine.record().a.status().name(), "good");
+    assert_eq!(std::fs::read_to_string(&owner).unwrap(), newer);
+    assert!(systemd.started().is_empty());
+    drop(service);
+}
+
+#[test]
+fn a_damaged_state_is_to_be_erased_only_if_the_profile_says_so() {
+    for (said, erases) in [("", false), ("state: {on_damage: erase}\n", true)] {
+        let machine = Fixture::new();
+        let text =
+            format!("version: 1\nhostname: edge-1\nhealth: {{deadline: 40s, settle: 2s}}\n{said}");
+        std::fs::write(machine.root().join("usr/lib/sternpost/profile.yaml"), text).unwrap();
+        let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
+        without_state(&machine);
+        let service = Service::start(&machine);
+        service.wait(&machine, |r| r["verdict"] == "unhealthy");
+        let says = |r: &Value| r["degraded"].to_string().contains("erased");
+        if erases {
+            service.wait(&machine, says);
+        } else {
+            std::thread::sleep(Duration::from_secs(2));
+            let report = service.wait(&machine, |r| !r.is_null());
+            assert!(!says(&report), "{report:#}");
+        }
+        drop((service, systemd));
+    }
 }
 
 #[test]

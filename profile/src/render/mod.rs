@@ -9,7 +9,7 @@ mod users;
 use std::time::Duration;
 
 use crate::distribution::{Context, Contribution};
-use crate::schema::validate;
+use crate::schema::{OnDamage, validate};
 use crate::{Action, File, ImageFacts, MachineFacts, Profile, Rendered, Step, When};
 
 /// Why a valid profile cannot be rendered.
@@ -84,6 +84,7 @@ pub fn render(
         early,
         bring_up: all.bring_up,
         health,
+        erases_damaged_state: profile.state.on_damage == OnDamage::Erase,
     })
 }
 

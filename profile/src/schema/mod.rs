@@ -74,6 +74,9 @@ pub struct Profile {
     /// VM runtime.
     #[serde(default)]
     pub vm: Vm,
+    /// The `state` filesystem.
+    #[serde(default)]
+    pub state: State,
     /// When this machine counts as well.
     #[serde(default)]
     pub health: Health,
@@ -199,6 +202,27 @@ impl Vm {
             Self::None => &crate::vm::None,
         }
     }
+}
+
+/// The `state` filesystem: all that the machine keeps.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// What is done when it is damaged beyond what can be repaired without loss. The image's own
+    /// profile decides: the machine's is on `state` itself.
+    #[serde(default)]
+    pub on_damage: OnDamage,
+}
+
+/// What is done with a damaged `state`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDamage {
+    /// It is left as it is: the machine is up and can be reached, without Kubernetes.
+    #[default]
+    Keep,
+    /// It is made anew, empty, and the machine starts as on its first day.
+    Erase,
 }
 
 /// When this machine counts as well. A new image is marked good when all of this holds, and given

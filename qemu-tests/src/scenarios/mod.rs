@@ -8,9 +8,14 @@ mod arm64_uki_with_a_flipped_bit;
 mod arm64_upgrade;
 mod both_copies_of_the_record_destroyed;
 mod both_slots_bad_ends_in_recovery;
+mod clock_that_jumps;
+mod cloned_disk;
+mod disk_moved_to_another_bus;
 mod disk_on_ahci;
 mod disk_on_nvme;
 mod disk_on_usb;
+mod disk_turned_read_only;
+mod disk_write_errors;
 mod first_boot_grows_the_disk;
 mod first_esp_destroyed;
 mod generic_kernel_on_nvme;
@@ -26,8 +31,13 @@ mod primary_table_destroyed;
 mod recovery_installs_from_a_stick;
 mod root_rots_while_running;
 mod root_with_a_flipped_bit;
+mod root_with_a_read_error;
 mod sectors_of_4096_bytes;
 mod slot_header_of_the_other_slot;
+mod state_damaged_beyond_repair;
+mod state_full;
+mod state_keeps_what_can_be_kept;
+mod ten_plug_pulls_in_a_row;
 mod two_disks_of_the_same_image;
 mod uki_with_a_flipped_bit;
 mod unhealthy_upgrade_goes_back;
@@ -46,6 +56,7 @@ pub const ALL: &[Scenario] = &[
     slot_header_of_the_other_slot::SCENARIO,
     root_with_a_flipped_bit::SCENARIO,
     root_rots_while_running::SCENARIO,
+    root_with_a_read_error::SCENARIO,
     first_esp_destroyed::SCENARIO,
     primary_table_destroyed::SCENARIO,
     both_copies_of_the_record_destroyed::SCENARIO,
@@ -53,12 +64,21 @@ pub const ALL: &[Scenario] = &[
     recovery_installs_from_a_stick::SCENARIO,
     install_cut_by_power_loss::SCENARIO,
     hanging_userland_goes_back::SCENARIO,
+    ten_plug_pulls_in_a_row::SCENARIO,
+    state_damaged_beyond_repair::SCENARIO,
+    state_keeps_what_can_be_kept::SCENARIO,
+    state_full::SCENARIO,
+    disk_write_errors::SCENARIO,
+    disk_turned_read_only::SCENARIO,
+    clock_that_jumps::SCENARIO,
     two_disks_of_the_same_image::SCENARIO,
+    cloned_disk::SCENARIO,
     sectors_of_4096_bytes::SCENARIO,
     disk_on_nvme::SCENARIO,
     disk_on_ahci::SCENARIO,
     disk_on_usb::SCENARIO,
     generic_kernel_on_nvme::SCENARIO,
+    disk_moved_to_another_bus::SCENARIO,
     arm64_first_boot::SCENARIO,
     arm64_upgrade::SCENARIO,
     arm64_uki_with_a_flipped_bit::SCENARIO,

@@ -1,0 +1,51 @@
+//! on a disk that has turned read-only the good slot starts, unrecorded, with state in memory; the machine can be managed and says what is wrong
+
+use anyhow::Result;
+
+use crate::artefacts::Version;
+use crate::fault::Faults;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::steps::expect;
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "disk-turned-read-only",
+    shows: "on a disk that has turned read-only the good slot starts, unrecorded, with state in memory; the machine can be managed and says what is wrong",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: false,
+    seconds: 110,
+    run,
+};
+
+fn run(context: &Context) -> Result<()> {
+    let disk = context.first_disk()?;
+    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    machine.power_off()?;
+    let before = std::fs::metadata(disk.path())?.modified()?;
+
+    let mut machine = context.start(&[&disk], Faults::read_only())?;
+    machine.wait_for_boot(machine.boot_limit())?;
+    machine.wait_for_line("starting slot A", machine.boot_limit())?;
+    machine.wait_for_ssh(machine.boot_limit())?;
+    let status = machine.status()?;
+    expect(
+        status["booted"]["why"] == "unrecorded"
+            && status["state"]["check"]["problem"] == "unusable"
+            && status["disk"]["read_only"] == true
+            && status["problems"]
+                .to_string()
+                .contains("the disk is read-only"),
+        "a good slot that runs from a read-only disk and says so",
+        &status,
+    )?;
+    machine.cut_power();
+    expect(
+        std::fs::metadata(disk.path())?.modified()? == before,
+        "a disk that nothing was written to",
+        &"it changed".into(),
+    )?;
+    context.start_well(&[&disk], Options::default(), Version::First)?;
+    Ok(())
+}

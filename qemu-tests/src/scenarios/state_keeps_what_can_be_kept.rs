@@ -1,0 +1,57 @@
+//! a lost superblock of state is restored from its copy and nothing is lost; on what a newer version left the machine is up, brings nothing up and says so
+
+use anyhow::Result;
+
+use crate::artefacts::Version;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::steps::expect;
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "state-keeps-what-can-be-kept",
+    shows: "a lost superblock of state is restored from its copy and nothing is lost; on what a newer version left the machine is up, brings nothing up and says so",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: false,
+    seconds: 160,
+    run,
+};
+
+fn run(context: &Context) -> Result<()> {
+    let disk = context.first_disk()?;
+    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    machine.wait_for_ssh(machine.boot_limit())?;
+    let id = machine.run("cat /etc/machine-id")?;
+    machine.run("echo kept > /var/lib/kept; sync")?;
+    machine.power_off()?;
+
+    disk.zero("state", 0, 4096)?;
+    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let status = machine.status_of(Version::First.number())?;
+    expect(
+        status["state"]["check"]["status"] == "repaired",
+        "a repaired state",
+        &status["state"],
+    )?;
+    let now = machine.run("cat /etc/machine-id; cat /var/lib/kept")?;
+    expect(
+        now.trim() == format!("{}\nkept", id.trim()),
+        "the machine's id and its files from before",
+        &now.into(),
+    )?;
+
+    machine.run(
+        "sed -i 's/\"state_epoch\": 1/\"state_epoch\": 2/' /state/sternpost/owner.json && grep -q 'epoch\": 2' /state/sternpost/owner.json",
+    )?;
+    machine.reboot()?;
+    machine.wait_for_line(": unhealthy, stays up: ", machine.boot_limit())?;
+    machine.wait_for_ssh(machine.boot_limit())?;
+    let status = machine.status()?;
+    let problems = status["problems"].to_string();
+    expect(
+        problems.contains("state epoch 2") && status["health"]["brought_up"] == false,
+        "nothing brought up on what a newer version left",
+        &status,
+    )
+}

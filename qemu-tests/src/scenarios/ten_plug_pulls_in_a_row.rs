@@ -1,0 +1,66 @@
+//! the plug pulled ten times in a row while the machine starts bricks nothing: both slots stay good, the next start is well, and the streak of what runs is cleared
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::artefacts::Version;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::slots;
+use crate::steps::{REBOOT, expect};
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "ten-plug-pulls-in-a-row",
+    shows: "the plug pulled ten times in a row while the machine starts bricks nothing: both slots stay good, the next start is well, and the streak of what runs is cleared",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: false,
+    seconds: 240,
+    run,
+};
+
+fn run(context: &Context) -> Result<()> {
+    let disk = context.first_disk()?;
+    slots::twin(&disk, true)?;
+    for pull in 0..10_u64 {
+        let mut machine = context.start(&[&disk], Options::default())?;
+        machine.wait_for_line("starting slot", machine.boot_limit())?;
+        // From the kernel's first line to deep in the initramfs or beyond; never as far as `bootctl serve`.
+        std::thread::sleep(Duration::from_millis(200 * pull));
+        machine.cut_power();
+    }
+    let record = slots::record(&disk)?;
+    let streaks = [record.a.failure_streak, record.b.failure_streak];
+    expect(
+        record.a.is_good() && record.b.is_good() && streaks.iter().sum::<u16>() >= 8,
+        "two good slots with the pulls in their streaks",
+        &format!("{record:?}").into(),
+    )?;
+
+    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let status = machine.status_of(Version::First.number())?;
+    let slot = status["booted"]["slot"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    expect(
+        status["slots"][&slot]["failure_streak"] == 0,
+        "a clear streak of the slot that runs",
+        &status["slots"],
+    )?;
+    // The other slot keeps its own until it runs: only its own userland speaks for it.
+    machine.run("bootctl rollback --now")?;
+    machine.wait_for_boot(REBOOT)?;
+    let status = machine.wait_until_good(Version::First.number())?;
+    let slots = &status["slots"];
+    expect(
+        status["booted"]["slot"] != slot.as_str()
+            && ["a", "b"]
+                .iter()
+                .all(|it| slots[it]["status"] == "good" && slots[it]["failure_streak"] == 0),
+        "both slots good, both streaks clear",
+        &status,
+    )
+}
