@@ -49,6 +49,7 @@ use crate::lock::Lock;
 use crate::machine::Machine;
 use crate::profiles;
 use crate::settle::Verdict;
+use crate::watchdog;
 
 /// Between two looks while a verdict is open, after it, and while the machine is degraded.
 const LOOK: Duration = Duration::from_secs(2);
@@ -251,6 +252,7 @@ impl<'m> Service<'m> {
             self.degrade(format!("writing {}: {e}", marker.display()));
         }
         self.notify.ready();
+        self.tell_loader();
         match self.report.root {
             // Damage that was found, but not yet acted upon, is found again.
             RootRead::Pending | RootRead::Damaged => self.check_root(slot),
@@ -303,6 +305,7 @@ impl<'m> Service<'m> {
         self.report.phase = Phase::Healthy;
         self.report.verdict = Some("recovery".into());
         self.notify.ready();
+        self.tell_loader();
         self.show();
         let repaired = match self.control().await {
             Ok((_lock, mut control)) => control.repair(),
@@ -322,6 +325,14 @@ impl<'m> Service<'m> {
                 control.event(kind, Some(slot.into()), digest, text);
             }
             Err(e) => self.degrade(e.to_string()),
+        }
+    }
+
+    /// Userland is up, with or without a watchdog: the loader may count on that from now on.
+    fn tell_loader(&self) {
+        let driver = self.machine.boot.watchdog.as_deref();
+        if let Err(e) = watchdog::tell_loader(&self.machine.paths(), driver) {
+            eprintln!("bootctl: telling the loader about the watchdog: {e}");
         }
     }
 
