@@ -55,6 +55,8 @@ use crate::watchdog;
 const LOOK: Duration = Duration::from_secs(2);
 const LOOK_AFTER: Duration = Duration::from_secs(120);
 const LOOK_DEGRADED: Duration = Duration::from_secs(20);
+/// Without a sign that the gate goes round for this long, systemd is told nothing any more, and ends the service.
+const STUCK: Duration = Duration::from_secs(900);
 /// How often the clock is saved.
 const SAVE_CLOCK: Duration = Duration::from_secs(600);
 /// How long systemd may take to say whether it takes the machine down, or to take a request.
@@ -170,7 +172,7 @@ impl<'m> Service<'m> {
         let (notify, beat) = (self.notify.clone(), self.beat.clone());
         tokio::task::spawn_local(async move {
             loop {
-                if beat.get().elapsed() < Duration::from_secs(900) {
+                if beat.get().elapsed() < STUCK {
                     notify.alive();
                 }
                 sleep(every).await;
@@ -385,4 +387,31 @@ async fn ask_without_bus() -> bool {
         tokio::time::timeout(ASK_PATIENCE, asking).await,
         Ok(Ok(Ok(())))
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::STUCK;
+
+    const UNIT: &str = include_str!("../../units/sternpost.service");
+
+    /// A setting of the unit, in seconds where it is a time.
+    fn setting(name: &str) -> u64 {
+        let value = UNIT
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+            .unwrap_or_else(|| panic!("{name} is not set"));
+        match value.strip_suffix('h') {
+            Some(hours) => hours.parse::<u64>().unwrap() * 3600,
+            None => value.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_service_that_hangs_each_time_is_counted_out() {
+        let end = setting("TimeoutStopSec") + setting("RestartSec");
+        let slowest = (STUCK.as_secs() + setting("WatchdogSec")).max(setting("TimeoutStartSec"));
+        assert!(setting("StartLimitBurst") * (slowest + end) < setting("StartLimitIntervalSec"));
+        assert!(UNIT.contains("\nStartLimitAction=reboot\n"));
+    }
 }
