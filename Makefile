@@ -7,6 +7,7 @@ NAME   ?=
 KEEP   ?=
 STATES ?= 500000
 SEED   ?= 1
+HANGS  := goes-back go-back is-reset wdat
 
 CACHE  ?= $(or $(STERNPOST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sternpost)
 export STERNPOST_CACHE  := $(CACHE)
@@ -19,7 +20,7 @@ SETUP     := .ci/setup
 BIN       := $(CARGO_TARGET_DIR)/release
 SCENARIOS := $(BIN)/scenarios
 
-.PHONY: help setup build demo check test test-all scenarios scenario crash-sim bench licences prune
+.PHONY: help setup build demo check test test-all scenarios scenario crash-sim hangs bench licences prune
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +57,9 @@ scenario: build ## Run one: NAME=… [KEEP=1]
 
 crash-sim: build ## Cut the power at every write, in memory: STATES=10000000 [SEED=1]
 	$(BIN)/crash-sim --states $(STATES) --seed $(SEED)
+
+hangs: build ## Hangs and panics in every stage, in emulated machines
+	$(SCENARIOS) $(HANGS)
 
 bench: build ## Measure speed and size; print docs/performance.md's figures
 	$(BIN)/bench

@@ -8,6 +8,7 @@ pub mod artefacts;
 pub mod console;
 pub mod disk;
 pub mod machine;
+pub mod qmp;
 pub mod scenario;
 pub mod scenarios;
 pub mod server;

@@ -2,21 +2,27 @@
 
 use crate::scenario::Scenario;
 
+mod agent_that_ends_goes_back;
 mod arm64_first_boot;
 mod arm64_kubernetes_node_ready;
 mod arm64_uki_with_a_flipped_bit;
 mod arm64_upgrade;
 mod both_slots_bad_ends_in_recovery;
+mod crashes_go_back;
 mod disk_on_ahci;
 mod disk_on_nvme;
 mod disk_on_usb;
 mod first_boot_grows_the_disk;
 mod first_esp_destroyed;
+mod gate_without_an_answer_goes_back;
 mod generic_kernel_on_nvme;
 mod hanging_userland_goes_back;
+mod hangs_go_back;
 mod install_cut_by_power_loss;
+mod kernel_that_hangs_goes_back;
 mod kubernetes_life_of_an_appliance;
 mod kubernetes_node_ready;
+mod loader_that_hangs_is_reset;
 mod manifest_by_a_wrong_key;
 mod manifest_of_another_product;
 mod manifest_of_the_other_architecture;
@@ -25,6 +31,7 @@ mod recovery_installs_from_a_stick;
 mod root_with_a_flipped_bit;
 mod sectors_of_4096_bytes;
 mod slot_header_of_the_other_slot;
+mod timer_described_by_wdat;
 mod two_disks_of_the_same_image;
 mod uki_with_a_flipped_bit;
 mod unhealthy_upgrade_goes_back;
@@ -47,6 +54,13 @@ pub const ALL: &[Scenario] = &[
     recovery_installs_from_a_stick::SCENARIO,
     install_cut_by_power_loss::SCENARIO,
     hanging_userland_goes_back::SCENARIO,
+    loader_that_hangs_is_reset::SCENARIO,
+    crashes_go_back::SCENARIO,
+    hangs_go_back::SCENARIO,
+    gate_without_an_answer_goes_back::SCENARIO,
+    kernel_that_hangs_goes_back::SCENARIO,
+    agent_that_ends_goes_back::SCENARIO,
+    timer_described_by_wdat::SCENARIO,
     two_disks_of_the_same_image::SCENARIO,
     sectors_of_4096_bytes::SCENARIO,
     disk_on_nvme::SCENARIO,
