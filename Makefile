@@ -10,6 +10,7 @@ INPUT  ?=
 STATES ?= 500000
 N      ?= 200
 SEED   ?= 1
+HANGS  := goes-back go-back is-reset wdat
 
 CACHE  ?= $(or $(STERNPOST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sternpost)
 export STERNPOST_CACHE  := $(CACHE)
@@ -22,7 +23,7 @@ SETUP     := .ci/setup
 BIN       := $(CARGO_TARGET_DIR)/release
 SCENARIOS := $(BIN)/scenarios
 
-.PHONY: help setup build demo check test test-all scenarios scenario crash-sim power-cuts corruption fuzz mutants bench licences prune
+.PHONY: help setup build demo check test test-all scenarios scenario crash-sim power-cuts corruption fuzz hangs mutants bench licences prune
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +77,9 @@ corruption: build ## Damage every region of a disk, in memory and then in emulat
 
 fuzz: build ## Feed the parsers at random: SECONDS=3600 [SEED=1] [TARGET=…] [INPUT=…]
 	$(BIN)/fuzz --seed $(SEED) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TARGET),--target $(TARGET)) $(if $(INPUT),--input $(INPUT))
+
+hangs: build ## Hangs and panics in every stage, in emulated machines
+	$(SCENARIOS) $(HANGS)
 
 bench: build ## Measure speed and size; print docs/performance.md's figures
 	$(BIN)/bench

@@ -17,6 +17,14 @@ use crate::{
 /// Name of the variable; its vendor is [`layout::VENDOR`](crate::layout::VENDOR).
 pub const VARIABLE: &str = "SternpostHandover";
 
+/// Name of the variable, of the same vendor, in which the running system tells the loader which driver its hardware
+/// watchdog has: the name of a kernel module. It is stored in the firmware, because it is said of the machine, not of
+/// the disk.
+pub const WATCHDOG_VARIABLE: &str = "SternpostWatchdog";
+
+/// Most bytes of that name.
+pub const WATCHDOG_MAX: usize = 32;
+
 /// Version that this build writes and reads.
 pub const VERSION: u32 = 1;
 
@@ -48,11 +56,23 @@ pub struct HandOver {
     pub secure_boot: bool,
     /// What the firmware's watchdog was set to; 0 if it could not be.
     pub watchdog_seconds: u64,
+    /// The hardware timer that the loader armed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timer: Option<Timer>,
     /// What was tried before and not started.
     #[serde(default)]
     pub rejected: Vec<Rejection>,
     /// When.
     pub times: Times,
+}
+
+/// A hardware timer that runs from the loader's end on, until the initrd's watchdog driver takes it over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timer {
+    /// The kernel module that takes it over.
+    pub driver: String,
+    /// Seconds from the loader's end until it resets the machine.
+    pub seconds: u64,
 }
 
 /// Something that was tried and not started.

@@ -131,6 +131,9 @@ pub struct Contents {
     /// The VM runtime, or "none".
     #[serde(default)]
     pub vm: String,
+    /// Drivers of hardware watchdogs in the initramfs, which it opens before anything else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watchdogs: Vec<String>,
 }
 
 /// A Kubernetes distribution in an image.

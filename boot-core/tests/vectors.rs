@@ -13,7 +13,7 @@ use boot_core::{
     bundle::Header,
     dsse::{Envelope, pae},
     event::{Event, EventKind, Stage},
-    handover::{HandOver, Rejection, Times},
+    handover::{HandOver, Rejection, Timer, Times},
     keyring::Chain,
     layout::{Sizes, plan},
     manifest::{Kind, Manifest},
@@ -307,6 +307,10 @@ fn hand_over() {
         loader: "0.1.0".into(),
         secure_boot: false,
         watchdog_seconds: 300,
+        timer: Some(Timer {
+            driver: "i6300esb".into(),
+            seconds: 180,
+        }),
         rejected: vec![Rejection {
             slot: Target::Recovery,
             reason: "its partition is missing".into(),

@@ -11,6 +11,7 @@
 //! | [`install`] | writing a bundle into a slot, over any device and source |
 //! | [`source`] | where bundles come from |
 //! | [`serve`] | the service: bring-up, health gate, verdict |
+//! | [`watchdog`] | what covers which stretch of a start, and what the loader is told of it |
 //! | [`machine`], [`device`], [`lock`], [`clock`] | the edges: facts, partitions, lock, time |
 
 pub mod cli;
@@ -31,3 +32,4 @@ pub mod root_check;
 pub mod serve;
 pub mod settle;
 pub mod source;
+pub mod watchdog;

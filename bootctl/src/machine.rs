@@ -44,6 +44,9 @@ pub struct BootFacts {
     /// The hardware watchdog that was opened.
     #[serde(default)]
     pub watchdog: Option<String>,
+    /// Its time as the initrd set it.
+    #[serde(default)]
+    pub watchdog_seconds: Option<i32>,
     /// How the check of `state` ended.
     #[serde(default)]
     pub state: serde_json::Value,
@@ -551,6 +554,7 @@ mod tests {
                 loader: "0.1.0".into(),
                 secure_boot: false,
                 watchdog_seconds: 0,
+                timer: None,
                 rejected: vec![],
                 times: boot_core::handover::Times::default(),
             };

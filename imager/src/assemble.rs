@@ -237,6 +237,12 @@ impl Order {
     }
 }
 
+/// A finished initramfs, and which watchdogs it can open.
+struct Initramfs {
+    packed: PathBuf,
+    watchdogs: Vec<String>,
+}
+
 struct Maker<'a> {
     workshop: &'a Workshop,
     order: &'a Order,
@@ -258,9 +264,9 @@ impl Maker<'_> {
             uki::Root::Verity(&hash),
             &recipe.command_line,
         );
-        let packed = self.initramfs(recipe, built, &command_line, None).await?;
+        let initramfs = self.initramfs(recipe, built, &command_line, None).await?;
         let uki = self
-            .uki(recipe, identity, built, &command_line, &packed)
+            .uki(recipe, identity, built, &command_line, &initramfs.packed)
             .await?;
         let root = RootImage {
             data: built.erofs.clone(),
@@ -268,7 +274,14 @@ impl Maker<'_> {
         };
         let leaves = tree.directory.join("leaves");
         let leaves = fs::read(&leaves).with_context(|| format!("reading {}", leaves.display()))?;
-        let image = self.sign(recipe, identity, built, uki, Some((tree.root, root)))?;
+        let image = self.sign(
+            recipe,
+            identity,
+            built,
+            uki,
+            initramfs.watchdogs,
+            Some((tree.root, root)),
+        )?;
         Ok((image, leaves))
     }
 
@@ -280,13 +293,13 @@ impl Maker<'_> {
             uki::Root::Recovery,
             &recipe.command_line,
         );
-        let packed = self
+        let initramfs = self
             .initramfs(recipe, built, &command_line, Some(&built.erofs))
             .await?;
         let uki = self
-            .uki(recipe, &identity, built, &command_line, &packed)
+            .uki(recipe, &identity, built, &command_line, &initramfs.packed)
             .await?;
-        self.sign(recipe, &identity, built, uki, None)
+        self.sign(recipe, &identity, built, uki, initramfs.watchdogs, None)
     }
 
     async fn verity(&self, product: &str, built: &BuiltRoot) -> Result<Tree> {
@@ -331,7 +344,7 @@ impl Maker<'_> {
         built: &BuiltRoot,
         command_line: &str,
         recovery_root: Option<&Path>,
-    ) -> Result<PathBuf> {
+    ) -> Result<Initramfs> {
         let list_path = programs::workspace()?.join("recipes/initramfs/modules.toml");
         let mut list = ModuleList::read(&list_path)?;
         list.always.extend(recipe.initramfs_modules.iter().cloned());
@@ -384,7 +397,10 @@ impl Maker<'_> {
                 .await
             })
             .await?;
-        Ok(directory.join("initramfs.zst"))
+        Ok(Initramfs {
+            packed: directory.join("initramfs.zst"),
+            watchdogs: chosen.index.watchdog,
+        })
     }
 
     async fn uki(
@@ -442,6 +458,7 @@ impl Maker<'_> {
         identity: &Identity,
         built: &BuiltRoot,
         uki: PathBuf,
+        watchdogs: Vec<String>,
         root: Option<(Root, RootImage)>,
     ) -> Result<SlotImage> {
         let version: Version = identity
@@ -475,6 +492,7 @@ impl Maker<'_> {
                     .first()
                     .cloned()
                     .unwrap_or_else(|| "none".to_owned()),
+                watchdogs,
             },
             build: Build {
                 time: identity.epoch,

@@ -10,11 +10,13 @@ use crate::tools::Tools;
 
 /// What the kernel is told at every boot, before what the recipe adds.
 ///
-/// Panics and hangs end in a reboot; the watchdog that the agent opened is not taken for dead before
+/// Panics and lockups end in a reboot; the watchdog that the agent opened is not taken for dead before
 /// userland opens it again; systemd neither guesses partitions nor takes credentials from outside.
 const COMMON: &[&str] = &[
     "panic=10",
     "oops=panic",
+    "softlockup_panic=1",
+    "nmi_watchdog=panic",
     "watchdog.open_timeout=180",
     "systemd.gpt_auto=0",
     "systemd.import_credentials=0",

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use boot_core::Target;
 use boot_core::event::EventKind;
-use boot_core::handover::HandOver;
+use boot_core::handover::{HandOver, Timer};
 
 use crate::block::{BlockDevice, Part, partition_name};
 use crate::cmdline::{self, Root};
@@ -37,6 +37,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const INIT: &str = "/sbin/init";
 /// Loaded before the others, to read the hand-over.
 const EFIVARFS: &str = "efivarfs";
+/// The kernel's own watchdog.
+const SOFTDOG: &str = "softdog";
 /// Not needed before the root and `state` are mounted.
 const OVERLAY: &str = "overlay";
 
@@ -72,11 +74,18 @@ pub fn run() -> Result<Infallible, Failure> {
     let text = fs::read_to_string("/sternpost/modules.json")
         .context("reading", "/sternpost/modules.json")?;
     let index = Index::parse(&text)?;
-    let mut hardware = Hardware::start(index)?;
+    // The hand-over says which watchdog runs already; what is wrong with it is said once the watchdog is open.
+    let handed_over = read_hand_over();
+    timeline.mark("handover_us");
+    let armed = handed_over
+        .as_ref()
+        .ok()
+        .and_then(|(handover, _)| handover.timer.clone());
+    let mut hardware = Hardware::start(index, armed.as_ref())?;
     timeline.mark("watchdog_us");
     // Not before the watchdog counts: the kernel loads modules largely one after the other, so these would delay it.
     let mut always = Always::load(&hardware.index)?;
-    let start = identify(&mut timeline)?;
+    let start = identify(handed_over?)?;
     let found = hardware.find_disk(&start)?;
     timeline.mark("disk_us");
     always.wait_for_all_but(OVERLAY);
@@ -150,12 +159,17 @@ impl Start {
     }
 }
 
-/// Reads the hand-over and the command line and sees that they fit.
-fn identify(timeline: &mut Timeline) -> Result<Start, Failure> {
+/// The loader's hand-over, and its bytes.
+fn read_hand_over() -> Result<(HandOver, Vec<u8>), Failure> {
     // Built in, or a failure that the mount will show.
     let _ = modules::load(EFIVARFS);
     let raw = handover::read()?;
     let handover = HandOver::from_json(&raw).context("reading", "the loader's hand-over")?;
+    Ok((handover, raw))
+}
+
+/// Reads the command line and sees that it and the hand-over fit.
+fn identify((handover, raw): (HandOver, Vec<u8>)) -> Result<Start, Failure> {
     fail::remember(|facts| {
         facts.target = Some(handover.slot);
         facts.nonce = Some(handover.nonce);
@@ -175,7 +189,6 @@ fn identify(timeline: &mut Timeline) -> Result<Start, Failure> {
             ),
         ));
     }
-    timeline.mark("handover_us");
     Ok(Start {
         handover,
         raw,
@@ -196,8 +209,8 @@ fn load_all<'a>(names: impl Iterator<Item = &'a String>) {
 }
 
 impl Hardware {
-    /// Arms the watchdog.
-    fn start(index: Index) -> Result<Self, Failure> {
+    /// Opens the watchdog, which arms it: the one that the loader armed (`armed`), or else the first there is.
+    fn start(index: Index, armed: Option<&Timer>) -> Result<Self, Failure> {
         let mut hardware = Self {
             index,
             uevents: Uevents::listen()?,
@@ -211,6 +224,8 @@ impl Hardware {
                 .index
                 .wanted_by(modaliases.iter().map(String::as_str));
             wanted.retain(|name| hardware.index.is_watchdog(name));
+            // Stable, so that the others stay in their order.
+            wanted.sort_by_key(|name| armed.is_none_or(|timer| timer.driver != *name));
             for name in &wanted {
                 hardware.load(name);
                 hardware.open_watchdog(Some(name));
@@ -224,7 +239,27 @@ impl Hardware {
         }
         // One whose driver is built in.
         hardware.open_watchdog(None);
+        // No hardware asks for the last resort.
+        if hardware.watchdog.is_none() && hardware.index.is_watchdog(SOFTDOG) {
+            hardware.load(SOFTDOG);
+            hardware.open_watchdog(Some(SOFTDOG));
+        }
         Ok(hardware)
+    }
+
+    /// What is wrong if the timer that the loader armed was not taken over: it resets the machine.
+    fn not_taken_over(&self, armed: Option<&Timer>) -> Option<String> {
+        let timer = armed?;
+        let opened = self.watchdog.as_ref().map(|it| it.name.as_str());
+        (opened != Some(timer.driver.as_str())).then(|| {
+            format!(
+                "the loader armed the timer {}, and the watchdog that was opened is {}: the machine restarts {} s \
+                 after the loader's end",
+                timer.driver,
+                opened.unwrap_or("none"),
+                timer.seconds
+            )
+        })
     }
 
     fn open_watchdog(&mut self, module: Option<&str>) {
@@ -376,6 +411,10 @@ fn bring_up(
     timeline: &mut Timeline,
 ) -> Result<Infallible, Failure> {
     let mut report = Report::default();
+    if let Some(wrong) = hardware.not_taken_over(start.handover.timer.as_ref()) {
+        console::announce(&wrong);
+        report.notes.push(wrong);
+    }
     if let Some(candidate) = &found {
         console::log(format_args!(
             "{} on /dev/{}",

@@ -1,7 +1,8 @@
 //! The end of a start that failed: said on every console, noted in the event ring, restarted. Never halts.
 
 use std::panic::PanicHookInfo;
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use boot_core::event::{Event, EventKind, Stage};
@@ -16,6 +17,8 @@ use crate::gpt::Table;
 
 /// Time for a person, or a serial log, to read the line.
 const PAUSE: Duration = Duration::from_secs(3);
+/// Longest time to wait for a disk before the machine restarts without it.
+const DISK_LIMIT: Duration = Duration::from_secs(10);
 
 /// What is known of this start, as soon as it is.
 #[derive(Debug, Default, Clone)]
@@ -77,7 +80,10 @@ pub fn record(kind: EventKind, text: &str) {
 /// Says it, notes it, restarts.
 pub fn end(failure: &Failure) -> ! {
     console::announce(format_args!("start failed: {failure}"));
-    record(EventKind::INITRD_FAILED, &failure.reason());
+    let reason = failure.reason();
+    within(DISK_LIMIT, move || {
+        record(EventKind::INITRD_FAILED, &reason);
+    });
     restart()
 }
 
@@ -86,13 +92,44 @@ pub fn panicked(info: &PanicHookInfo<'_>) {
     end(&Failure::new("running", "the initrd agent", info))
 }
 
+/// Does `work`, and waits for it no longer than `limit`: a disk that does not answer must not keep the machine from
+/// restarting.
+fn within(limit: Duration, work: impl FnOnce() + Send + 'static) {
+    let (working, done) = mpsc::channel::<()>();
+    let beside = thread::Builder::new().spawn(move || {
+        work();
+        drop(working);
+    });
+    if beside.is_ok() {
+        // Ends when the other half is dropped.
+        let _ = done.recv_timeout(limit);
+    }
+}
+
 fn restart() -> ! {
-    std::thread::sleep(PAUSE);
-    rustix::fs::sync();
+    thread::sleep(PAUSE);
+    within(DISK_LIMIT, rustix::fs::sync);
     if let Err(error) = reboot(RebootCommand::Restart) {
         console::announce(format_args!(
             "the kernel refuses to restart ({error}); ending PID 1, which panics it, which restarts it"
         ));
     }
     std::process::exit(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_that_does_not_answer_is_not_waited_for() {
+        let before = Instant::now();
+        within(Duration::from_millis(20), || {
+            thread::sleep(Duration::from_secs(5));
+        });
+        within(Duration::from_secs(60), || ());
+        assert!(before.elapsed() < Duration::from_secs(4));
+    }
 }

@@ -1,4 +1,4 @@
-//! The hardware watchdog: opened first of all, left running, never stopped.
+//! The hardware watchdog, or without one the kernel's own (softdog): opened first of all, left running, never stopped.
 //!
 //! Its driver is loaded so that it cannot be stopped where it can be told so (`nowayout`), and closing it without the
 //! letter V leaves it counting in any case; systemd opens it again and goes on. If nothing does, the machine restarts,

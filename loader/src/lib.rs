@@ -18,3 +18,4 @@ extern crate alloc;
 pub mod calendar;
 pub mod gpt;
 pub mod nonce;
+pub mod timer;

@@ -24,6 +24,12 @@ pub enum Version {
     Undecided,
     /// 5.0.0: some seconds after the start nothing runs any more, systemd included.
     Hanging,
+    /// 6.0.0: goes wrong as a file on `state` says.
+    Defective,
+    /// 7.0.0: the kernel waits for ever before it starts the initrd agent.
+    Stuck,
+    /// 8.0.0: the initrd agent ends at once.
+    Ending,
 }
 
 impl Version {
@@ -36,12 +42,20 @@ impl Version {
             Version::Unhealthy => "3.0.0",
             Version::Undecided => "4.0.0",
             Version::Hanging => "5.0.0",
+            Version::Defective => "6.0.0",
+            Version::Stuck => "7.0.0",
+            Version::Ending => "8.0.0",
         }
     }
 
     fn profile(self) -> Profile {
         match self {
-            Version::First | Version::Second | Version::Unhealthy => Profile::Good,
+            Version::First
+            | Version::Second
+            | Version::Unhealthy
+            | Version::Stuck
+            | Version::Ending => Profile::Good,
+            Version::Defective => Profile::Short,
             Version::Undecided | Version::Hanging => Profile::Undecided,
         }
     }
@@ -50,6 +64,7 @@ impl Version {
 #[derive(Clone, Copy)]
 enum Profile {
     Good,
+    Short,
     Undecided,
     Kubernetes,
 }
@@ -198,6 +213,9 @@ impl Artefacts {
     fn recipe_file(&self, recipe: &str, version: Version) -> PathBuf {
         match version {
             Version::Hanging => self.root.join("qemu-tests/recipes/hanging.toml"),
+            Version::Defective => self.root.join("qemu-tests/recipes/defective.toml"),
+            Version::Stuck => self.root.join("qemu-tests/recipes/stuck.toml"),
+            Version::Ending => self.root.join("qemu-tests/recipes/ending.toml"),
             Version::Unhealthy => self.root.join(format!("recipes/demo/{recipe}.toml")),
             _ => self.root.join(format!("recipes/images/{recipe}.toml")),
         }
@@ -307,6 +325,7 @@ impl Artefacts {
             .context("cannot read the SSH key")?;
         let (name, health) = match profile {
             Profile::Good => ("good", "health:\n  deadline: 5m\n"),
+            Profile::Short => ("short", "health:\n  deadline: 90s\n  settle: 60s\n"),
             Profile::Kubernetes => (
                 "kubernetes",
                 "kubernetes:\n  distribution: kubeadm\n  role: init\nhealth:\n  deadline: 20m\n",

@@ -10,6 +10,7 @@ pub mod cuts;
 pub mod disk;
 pub mod fault;
 pub mod machine;
+pub mod qmp;
 pub mod scenario;
 pub mod scenarios;
 pub mod server;

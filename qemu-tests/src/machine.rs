@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 
 use crate::console::Console;
 use crate::disk::Disk;
+use crate::qmp::Qmp;
 use crate::scenario::Context;
 use crate::ssh::Ssh;
 
@@ -313,15 +314,21 @@ impl<'c> Machine<'c> {
         Ok(())
     }
 
+    /// QEMU's control socket, once QEMU has started.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub fn qmp(&self) -> Result<Qmp> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.qmp.exists() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Qmp::connect(&self.qmp)
+    }
+
     /// Tells QEMU's control socket to quit.
     fn quit(&self) -> Result<()> {
-        let mut socket = UnixStream::connect(&self.qmp)?;
-        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-        let mut greeting = [0; 4096];
-        let _ = socket.read(&mut greeting)?;
-        socket.write_all(b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n")?;
-        let _ = socket.read(&mut greeting);
-        Ok(())
+        Qmp::connect(&self.qmp)?.command("quit", &serde_json::json!({}))
     }
 
     /// An error with the end of the console log, and what imager said if the machine never ran.

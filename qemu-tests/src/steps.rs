@@ -122,6 +122,19 @@ impl Machine<'_> {
         self.wait_for_boot(REBOOT)
     }
 
+    /// Leaves on `state` what is to go wrong at the next starts of [`Version::Defective`], one after the other.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_defects(&mut self, defects: &[&str]) -> Result<()> {
+        let list = "/var/lib/sternpost-tests/defects";
+        self.run(&format!(
+            "mkdir -p /var/lib/sternpost-tests && printf '%s\\n' {} > {list} && sync {list}",
+            defects.join(" ")
+        ))?;
+        Ok(())
+    }
+
     /// Switches the machine off in an orderly way.
     ///
     /// # Errors

@@ -123,6 +123,7 @@ pub fn manifest(kind: Kind, version: &str, security_version: u64, uki: &[u8]) ->
             kernel: "6.12".into(),
             kubernetes: None,
             vm: "none".into(),
+            watchdogs: Vec::new(),
         },
         build: Build {
             time: 1_700_000_000,

@@ -17,6 +17,7 @@ use crate::machine::{Machine, StateProblem, target_name};
 use crate::output::Outcome;
 use crate::profiles;
 use crate::serve::report::{Phase, Report};
+use crate::watchdog;
 
 /// `bootctl status`.
 pub fn status(machine: &Machine) -> Result<Outcome> {
@@ -336,25 +337,6 @@ impl<'m> Facts<'m> {
         }
     }
 
-    /// Stretches of the boot that no watchdog covers.
-    fn uncovered(&self) -> Vec<&'static str> {
-        let mut stretches = Vec::new();
-        let firmware = self
-            .machine
-            .handover
-            .as_ref()
-            .map_or(0, |h| h.watchdog_seconds);
-        if firmware == 0 {
-            stretches.push("the loader");
-        }
-        if self.machine.boot.watchdog.is_some() {
-            stretches.push("from the kernel's start to the initrd's first line");
-        } else {
-            stretches.push("everything from the kernel's start on (no hardware watchdog was found; panics still reboot)");
-        }
-        stretches
-    }
-
     fn slot_json(&self, slot: Slot, record: &Record) -> Value {
         let entry = record.slot(slot);
         json!({
@@ -407,8 +389,10 @@ impl<'m> Facts<'m> {
             "health": self.report,
             "watchdog": {
                 "hardware": machine.boot.watchdog,
+                "hardware_seconds": machine.boot.watchdog_seconds,
                 "firmware_seconds": handover.map(|h| h.watchdog_seconds),
-                "uncovered": self.uncovered(),
+                "timer": handover.and_then(|h| h.timer.as_ref()),
+                "stretches": watchdog::stretches(machine),
             },
             "state": {
                 "check": machine.boot.state,
@@ -507,12 +491,15 @@ impl<'m> Facts<'m> {
             }
             out.push('\n');
         }
-        let watchdog = machine.boot.watchdog.as_deref().unwrap_or("none");
-        let _ = writeln!(
-            out,
-            "watchdog: {watchdog}; not covered: {}",
-            self.uncovered().join("; ")
-        );
+        out.push_str("a hang is ended by\n");
+        for stretch in watchdog::stretches(machine) {
+            let by = match (&stretch.by, &stretch.why) {
+                (Some(by), _) => by.clone(),
+                (None, Some(why)) => format!("nothing: {why}"),
+                (None, None) => "nothing".into(),
+            };
+            let _ = writeln!(out, "  {:48} {by}", stretch.what);
+        }
         if self.wrong.is_empty() {
             out.push_str("nothing is wrong");
         }

@@ -50,11 +50,14 @@ use crate::lock::Lock;
 use crate::machine::Machine;
 use crate::profiles;
 use crate::settle::Verdict;
+use crate::watchdog;
 
 /// Between two looks while a verdict is open, after it, and while the machine is degraded.
 const LOOK: Duration = Duration::from_secs(2);
 const LOOK_AFTER: Duration = Duration::from_secs(120);
 const LOOK_DEGRADED: Duration = Duration::from_secs(20);
+/// Without a sign that the gate goes round for this long, systemd is told nothing any more, and ends the service.
+const STUCK: Duration = Duration::from_secs(900);
 /// How often the clock is saved.
 const SAVE_CLOCK: Duration = Duration::from_secs(600);
 /// How long systemd may take to say whether it takes the machine down, or to take a request.
@@ -173,7 +176,7 @@ impl<'m> Service<'m> {
         let (notify, beat) = (self.notify.clone(), self.beat.clone());
         tokio::task::spawn_local(async move {
             loop {
-                if beat.get().elapsed() < Duration::from_secs(900) {
+                if beat.get().elapsed() < STUCK {
                     notify.alive();
                 }
                 sleep(every).await;
@@ -255,6 +258,7 @@ impl<'m> Service<'m> {
             self.degrade(format!("writing {}: {e}", marker.display()));
         }
         self.notify.ready();
+        self.tell_loader();
         match self.report.root {
             // Damage that was found, but not yet acted upon, is found again.
             RootRead::Pending | RootRead::Damaged => self.check_root(slot),
@@ -310,6 +314,7 @@ impl<'m> Service<'m> {
         self.report.phase = Phase::Healthy;
         self.report.verdict = Some("recovery".into());
         self.notify.ready();
+        self.tell_loader();
         self.show();
         let begun = match self.control().await {
             Ok((_lock, mut control)) => control.begin_recovery(),
@@ -330,6 +335,14 @@ impl<'m> Service<'m> {
                 control.event(kind, Some(slot.into()), digest, text);
             }
             Err(e) => self.degrade(e.to_string()),
+        }
+    }
+
+    /// Userland is up, with or without a watchdog: the loader may count on that from now on.
+    fn tell_loader(&self) {
+        let driver = self.machine.boot.watchdog.as_deref();
+        if let Err(e) = watchdog::tell_loader(&self.machine.paths(), driver) {
+            eprintln!("bootctl: telling the loader about the watchdog: {e}");
         }
     }
 
@@ -382,4 +395,31 @@ async fn ask_without_bus() -> bool {
         tokio::time::timeout(ASK_PATIENCE, asking).await,
         Ok(Ok(Ok(())))
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::STUCK;
+
+    const UNIT: &str = include_str!("../../units/sternpost.service");
+
+    /// A setting of the unit, in seconds where it is a time.
+    fn setting(name: &str) -> u64 {
+        let value = UNIT
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+            .unwrap_or_else(|| panic!("{name} is not set"));
+        match value.strip_suffix('h') {
+            Some(hours) => hours.parse::<u64>().unwrap() * 3600,
+            None => value.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_service_that_hangs_each_time_is_counted_out() {
+        let end = setting("TimeoutStopSec") + setting("RestartSec");
+        let slowest = (STUCK.as_secs() + setting("WatchdogSec")).max(setting("TimeoutStartSec"));
+        assert!(setting("StartLimitBurst") * (slowest + end) < setting("StartLimitIntervalSec"));
+        assert!(UNIT.contains("\nStartLimitAction=reboot\n"));
+    }
 }

@@ -1,8 +1,10 @@
 //! What the loader asks of the firmware that cannot be asked safely: protocols opened beside their owners, timers read
 //! by instruction, the trust section that is patched after linking, the image authentication hook.
 //!
-//! The only module of this crate with `unsafe` in it. Nothing here decides anything.
+//! The only module of this crate with `unsafe` in it, with what is below it. Nothing here decides anything.
 #![allow(unsafe_code)]
+
+pub(super) mod registers;
 
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};

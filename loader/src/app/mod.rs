@@ -17,6 +17,7 @@ mod firmware;
 mod panic;
 mod platform;
 mod start;
+mod timer;
 mod variables;
 
 use alloc::string::{String, ToString};
@@ -32,11 +33,13 @@ use console::say;
 use disk::Disk;
 use platform::{Firmware, Uki};
 use start::Image;
+use timer::Timer;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What the firmware's watchdog is set to. It covers the loader itself and what it starts up to ExitBootServices, which
-/// takes a few seconds on the slowest machine that we know; much more means that something hangs.
+/// takes a few seconds on the slowest machine that we know; much more means that something hangs. From there on it is
+/// [`Timer`]'s.
 const WATCHDOG_SECONDS: u64 = 120;
 
 /// Where firmware starts us.
@@ -75,6 +78,7 @@ fn run(clock: Clock, start_us: u64) -> String {
     );
     let mut platform = Firmware::new(&disk, clock, secure_boot);
     let mut boot = Boot::new(&trust);
+    let mut timer = Timer::find();
     while let Some(chosen) = boot.next(&mut platform) {
         let target = chosen.target;
         let image = match Image::load(chosen.image.bytes(), secure_boot) {
@@ -84,6 +88,9 @@ fn run(clock: Clock, start_us: u64) -> String {
                 continue;
             }
         };
+        let armed = timer
+            .as_mut()
+            .and_then(|timer| timer.arm(&chosen.verified.manifest.contents.watchdogs));
         let handed_over = HandOver {
             version: handover::VERSION,
             slot: target,
@@ -96,20 +103,25 @@ fn run(clock: Clock, start_us: u64) -> String {
             loader: VERSION.into(),
             secure_boot,
             watchdog_seconds: watchdog,
+            timer: armed,
             rejected: boot.rejected().to_vec(),
             times: Times {
                 start_us,
                 exec_us: clock.now(),
             },
         };
-        if let Err(reason) = publish(&handed_over, &disk) {
-            image.unload();
-            boot.failed_to_start(&mut platform, target, reason);
-            continue;
-        }
-        announce(&chosen, &handed_over.times);
-        let reason = image.start();
-        // What it left running must not reset the next one half-way.
+        let reason = match publish(&handed_over, &disk) {
+            Ok(()) => {
+                announce(&chosen, &handed_over.times);
+                image.start()
+            }
+            Err(reason) => {
+                image.unload();
+                reason
+            }
+        };
+        // What was set for it, or left running by it, must not reset the next one half-way.
+        timer.iter_mut().for_each(Timer::stop);
         set_watchdog();
         boot.failed_to_start(&mut platform, target, reason);
     }

@@ -2,10 +2,11 @@
 //! services can read and write.
 
 use alloc::format;
+use alloc::string::String;
 
 use boot_core::SecurityVersion;
 use boot_core::boot::Floors;
-use boot_core::handover::Times;
+use boot_core::handover::{self, Times};
 use boot_core::layout::{Guid, VENDOR};
 use uefi::runtime::{self, VariableAttributes, VariableVendor};
 use uefi::{CStr16, CString16, cstr16, guid};
@@ -22,6 +23,7 @@ const BOOT_SERVICES_ONLY: VariableAttributes =
     VariableAttributes::NON_VOLATILE.union(VariableAttributes::BOOTSERVICE_ACCESS);
 
 const HAND_OVER: &CStr16 = cstr16!("SternpostHandover");
+const WATCHDOG: &CStr16 = cstr16!("SternpostWatchdog");
 const SYSTEM_FLOOR: &CStr16 = cstr16!("SternpostFloor");
 const RECOVERY_FLOOR: &CStr16 = cstr16!("SternpostRecoveryFloor");
 
@@ -41,6 +43,13 @@ pub(super) fn secure_boot() -> bool {
 pub(super) fn hand_over(json: &[u8]) -> uefi::Result {
     let _ = runtime::delete_variable(HAND_OVER, &STERNPOST);
     runtime::set_variable(HAND_OVER, &STERNPOST, VOLATILE, json)
+}
+
+/// The driver of the hardware watchdog of the last system that came up on this machine, as it says itself.
+pub(super) fn watchdog() -> Option<String> {
+    let mut value = [0; handover::WATCHDOG_MAX];
+    let (driver, _) = runtime::get_variable(WATCHDOG, &STERNPOST, &mut value).ok()?;
+    core::str::from_utf8(driver).ok().map(String::from)
 }
 
 /// Publishes one variable of the Boot Loader Interface. Nobody's boot depends on it.

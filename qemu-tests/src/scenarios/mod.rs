@@ -2,6 +2,7 @@
 
 use crate::scenario::Scenario;
 
+mod agent_that_ends_goes_back;
 mod arm64_first_boot;
 mod arm64_kubernetes_node_ready;
 mod arm64_uki_with_a_flipped_bit;
@@ -10,6 +11,7 @@ mod both_copies_of_the_record_destroyed;
 mod both_slots_bad_ends_in_recovery;
 mod clock_that_jumps;
 mod cloned_disk;
+mod crashes_go_back;
 mod disk_moved_to_another_bus;
 mod disk_on_ahci;
 mod disk_on_nvme;
@@ -18,11 +20,15 @@ mod disk_turned_read_only;
 mod disk_write_errors;
 mod first_boot_grows_the_disk;
 mod first_esp_destroyed;
+mod gate_without_an_answer_goes_back;
 mod generic_kernel_on_nvme;
 mod hanging_userland_goes_back;
+mod hangs_go_back;
 mod install_cut_by_power_loss;
+mod kernel_that_hangs_goes_back;
 mod kubernetes_life_of_an_appliance;
 mod kubernetes_node_ready;
+mod loader_that_hangs_is_reset;
 mod manifest_by_a_wrong_key;
 mod manifest_of_another_product;
 mod manifest_of_the_other_architecture;
@@ -38,6 +44,7 @@ mod state_damaged_beyond_repair;
 mod state_full;
 mod state_keeps_what_can_be_kept;
 mod ten_plug_pulls_in_a_row;
+mod timer_described_by_wdat;
 mod two_disks_of_the_same_image;
 mod uki_with_a_flipped_bit;
 mod unhealthy_upgrade_goes_back;
@@ -71,6 +78,13 @@ pub const ALL: &[Scenario] = &[
     disk_write_errors::SCENARIO,
     disk_turned_read_only::SCENARIO,
     clock_that_jumps::SCENARIO,
+    loader_that_hangs_is_reset::SCENARIO,
+    crashes_go_back::SCENARIO,
+    hangs_go_back::SCENARIO,
+    gate_without_an_answer_goes_back::SCENARIO,
+    kernel_that_hangs_goes_back::SCENARIO,
+    agent_that_ends_goes_back::SCENARIO,
+    timer_described_by_wdat::SCENARIO,
     two_disks_of_the_same_image::SCENARIO,
     cloned_disk::SCENARIO,
     sectors_of_4096_bytes::SCENARIO,

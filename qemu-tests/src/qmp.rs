@@ -1,0 +1,87 @@
+//! QEMU's control socket: one JSON object a line (docs/interop/qmp-spec.rst of QEMU).
+
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+/// How long QEMU may take to answer.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// A connection. There can be one at a time.
+pub struct Qmp {
+    reader: BufReader<UnixStream>,
+    line: String,
+}
+
+impl Qmp {
+    /// Connects to `socket`.
+    ///
+    /// # Errors
+    /// Nobody listens, or not QEMU.
+    pub fn connect(socket: &Path) -> Result<Qmp> {
+        let stream = UnixStream::connect(socket)
+            .with_context(|| format!("cannot reach QEMU at {}", socket.display()))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        let mut qmp = Qmp {
+            reader: BufReader::new(stream),
+            line: String::new(),
+        };
+        qmp.wait_for("its greeting", ANSWER, |said| said.get("QMP").is_some())?;
+        qmp.command("qmp_capabilities", &json!({}))?;
+        Ok(qmp)
+    }
+
+    /// Has QEMU do something.
+    ///
+    /// # Errors
+    /// It refuses, or does not answer.
+    pub fn command(&mut self, name: &str, arguments: &Value) -> Result<()> {
+        let command = json!({"execute": name, "arguments": arguments});
+        writeln!(self.reader.get_mut(), "{command}").context("cannot write to QEMU")?;
+        let answer = self.wait_for(name, ANSWER, |said| {
+            said.get("return").is_some() || said.get("error").is_some()
+        })?;
+        match answer.get("error") {
+            Some(error) => bail!("QEMU refuses {name}: {error}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for an event.
+    ///
+    /// # Errors
+    /// It does not come in time.
+    pub fn wait_for_event(&mut self, name: &str, limit: Duration) -> Result<Value> {
+        self.wait_for(name, limit, |said| said["event"] == name)
+    }
+
+    fn wait_for(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            match self.reader.read_line(&mut self.line) {
+                Ok(0) => bail!("QEMU ended while {what} was waited for"),
+                Ok(_) => {
+                    let said = serde_json::from_str(&self.line)
+                        .with_context(|| format!("QEMU said no JSON: {}", self.line))?;
+                    self.line.clear();
+                    if is_it(&said) {
+                        return Ok(said);
+                    }
+                }
+                // What has come of a line stays in `line`.
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(e) => return Err(e).context("cannot read from QEMU"),
+            }
+        }
+        bail!("QEMU did not say {what} within {} s", limit.as_secs())
+    }
+}

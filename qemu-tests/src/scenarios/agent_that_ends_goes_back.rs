@@ -1,0 +1,40 @@
+//! an upgrade whose initrd agent is gone as soon as it starts panics the kernel, which restarts the machine three times; then the old version runs
+
+use anyhow::Result;
+
+use crate::artefacts::Version;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::server::Server;
+use crate::steps::{REBOOT, expect};
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "agent-that-ends-goes-back",
+    shows: "an upgrade whose initrd agent is gone as soon as it starts panics the kernel, which restarts the machine three times; then the old version runs",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: false,
+    seconds: 150,
+    run,
+};
+
+fn run(context: &Context) -> Result<()> {
+    let server = Server::start(context.image(Version::Ending)?.directory())?;
+    let disk = context.first_disk()?;
+    // Without a watchdog: nothing but the kernel brings it back.
+    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    machine.install_now(&server.url("bundle.spb"))?;
+    for _ in 0..3 {
+        machine.wait_for_line("starting slot B", REBOOT)?;
+        machine.wait_for_line("Attempted to kill init", machine.boot_limit())?;
+        machine.wait_for_boot(REBOOT)?;
+    }
+    machine.wait_for_line("starting slot A", REBOOT)?;
+    let status = machine.wait_until_good(Version::First.number())?;
+    expect(
+        status["slots"]["b"]["status"] == "unproven",
+        "slot B to be unproven",
+        &status["slots"],
+    )
+}

@@ -1,0 +1,50 @@
+//! an upgrade whose kernel panics, then whose PID 1 crashes, then whose `bootctl serve` crashes for ever: each is a try, and the old version runs again
+
+use anyhow::Result;
+
+use crate::artefacts::Version;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::server::Server;
+use crate::steps::{REBOOT, expect};
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "crashes-go-back",
+    shows: "an upgrade whose kernel panics, then whose PID 1 crashes, then whose `bootctl serve` crashes for ever: each is a try, and the old version runs again",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: false,
+    seconds: 180,
+    run,
+};
+
+/// What goes wrong at each start, and what says on the console that it was noticed.
+const DEFECTS: [(&str, &str); 3] = [
+    ("kernel-panics", "Kernel panic"),
+    ("pid-1-crashes", "reboot: Restarting system"),
+    ("serve-crashes", "unit sternpost.service failed"),
+];
+
+fn run(context: &Context) -> Result<()> {
+    let server = Server::start(context.image(Version::Defective)?.directory())?;
+    let disk = context.first_disk()?;
+    // Without a watchdog: nothing but the kernel and systemd brings it back.
+    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    machine.write_defects(&DEFECTS.map(|(defect, _)| defect))?;
+    machine.install_now(&server.url("bundle.spb"))?;
+    for (defect, sign) in DEFECTS {
+        machine.wait_for_line("starting slot B", REBOOT)?;
+        let line = format!("sternpost-tests: defect {defect}");
+        machine.wait_for_line(&line, machine.boot_limit())?;
+        machine.wait_for_line(sign, machine.boot_limit())?;
+        machine.wait_for_boot(REBOOT)?;
+    }
+    machine.wait_for_line("starting slot A", REBOOT)?;
+    let status = machine.wait_until_good(Version::First.number())?;
+    expect(
+        status["slots"]["b"]["status"] == "unproven",
+        "slot B to be unproven",
+        &status["slots"],
+    )
+}

@@ -1,0 +1,66 @@
+//! a kernel that hangs before its initramfs is reset by the timer that the loader armed, and the old version runs again
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::artefacts::Version;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::server::Server;
+use crate::steps::{REBOOT, expect};
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "kernel-that-hangs-goes-back",
+    shows: "a kernel that hangs before its initramfs is reset by the timer that the loader armed, and the old version runs again",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: false,
+    seconds: 360,
+    run,
+};
+
+fn run(context: &Context) -> Result<()> {
+    let server = Server::start(context.image(Version::Stuck)?.directory())?;
+    let disk = context.first_disk()?;
+    let options = Options {
+        watchdog: true,
+        ..Options::default()
+    };
+    let mut machine = context.start_well(&[&disk], options.clone(), Version::First)?;
+    let status = machine.status()?;
+    expect(
+        status["watchdog"]["timer"].is_null() && status["watchdog"]["stretches"][1]["by"].is_null(),
+        "nothing armed on a machine that has not yet shown its watchdog",
+        &status["watchdog"],
+    )?;
+    machine.install_now(&server.url("bundle.spb"))?;
+    machine.wait_for_line("timer i6300esb armed, 180 s", REBOOT)?;
+    machine.wait_for_line("starting slot B", REBOOT)?;
+    machine.wait_for_boot(Duration::from_secs(300))?;
+    // Each further try would end in the same way, three minutes later.
+    for _ in 0..2 {
+        machine.wait_for_line("starting slot B", REBOOT)?;
+        machine.cut_power();
+        machine = context.start(&[&disk], options.clone())?;
+        machine.wait_for_boot(machine.boot_limit())?;
+    }
+    machine.wait_for_line("timer i6300esb armed, 180 s", REBOOT)?;
+    machine.wait_for_line("starting slot A", REBOOT)?;
+    let status = machine.wait_until_good(Version::First.number())?;
+    expect(
+        status["slots"]["b"]["status"] == "unproven",
+        "slot B to be unproven",
+        &status["slots"],
+    )?;
+    expect(
+        status["watchdog"]["timer"]["driver"] == "i6300esb"
+            && status["watchdog"]["hardware"] == "i6300esb"
+            && status["watchdog"]["stretches"]
+                .as_array()
+                .is_some_and(|all| all.iter().all(|it| it["by"].is_string())),
+        "every stretch to be covered",
+        &status["watchdog"],
+    )
+}

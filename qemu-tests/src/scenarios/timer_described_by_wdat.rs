@@ -1,0 +1,93 @@
+//! a timer that ACPI's WDAT describes is armed by the loader once a system has driven it, and taken over by the initrd
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::artefacts::Version;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::steps::{REBOOT, expect};
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "timer-described-by-wdat",
+    shows: "a timer that ACPI's WDAT describes is armed by the loader once a system has driven it, and taken over by the initrd",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: false,
+    seconds: 90,
+    run,
+};
+
+/// Where OVMF puts the TCO timer of QEMU's q35 machine.
+const TCO: u64 = 0x660;
+
+/// Action, instruction, register, value, mask: what firmware of such machines says of the timer.
+const INSTRUCTIONS: [(u8, u8, u64, u32, u32); 7] = [
+    (1, 2, 0x00, 1, 1),
+    (5, 1, 0x12, 0, 0x3ff),
+    (6, 0x83, 0x12, 0, 0x3ff),
+    (8, 0, 0x08, 0, 0x800),
+    (9, 0x82, 0x08, 0, 0x800),
+    (10, 0, 0x08, 0x800, 0x800),
+    (11, 0x82, 0x08, 0x800, 0x800),
+];
+
+fn run(context: &Context) -> Result<()> {
+    let table = context.file("wdat.bin");
+    std::fs::write(&table, wdat()).context("cannot write the table")?;
+    let disk = context.first_disk()?;
+    let options = Options {
+        extra: vec![
+            "-acpitable".into(),
+            format!(
+                "sig=WDAT,rev=1,oem_id=TESTED,oem_table_id=TESTED,data={}",
+                table.display()
+            ),
+        ],
+        ..Options::default()
+    };
+    let mut machine = context.start_well(&[&disk], options, Version::First)?;
+    let status = machine.status()?;
+    expect(
+        status["watchdog"]["hardware"] == "wdat_wdt" && status["watchdog"]["timer"].is_null(),
+        "a watchdog that nobody had armed",
+        &status["watchdog"],
+    )?;
+    // The connection ends with the machine; what ssh says of that does not matter.
+    let _ = machine.run("systemctl reboot");
+    machine.wait_for_line("timer wdat_wdt armed, 180 s", REBOOT)?;
+    let status = machine.wait_until_good(Version::First.number())?;
+    expect(
+        status["watchdog"]["hardware"] == "wdat_wdt"
+            && status["watchdog"]["timer"]["driver"] == "wdat_wdt",
+        "the timer to be taken over",
+        &status["watchdog"],
+    )?;
+    // Nothing pings it any more: it is the timer that resets the machine, and nothing else.
+    let _ = machine.run_beside("echo 1 > /sys/fs/cgroup/init.scope/cgroup.freeze");
+    machine.wait_for_boot(Duration::from_secs(300))
+}
+
+/// The table after its header, which QEMU writes.
+fn wdat() -> Vec<u8> {
+    let mut table = 32u32.to_le_bytes().to_vec();
+    // No PCI function.
+    table.extend([0xff, 0, 0xff, 0xff, 0xff, 0, 0, 0]);
+    // Milliseconds of a count, most and fewest counts.
+    for value in [600u32, 0x3ff, 4] {
+        table.extend(value.to_le_bytes());
+    }
+    // Flags: enabled.
+    table.extend([1, 0, 0, 0]);
+    table.extend((INSTRUCTIONS.len() as u32).to_le_bytes());
+    for (action, instruction, register, value, mask) in INSTRUCTIONS {
+        // A port, 16 bits.
+        table.extend([action, instruction, 0, 0, 1, 16, 0, 2]);
+        table.extend((TCO + register).to_le_bytes());
+        table.extend(value.to_le_bytes());
+        table.extend(mask.to_le_bytes());
+    }
+    table
+}
