@@ -137,6 +137,8 @@ event_kinds! {
     CLEARED = 47, "cleared";
     /// The next start was set to something, once.
     ONE_SHOT = 48, "one-shot";
+    /// A new loader did not prove itself; the text says why.
+    LOADER_GIVEN_UP = 49, "loader-given-up";
 }
 
 impl fmt::Display for EventKind {
