@@ -77,6 +77,8 @@ pub struct Partition {
     pub label: String,
     /// Type GUID, lower case.
     pub type_guid: String,
+    /// Its own GUID, lower case.
+    pub guid: String,
     /// Offset in bytes.
     pub start: u64,
     /// Size in bytes.
@@ -320,6 +322,7 @@ fn partitions(copy: &TableCopy, block_size: BlockSize) -> Vec<Partition> {
                 number: index + 1,
                 label: { entry.name }.chars().collect(),
                 type_guid: { entry.partition_type_guid }.0.to_string(),
+                guid: { entry.unique_partition_guid }.to_string(),
                 start: range.start().to_u64().checked_mul(bs)?,
                 size: range.num_blocks().checked_mul(bs)?,
             })
