@@ -7,6 +7,7 @@
 pub mod artefacts;
 pub mod console;
 pub mod disk;
+pub mod loaders;
 pub mod machine;
 pub mod scenario;
 pub mod scenarios;

@@ -302,14 +302,35 @@ impl<'c> Machine<'c> {
         Ok(())
     }
 
-    /// Tells QEMU's control socket to quit.
     fn quit(&self) -> Result<()> {
+        self.control("{\"execute\":\"quit\"}")
+    }
+
+    /// Lets the first disk take so many writes a second.
+    ///
+    /// # Errors
+    /// QEMU cannot be told.
+    pub fn limit_writes(&self, a_second: u32) -> Result<()> {
+        self.control(&format!(
+            "{{\"execute\":\"block_set_io_throttle\",\"arguments\":{{\"device\":\"disk0\",\"bps\":0,\"bps_rd\":0,\"bps_wr\":0,\"iops\":0,\"iops_rd\":0,\"iops_wr\":{a_second}}}}}"
+        ))
+    }
+
+    /// Tells QEMU's control socket something.
+    fn control(&self, command: &str) -> Result<()> {
         let mut socket = UnixStream::connect(&self.qmp)?;
         socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-        let mut greeting = [0; 4096];
-        let _ = socket.read(&mut greeting)?;
-        socket.write_all(b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n")?;
-        let _ = socket.read(&mut greeting);
+        let mut answer = [0; 4096];
+        let _ = socket.read(&mut answer)?;
+        socket.write_all(b"{\"execute\":\"qmp_capabilities\"}\n")?;
+        let _ = socket.read(&mut answer)?;
+        socket.write_all(command.as_bytes())?;
+        socket.write_all(b"\n")?;
+        let count = socket.read(&mut answer).unwrap_or(0);
+        let said = String::from_utf8_lossy(&answer[..count]);
+        if said.contains("\"error\"") {
+            bail!("QEMU refuses {command}: {said}");
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What many scenarios do: wait for a version to be well, install another one, look at what `bootctl` says.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use serde_json::Value;
@@ -110,6 +110,40 @@ impl Machine<'_> {
             Err(refused) => anyhow!("{refused:#}\n{error:#}"),
             Ok(_) => error,
         })
+    }
+
+    /// `bootctl update-loader --now`, up to the next start of a loader.
+    ///
+    /// # Errors
+    /// It is refused, or the machine does not come back.
+    pub fn update_loader_now(&mut self, url: &str) -> Result<()> {
+        let ended = self.run_within(
+            &format!("bootctl update-loader --now {url}"),
+            Duration::from_secs(120),
+        );
+        self.wait_for_boot(REBOOT).map_err(|error| match ended {
+            Err(refused) => anyhow!("{refused:#}\n{error:#}"),
+            Ok(_) => error,
+        })
+    }
+
+    /// Waits until the history has an event with these words.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub fn wait_for_event(&mut self, words: &str, limit: Duration) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let events = self.history()?;
+            let has = |event: &Value| event["text"].as_str().is_some_and(|it| it.contains(words));
+            if events.iter().any(has) {
+                return Ok(());
+            }
+            if began.elapsed() > limit {
+                bail!("no event says {words:?}: {events:#?}");
+            }
+            std::thread::sleep(Duration::from_secs(2));
+        }
     }
 
     /// Switches the machine off in an orderly way.

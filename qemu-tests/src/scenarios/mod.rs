@@ -10,6 +10,7 @@ mod both_slots_bad_ends_in_recovery;
 mod disk_on_ahci;
 mod disk_on_nvme;
 mod disk_on_usb;
+mod each_esp_destroyed_in_turn;
 mod first_boot_grows_the_disk;
 mod first_esp_destroyed;
 mod generic_kernel_on_nvme;
@@ -17,11 +18,16 @@ mod hanging_userland_goes_back;
 mod install_cut_by_power_loss;
 mod kubernetes_life_of_an_appliance;
 mod kubernetes_node_ready;
+mod loader_that_comes_back_is_given_up;
+mod loader_update_cut_by_power_loss;
+mod loader_update_reaches_both_esps;
 mod manifest_by_a_wrong_key;
 mod manifest_of_another_product;
 mod manifest_of_the_other_architecture;
 mod no_verdict_three_times_goes_back;
 mod recovery_installs_from_a_stick;
+mod recovery_is_reached_over_ssh;
+mod recovery_replaced;
 mod root_with_a_flipped_bit;
 mod sectors_of_4096_bytes;
 mod slot_header_of_the_other_slot;
@@ -43,8 +49,14 @@ pub const ALL: &[Scenario] = &[
     slot_header_of_the_other_slot::SCENARIO,
     root_with_a_flipped_bit::SCENARIO,
     first_esp_destroyed::SCENARIO,
+    each_esp_destroyed_in_turn::SCENARIO,
+    loader_update_reaches_both_esps::SCENARIO,
+    loader_that_comes_back_is_given_up::SCENARIO,
+    loader_update_cut_by_power_loss::SCENARIO,
     both_slots_bad_ends_in_recovery::SCENARIO,
     recovery_installs_from_a_stick::SCENARIO,
+    recovery_is_reached_over_ssh::SCENARIO,
+    recovery_replaced::SCENARIO,
     install_cut_by_power_loss::SCENARIO,
     hanging_userland_goes_back::SCENARIO,
     two_disks_of_the_same_image::SCENARIO,
