@@ -143,6 +143,8 @@ event_kinds! {
     NEVER_UP = 49, "never-up";
     /// The state filesystem was made anew, empty.
     STATE_ERASED = 50, "state-erased";
+    /// A new loader did not prove itself; the text says why.
+    LOADER_GIVEN_UP = 51, "loader-given-up";
 }
 
 impl fmt::Display for EventKind {

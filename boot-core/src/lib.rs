@@ -15,6 +15,7 @@
 //! | signatures | [`dsse`], [`keyring`], [`trust`], [`verify`] | dsse.md, keyring.md, trust.md |
 //! | root filesystem | [`verity`] | verity.md |
 //! | bundle, disk layout, hand-over | [`bundle`], [`layout`], [`handover`] | bundle.md, layout.md, hand-over.md |
+//! | an ESP and the loader on it | [`esp`], [`pe`] | esp.md |
 //!
 //! # Errors
 //! Nothing here panics on any input: nothing can fall back after a panic in firmware. Indexing,
@@ -49,11 +50,13 @@ pub mod bundle;
 mod bytes;
 pub mod device;
 pub mod dsse;
+pub mod esp;
 pub mod event;
 pub mod handover;
 pub mod keyring;
 pub mod layout;
 pub mod manifest;
+pub mod pe;
 pub mod quarantine;
 pub mod record;
 pub mod select;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bytes::{field, memory_len, put},
     keyring::KeySet,
+    pe::Program,
     types::Architecture,
 };
 
@@ -60,6 +61,12 @@ pub enum TrustError {
     /// A format that this build does not know.
     #[error("the root of trust has format {0}, this program knows 1")]
     Format(u32),
+    /// Not a loader at all.
+    #[error("this is no Sternpost loader: not a UEFI application with a trust section")]
+    NoLoader,
+    /// The program is for one architecture, its trust for the other.
+    #[error("the loader does not run on {0}, which it says that it is for")]
+    OtherArchitecture(Architecture),
 }
 
 impl Trust {
@@ -99,6 +106,24 @@ impl Trust {
             .and_then(|rest| rest.get(..memory_len(len.into())))
             .ok_or(TrustError::Section)?;
         Self::from_json(json)
+    }
+
+    /// From a whole loader, as it lies on an ESP.
+    ///
+    /// # Errors
+    /// [`TrustError`], if it is no loader, or one without a root of trust.
+    pub fn from_program(bytes: &[u8]) -> Result<Self, TrustError> {
+        let program = Program::parse(bytes).ok_or(TrustError::NoLoader)?;
+        let section = program
+            .section(SECTION_NAME)
+            .and_then(|range| bytes.get(range))
+            .ok_or(TrustError::NoLoader)?;
+        let trust = Self::from_section(section)?;
+        if program.architecture() == Some(trust.architecture) {
+            Ok(trust)
+        } else {
+            Err(TrustError::OtherArchitecture(trust.architecture))
+        }
     }
 
     /// The section that the loader is given.

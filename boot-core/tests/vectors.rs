@@ -12,6 +12,7 @@ use boot_core::{
     Architecture, Digest, Nonce, SecurityVersion, Target,
     bundle::Header,
     dsse::{Envelope, pae},
+    esp,
     event::{Event, EventKind, Stage},
     handover::{HandOver, Rejection, Timer, Times},
     keyring::Chain,
@@ -21,7 +22,7 @@ use boot_core::{
     record::{Record, SlotContents},
     select::Why,
     slot_header::SlotHeader,
-    test_support::{ROOT, SIGNING, Signers, keyring_chain, manifest, trust},
+    test_support::{MemoryDevice, ROOT, SIGNING, Signers, keyring_chain, manifest, program, trust},
     transition,
     trust::Trust,
     types::Salt,
@@ -196,6 +197,39 @@ fn bundle_header() {
         header.frames_offset(),
         64 + 5000 + 700 + 29 * 4 + 25 * 1024 * 32
     );
+}
+
+#[test]
+fn loader() {
+    let header = Header {
+        flags: 0,
+        envelope_length: 900,
+        keyring_length: 700,
+        uki_frames: 1,
+        root_frames: 0,
+        leaves_length: 0,
+    };
+    let bytes = check_bytes("bundle-header-loader.hex", header.encode());
+    assert_eq!(Header::decode(&bytes), Ok(header));
+    let loader = program(Architecture::X86_64, &trust().to_section().unwrap());
+    let manifest = Manifest {
+        state_epoch: 0,
+        ..manifest(Kind::Loader, "1.2.3", 4, &loader)
+    };
+    let payload = manifest.to_payload();
+    check_json(
+        "manifest-loader.json",
+        &serde_json::from_slice(&payload).unwrap(),
+    );
+    let fixed = fs::read(path("manifest-loader.json")).unwrap();
+    assert_eq!(Manifest::parse(&fixed), Ok(manifest.clone()));
+    assert!(header.check_against(&manifest).is_ok());
+    assert_eq!(Trust::from_program(&loader), Ok(trust()));
+
+    let mut device = MemoryDevice::new(64 << 20, 512);
+    esp::write(&mut device, b"loader for x86_64", Architecture::X86_64).unwrap();
+    let now = to_hex(&device.bytes);
+    assert_eq!(now, vector("esp.hex", &now));
 }
 
 #[test]

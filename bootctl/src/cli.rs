@@ -11,6 +11,7 @@ Examples:
   bootctl install http://10.0.2.2/bundle.spb       write an upgrade into the other slot
   bootctl install --now /media/usb/bundle.spb      the same from a stick, then start it
   bootctl rollback                                 back to the slot before
+  bootctl update-loader http://10.0.2.2/loader.spb a new loader, on one ESP after the other
   bootctl history                                  what happened and why
 
 Exit codes:
@@ -106,6 +107,61 @@ Examples:
   bootctl rollback --reason \"cameras lost\"")]
     Rollback(Rollback),
 
+    /// Write a damaged slot anew from the other one
+    ///
+    /// Reads every byte of both first. The other slot has to be whole, this one damaged; what is whole is
+    /// not overwritten. Copied like an installation: each block verified before it is written, all of it
+    /// read back, the slot header last. The slot is staged then: it becomes good by running.
+    #[command(after_help = "\
+Examples:
+  bootctl repair-slot                    the slot that is not booted, from the one that is
+  bootctl repair-slot --now              and start it
+  bootctl repair-slot --slot b           in recovery: slot B, from slot A")]
+    RepairSlot(RepairSlot),
+
+    /// Give up a slot that the record lets start although it is damaged
+    ///
+    /// A slot that could still start is not overwritten while the other one is not good. One that only
+    /// the record calls good, because its disk has rotted, is in the way then: every byte of it is read,
+    /// and if one is not what was signed, the slot is given up. Its version does not go into quarantine.
+    #[command(after_help = "\
+Examples:
+  bootctl give-up --slot a && bootctl install --slot a --now http://10.0.2.2:8000/bundle.spb
+
+Refused (3) for a slot that is whole.")]
+    GiveUp(GiveUp),
+
+    /// Replace the recovery system
+    ///
+    /// Only while both slots are good and verify: until it is whole again there is no recovery. Checked
+    /// and written like a slot, its header last. Run it again after any interruption.
+    #[command(after_help = "\
+Examples:
+  bootctl update-recovery http://10.0.2.2:8000/recovery.spb
+  bootctl reboot --recovery              and try it
+
+Refused (3) unless both slots are good, and in recovery itself.")]
+    UpdateRecovery(UpdateRecovery),
+
+    /// Update the loader, on one EFI system partition after the other
+    ///
+    /// The machine has two ESPs with the same loader. The one that it was not started from is written
+    /// anew and started next, once. If that start ends in a good slot, `bootctl serve` copies the new
+    /// loader to the other ESP. If not, the machine has come back from the old loader by itself:
+    /// `history` says why, and both ESPs hold the old one again.
+    ///
+    /// Checks signature, product, architecture, layout, security floor and expiry like `install`, and
+    /// that the new loader trusts whatever in the slots starts now, before anything is written.
+    #[command(after_help = "\
+Examples:
+  bootctl update-loader --now http://10.0.2.2:8000/loader.spb
+  bootctl update-loader /media/usb/loader.spb && bootctl reboot
+  bootctl update-loader --copy           after an ESP was damaged: write it from the other one
+
+Refused (3) while the booted slot is not marked good, in recovery, and if the new loader's root keys
+do not verify a slot that starts now.")]
+    UpdateLoader(UpdateLoader),
+
     /// Show what happened: starts, installs, verdicts, with reasons, and what is in quarantine
     #[command(after_help = "\
 Examples:
@@ -175,6 +231,47 @@ pub struct Install {
     /// Install even a bundle that is in quarantine, and release it
     #[arg(long)]
     pub force: bool,
+    /// Which slot; only in recovery, where none is booted
+    #[arg(long, value_enum)]
+    pub slot: Option<SlotName>,
+}
+
+/// Arguments of `update-recovery`.
+#[derive(Debug, Args)]
+pub struct UpdateRecovery {
+    /// A bundle of a recovery system (.spb): a file, - for standard input, or an http:// or https:// address
+    pub source: String,
+}
+
+/// Arguments of `update-loader`.
+#[derive(Debug, Args)]
+pub struct UpdateLoader {
+    /// A bundle of a loader (.spb): a file, - for standard input, or an http:// or https:// address
+    #[arg(required_unless_present = "copy")]
+    pub source: Option<String>,
+    /// Write the ESP that was not started from as a copy of the one that was; ends an update that
+    /// has not been started yet
+    #[arg(long, conflicts_with_all = ["source", "now"])]
+    pub copy: bool,
+    /// Reboot when it is in place
+    #[arg(long)]
+    pub now: bool,
+}
+
+/// Arguments of `repair-slot`.
+#[derive(Debug, Args)]
+pub struct RepairSlot {
+    /// Activate it and reboot when it is in place
+    #[arg(long)]
+    pub now: bool,
+    /// Which slot; only in recovery, where none is booted
+    #[arg(long, value_enum)]
+    pub slot: Option<SlotName>,
+}
+
+/// Arguments of `give-up`.
+#[derive(Debug, Args)]
+pub struct GiveUp {
     /// Which slot; only in recovery, where none is booted
     #[arg(long, value_enum)]
     pub slot: Option<SlotName>,

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | activate, mark good, roll back | one commit, event |
 //! | give up | quarantine entry, one commit, event |
-//! | give up because the root is damaged | one commit, event |
+//! | give up what is damaged | one commit, event |
 //! | force | quarantine entry zeroed, event |
 //!
 //! The quarantine comes before the commit that gives a slot up: after a power cut between the two,
@@ -206,6 +206,17 @@ impl<D: Device> Control<D> {
         Ok(record)
     }
 
+    /// Gives up a slot whose disk has rotted. Nothing speaks against its version: it does not go into quarantine.
+    pub fn give_up_damaged(&mut self, slot: Slot, why: &str) -> Result<Record> {
+        let digest = self.record()?.slot(slot).digest;
+        let record = self.change(&format!("giving up slot {slot}"), |r| {
+            transition::give_up(r, slot, &digest)
+        })?;
+        let text = format!("damaged: {why}");
+        self.event(EventKind::GIVEN_UP, Some(slot.into()), digest, &text);
+        Ok(record)
+    }
+
     /// Keeps `digest` from being installed again, or its slot from being marked good.
     pub fn quarantine(&mut self, digest: &Digest, reason: &str) -> Result<()> {
         let now = (self.context.now)();
@@ -371,7 +382,7 @@ pub fn refused(because: RefusedBecause) -> Failure {
     let failure = Failure::refused(because);
     match because {
         RefusedBecause::NothingToFallBackTo(_) => failure.next(
-            "wait for the health gate, or mark the booted slot good with `bootctl mark-good`",
+            "wait for the health gate, or mark the booted slot good with `bootctl mark-good`; what only seems to start, because its disk has rotted, goes by `bootctl give-up`",
         ),
         RefusedBecause::Empty(_) => failure.next("install something into it with `bootctl install`"),
         RefusedBecause::BelowFloor { .. } => failure.next(

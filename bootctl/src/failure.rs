@@ -56,7 +56,7 @@ pub const CODES: [(Code, &str); 9] = [
 ];
 
 /// A failure as a person and a program get it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Failure {
     /// What to exit with.
     #[serde(rename = "name")]

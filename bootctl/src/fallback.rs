@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::failure::{Doing, Failure, Result};
 use crate::machine::Machine;
+use crate::root_check;
 
 /// What is hashed at a time.
 const STEP: u64 = 1 << 20;
@@ -73,6 +74,20 @@ pub fn digest_at<D: Device>(device: &mut D, offset: u64, length: u64) -> Result<
         done += part;
     }
     Ok(Digest(hasher.finalize().into()))
+}
+
+/// Reads every byte of a slot: what the loader verifies, and the whole root.
+///
+/// # Errors
+/// [`crate::failure::Code::Verification`], if one is not what was signed or cannot be read.
+pub fn whole(machine: &Machine, record: &Record, slot: Slot) -> Result<()> {
+    let mut boot = machine.open(slot.label_boot(), false)?;
+    let verified =
+        verify(&mut boot, slot.into(), &trust(machine)?, record).map_err(Failure::verification)?;
+    match &verified.manifest.root {
+        Some(root) => root_check::check(&mut machine.open(slot.label_root(), false)?, root),
+        None => Ok(()),
+    }
 }
 
 /// Fails, with why, unless the loader would start `slot`.

@@ -9,6 +9,7 @@
 //! | [`commands`] | one file a command |
 //! | [`control`], [`settle`] | changes of the boot state, in their order, over any device |
 //! | [`install`] | writing a bundle into a slot, over any device and source |
+//! | [`loader`] | updating the loader on both ESPs, over any device |
 //! | [`source`] | where bundles come from |
 //! | [`serve`] | the service: bring-up, health gate, verdict |
 //! | [`watchdog`] | what covers which stretch of a start, and what the loader is told of it |
@@ -22,6 +23,7 @@ pub mod device;
 pub mod failure;
 pub mod fallback;
 pub mod install;
+pub mod loader;
 pub mod lock;
 pub mod machine;
 pub mod output;

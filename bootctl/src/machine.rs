@@ -32,6 +32,9 @@ pub struct BootFacts {
     pub disk: Option<String>,
     /// Device of each partition, by label.
     pub partitions: BTreeMap<String, PathBuf>,
+    /// Where the table has each partition, by label.
+    #[serde(default)]
+    pub table: BTreeMap<String, TableEntry>,
     /// What is mounted as the root.
     #[serde(default)]
     pub root_device: Option<PathBuf>,
@@ -56,6 +59,19 @@ pub struct BootFacts {
     /// Monotonic microseconds of the steps.
     #[serde(default)]
     pub timeline: BTreeMap<String, serde_json::Value>,
+}
+
+/// An entry of the disk's partition table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableEntry {
+    /// Its number, from 1.
+    pub number: u32,
+    /// The partition's GUID, lower case.
+    pub guid: String,
+    /// Its first byte on the disk.
+    pub start: u64,
+    /// How many bytes it has.
+    pub size: u64,
 }
 
 impl BootFacts {

@@ -24,7 +24,17 @@ fn run(cli: Cli) -> Result<Outcome> {
     match &cli.command {
         Command::Status => commands::status::status(&machine()?),
         Command::Install(arguments) => commands::install::install(&machine()?, arguments),
+        Command::UpdateRecovery(arguments) => {
+            commands::update_recovery::update_recovery(&machine()?, arguments)
+        }
+        Command::UpdateLoader(arguments) => {
+            commands::update_loader::update_loader(&machine()?, arguments)
+        }
         Command::Activate(arguments) => commands::changes::activate(&machine()?, arguments),
+        Command::RepairSlot(arguments) => {
+            commands::repair_slot::repair_slot(&machine()?, arguments)
+        }
+        Command::GiveUp(arguments) => commands::repair_slot::give_up(&machine()?, arguments),
         Command::MarkGood => commands::changes::mark_good(&machine()?),
         Command::Rollback(arguments) => commands::changes::rollback(&machine()?, arguments),
         Command::History(arguments) => commands::history::history(&machine()?, arguments),

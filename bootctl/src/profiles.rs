@@ -2,17 +2,19 @@
 //! there early in the boot.
 //!
 //! A profile on `state` that is not valid does not leave the machine without network and users: the
-//! image's own is used, and `status`, `health` and the health gate say so.
+//! image's own is used, and `status`, `health` and the health gate say so. Recovery takes from a profile
+//! what makes a machine reachable, and nothing else.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use boot_core::Target;
 use profile::{ImageFacts, MachineFacts, Rendered, When};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, Clock, Known};
 use crate::failure::{Code, Doing, Failure, Result};
-use crate::machine::{Paths, read_json, write_whole};
+use crate::machine::{BootFacts, Paths, read_json, target_name, write_whole};
 
 /// The profile that is in force.
 pub struct Chosen {
@@ -68,12 +70,40 @@ pub fn boot_id() -> String {
 
 /// Where the profile of this machine lies.
 pub fn location(paths: &Paths) -> PathBuf {
-    let own = paths.state("profile.yaml");
-    if own.exists() {
-        own
-    } else {
-        paths.image("profile.yaml")
+    candidates(paths).swap_remove(0)
+}
+
+/// Where a profile of this machine may lie: the one that counts first, the image's last.
+///
+/// A recovery system has none of its own. What a good slot last ran with comes first there, because the machine could
+/// be reached with it: a newer one may be what brought it here.
+fn candidates(paths: &Paths) -> Vec<PathBuf> {
+    let good = is_recovery(paths).then(|| paths.state(GOOD));
+    let own = good.into_iter().chain([paths.state("profile.yaml")]);
+    own.filter(|path| path.exists())
+        .chain([paths.image("profile.yaml")])
+        .collect()
+}
+
+/// The profile that a good slot last ran with, for recovery.
+const GOOD: &str = "good-profile.yaml";
+
+/// Keeps `chosen`, with which the machine is healthy, for recovery.
+pub fn keep_for_recovery(paths: &Paths, chosen: &Chosen) {
+    let path = paths.state(GOOD);
+    if fs::read(&path).is_ok_and(|kept| kept == chosen.text.as_bytes()) {
+        return;
     }
+    // It may hold password hashes.
+    if let Err(e) = write_whole(&path, chosen.text.as_bytes(), 0o600, true) {
+        eprintln!("bootctl: keeping the profile for recovery: {e}");
+    }
+}
+
+/// Whether it is the recovery system that runs.
+fn is_recovery(paths: &Paths) -> bool {
+    read_json::<BootFacts>(&paths.run("boot.json"))
+        .is_ok_and(|facts| facts.slot == target_name(Target::Recovery))
 }
 
 /// What an image without a profile of its own is to be, the recovery system for one.
@@ -94,8 +124,14 @@ pub fn load(paths: &Paths, path: &Path, image: &ImageFacts) -> Result<(String, R
                 .next("name a profile that can be read; docs/guides describe what goes into one"));
         }
     };
-    let profile = profile::parse_for(&text, &path.display().to_string(), image)
-        .map_err(|diagnostics| invalid(format!("the profile is not valid\n{diagnostics}")))?;
+    let name = path.display().to_string();
+    let read = if is_recovery(paths) {
+        profile::parse(&text, &name).map(profile::Profile::of_host)
+    } else {
+        profile::parse_for(&text, &name, image)
+    };
+    let profile =
+        read.map_err(|diagnostics| invalid(format!("the profile is not valid\n{diagnostics}")))?;
     let rendered = profile::render(&profile, image, &machine_facts(paths))
         .map_err(|e| invalid(e).doing(format!("rendering the profile {}", path.display())))?;
     Ok((text, rendered))
@@ -104,30 +140,35 @@ pub fn load(paths: &Paths, path: &Path, image: &ImageFacts) -> Result<(String, R
 /// Reads the profile of this machine, or the image's if the machine's own is not valid.
 pub fn choose(paths: &Paths) -> Result<Chosen> {
     let image = image_facts(paths)?;
-    let path = location(paths);
-    let default = paths.image("profile.yaml");
-    match load(paths, &path, &image) {
-        Ok((text, rendered)) => Ok(Chosen {
-            path,
-            text,
-            rendered,
-            problem: None,
-        }),
-        Err(failure) if path != default => {
-            let (text, rendered) = load(paths, &default, &image)?;
-            let first = failure.what.lines().take(2).collect::<Vec<_>>().join(": ");
-            Ok(Chosen {
-                problem: Some(format!(
-                    "{} is not in force, the image's own profile is: {first}",
-                    path.display()
-                )),
-                path: default,
-                text,
-                rendered,
-            })
+    let mut wrong: Option<(PathBuf, Failure)> = None;
+    for path in candidates(paths) {
+        match load(paths, &path, &image) {
+            Ok((text, rendered)) => {
+                let problem = wrong.map(|(instead, failure)| {
+                    let first = failure.what.lines().take(2).collect::<Vec<_>>().join(": ");
+                    let own = if path == paths.image("profile.yaml") {
+                        "the image's own profile".to_owned()
+                    } else {
+                        path.display().to_string()
+                    };
+                    format!("{} is not in force, {own} is: {first}", instead.display())
+                });
+                return Ok(Chosen {
+                    path,
+                    text,
+                    rendered,
+                    problem,
+                });
+            }
+            Err(failure) => {
+                wrong.get_or_insert((path, failure));
+            }
         }
-        Err(failure) => Err(failure),
     }
+    Err(wrong.map_or_else(
+        || Failure::failed("there is no profile"),
+        |(_, failure)| failure,
+    ))
 }
 
 /// Raises the clock, before anything makes a certificate.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! packages ─┬─ prepared root ──┬─ erofs ─ verity ─┬─ UKI ─ manifest ─┬─ disk.raw
-//! programs ─┴─ (keys, profile) ┘      initramfs ──┘   (signature)    └─ bundle.spb
+//! programs ─┴─ (keys, profile) ┘      initramfs ──┘   (signature)    ├─ bundle.spb, recovery.spb
+//!         └─── loader (trust) ──────────────────────────────────────┴─ loader.spb
 //! ```
 //!
 //! Whatever depends on neither the clock nor a signature is a cached step; the last two are written
@@ -27,6 +28,9 @@ use crate::root::{self, BuiltRoot};
 use crate::signing::Authority;
 use crate::step::Workshop;
 use crate::{bundle, filesystems, initramfs, loader, modules, sources, uki, verity};
+
+/// What manifests say that they were made by.
+pub(crate) const TOOL: &str = concat!("imager ", env!("CARGO_PKG_VERSION"));
 
 /// What to build.
 #[derive(Debug)]
@@ -219,10 +223,10 @@ pub async fn from_roots(
         }
     };
     let system = maker.system(&order.recipe, &roots.system);
-    let ((system, leaves), rescue, esp, state) =
-        tokio::try_join!(system, rescue, maker.esp(), maker.state())?;
+    let ((system, leaves), rescue, state) = tokio::try_join!(system, rescue, maker.state())?;
+    let loader = maker.loader()?;
     maker
-        .write(&system, leaves, rescue.as_ref(), &esp, &state, roots)
+        .write(&system, leaves, rescue.as_ref(), &loader, &state, roots)
         .await
 }
 
@@ -496,7 +500,7 @@ impl Maker<'_> {
             },
             build: Build {
                 time: identity.epoch,
-                tool: concat!("imager ", env!("CARGO_PKG_VERSION")).to_owned(),
+                tool: TOOL.to_owned(),
                 recipe: recipe.name.clone(),
             },
             expires: self.order.expires,
@@ -511,44 +515,30 @@ impl Maker<'_> {
         })
     }
 
-    async fn esp(&self) -> Result<PathBuf> {
-        let architecture = self.architecture();
-        let recipe = &self.order.recipe;
-        let trust = self
-            .order
-            .authority
-            .trust(boot_architecture(architecture), &recipe.layout);
+    /// The loader's image; the program itself is an output.
+    fn loader(&self) -> Result<SlotImage> {
+        let Order {
+            recipe,
+            identity,
+            authority,
+            ..
+        } = self.order;
+        let trust = authority.trust(boot_architecture(self.architecture()), &recipe.layout);
         let program = fs::read(&self.programs.loader)
             .with_context(|| format!("reading the loader {}", self.programs.loader.display()))?;
-        let program = loader::with_trust(program, &trust)?;
-        let sector_size = self.order.sector_size;
-        let epoch = self.order.identity.epoch;
-        let tools = self.workshop.tools().await?;
-        let key = KeyBuilder::new("esp-1")
-            .value("loader", &program)
-            .value("architecture", architecture.as_str())
-            .value("sector size", sector_size.to_string())
-            .value("time", epoch.to_string())
-            .value("tools", tools.identity())
-            .finish();
-        let directory = self
-            .workshop
-            .step("esp", "ESP with the loader", &key, async |out: &Path, _| {
-                let file = out.join("loader.efi");
-                fs::write(&file, &program)
-                    .with_context(|| format!("writing {}", file.display()))?;
-                filesystems::make_esp(
-                    tools,
-                    &out.join("esp.img"),
-                    architecture,
-                    sector_size,
-                    &file,
-                    epoch,
-                )
-                .await
-            })
-            .await?;
-        Ok(directory.join("esp.img"))
+        let path = self.order.out.join("loader.efi");
+        let temporary = self.order.out.join("loader.efi.new");
+        fs::write(&temporary, loader::with_trust(program, &trust)?)
+            .and_then(|()| fs::rename(&temporary, &path))
+            .with_context(|| format!("writing {}", path.display()))?;
+        let release = loader::Release {
+            version: identity.version.clone(),
+            security_version: identity.security_version,
+            time: identity.epoch,
+            recipe: recipe.name.clone(),
+            expires: self.order.expires,
+        };
+        loader::sign(&path, authority, &release)
     }
 
     async fn state(&self) -> Result<PathBuf> {
@@ -574,7 +564,7 @@ impl Maker<'_> {
         system: &SlotImage,
         leaves: Vec<u8>,
         recovery: Option<&SlotImage>,
-        esp: &Path,
+        loader: &SlotImage,
         state: &Path,
         roots: &Roots,
     ) -> Result<Outcome> {
@@ -583,14 +573,14 @@ impl Maker<'_> {
         let disk = {
             let step = progress.start("disk image");
             let (system, recovery) = (system.clone(), recovery.cloned());
-            let (esp, state) = (esp.to_owned(), state.to_owned());
+            let (loader, state) = (loader.clone(), state.to_owned());
             let (headroom, sector_size) = (self.order.recipe.headroom, self.order.sector_size);
             let path = out.join("disk.raw");
             blocking(move || {
                 let parts = disk::Parts {
                     system: &system,
                     recovery: recovery.as_ref(),
-                    esp: &esp,
+                    loader: &loader,
                     state: &state,
                     headroom,
                     sector_size,
@@ -601,15 +591,18 @@ impl Maker<'_> {
             })
         };
         let spb = {
-            let step = progress.start("bundle");
+            let step = progress.start("bundles");
             let frames = self.workshop.cache().directory("frames")?;
-            let (system, path, level) = (
-                system.clone(),
-                out.join("bundle.spb"),
-                self.order.bundle_level,
-            );
+            let level = self.order.bundle_level;
+            let images = [
+                Some((system.clone(), leaves, out.join("bundle.spb"))),
+                Some((loader.clone(), vec![], out.join("loader.spb"))),
+                recovery.map(|image| (image.clone(), vec![], out.join("recovery.spb"))),
+            ];
             blocking(move || {
-                bundle::write(&system, &leaves, level, &frames, &path, &step)?;
+                for (image, leaves, path) in images.into_iter().flatten() {
+                    bundle::write(&image, &leaves, level, &frames, &path, &step)?;
+                }
                 step.done();
                 Ok(())
             })
@@ -656,7 +649,8 @@ struct Tree {
     directory: PathBuf,
 }
 
-fn describe_uki(path: &Path) -> Result<Uki> {
+/// What a manifest says of a UKI or a loader.
+pub(crate) fn describe_uki(path: &Path) -> Result<Uki> {
     let bytes = fs::read(path).with_context(|| format!("reading the UKI {}", path.display()))?;
     let size = bytes.len() as u64;
     let chunks = verity::in_chunks(size, |offset, length| {

@@ -18,7 +18,7 @@ use crate::verity::in_chunks;
 
 /// Writes the bundle of an image.
 ///
-/// `leaves` are those of its root; `frames` is where compressed frames are kept.
+/// `leaves` are those of its root, none where it has none; `frames` is where compressed frames are kept.
 ///
 /// # Errors
 /// A part cannot be read or does not fit the format, or writing fails.
@@ -30,13 +30,12 @@ pub fn write(
     out: &Path,
     progress: &Step,
 ) -> Result<()> {
-    let root = image
-        .root
-        .as_ref()
-        .context("only a system image becomes a bundle")?;
     progress.total(image.size());
     let uki = compress_file(&image.uki, level, frames, progress)?;
-    let data = compress_file(&root.data, level, frames, progress)?;
+    let data = match &image.root {
+        Some(root) => compress_file(&root.data, level, frames, progress)?,
+        None => Vec::new(),
+    };
     let count = |frames: &[Frame]| u32::try_from(frames.len()).context("too many frames");
     let header = Header {
         flags: 0,

@@ -24,7 +24,7 @@ use crate::step::Step;
 
 const MIB: u64 = 1 << 20;
 
-/// What goes into one boot slot, and the root beside it.
+/// A signed image: what goes into one boot slot, with the root beside it, or a loader.
 #[derive(Clone, Debug)]
 pub struct SlotImage {
     /// The manifest.
@@ -33,9 +33,9 @@ pub struct SlotImage {
     pub signed: Signed,
     /// The keyring chain.
     pub chain: Vec<u8>,
-    /// The UKI.
+    /// The UKI; of a loader, the loader.
     pub uki: PathBuf,
-    /// The root filesystem and, in a file of its own, its verity tree; recovery has none.
+    /// The root filesystem and, in a file of its own, its verity tree; recovery and loaders have none.
     pub root: Option<RootImage>,
 }
 
@@ -55,8 +55,8 @@ pub struct Parts<'a> {
     pub system: &'a SlotImage,
     /// For `boot-r`.
     pub recovery: Option<&'a SlotImage>,
-    /// The ESP, written twice.
-    pub esp: &'a Path,
+    /// For both ESPs.
+    pub loader: &'a SlotImage,
     /// The state filesystem.
     pub state: &'a Path,
     /// Slots are this many times what is in them.
@@ -135,13 +135,14 @@ pub fn write(parts: &Parts<'_>, out: &Path) -> Result<Table> {
     let region = |label: &str| -> Result<Region> {
         Ok(Region::of(&file, table.find(label)?, parts.sector_size))
     };
-    for (label, path) in [
-        ("esp-a", parts.esp),
-        ("esp-b", parts.esp),
-        ("state", parts.state),
-    ] {
-        copy(&region(label)?, label, path)?;
+    let loader = std::fs::read(&parts.loader.uki)
+        .with_context(|| format!("reading the loader {}", parts.loader.uki.display()))?;
+    for label in ["esp-a", "esp-b"] {
+        let mut esp = region(label)?;
+        boot_core::esp::write(&mut esp, &loader, parts.system.manifest.architecture)
+            .with_context(|| format!("writing {label}"))?;
     }
+    copy(&region("state")?, "state", parts.state)?;
     write_slot(&region("boot-a")?, Target::A, parts.system)?;
     if let Some(recovery) = parts.recovery {
         write_slot(&region("boot-r")?, Target::Recovery, recovery)?;

@@ -1,11 +1,19 @@
 //! The loader as it goes onto the ESPs: the program that cargo built, with the root of trust in its
-//! `.sptrust` section.
+//! `.sptrust` section; and the signed image of it that machines in the field take.
+
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use boot_core::manifest::{Build, Contents, Kind, Manifest};
+use boot_core::pe::Program;
 use boot_core::trust::{SECTION_MAGIC, SECTION_NAME, SECTION_SIZE, Trust};
+use boot_core::{SecurityVersion, Version};
+use object::LittleEndian;
 use object::pe::{IMAGE_DIRECTORY_ENTRY_DEBUG, ImageDebugDirectory};
 use object::read::pe::{PeFile, PeFile64};
-use object::{LittleEndian, Object as _, ObjectSection as _};
+
+use crate::disk::SlotImage;
+use crate::signing::Authority;
 
 /// Fills the section in; everything else of the program stays as it is.
 ///
@@ -69,28 +77,75 @@ pub fn forget_linking(program: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// The root of trust in a loader.
+/// What the manifest of a loader says beside what is in the loader.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// Its version.
+    pub version: String,
+    /// Its security version.
+    pub security_version: u64,
+    /// Seconds since 1970.
+    pub time: u64,
+    /// The recipe that it was built with; empty if there was none.
+    pub recipe: String,
+    /// Seconds since 1970 after which it is not installed any more.
+    pub expires: Option<u64>,
+}
+
+/// The signed image of the loader in the file `program`. Product, architecture and layout are those of its root of
+/// trust.
 ///
 /// # Errors
-/// It is no loader, or has none.
-pub fn trust_of(program: &[u8]) -> Result<Trust> {
-    let (start, size) = section(program)?;
-    let bytes = program
-        .get(start..start + size)
-        .context("the loader is cut short")?;
-    Ok(Trust::from_section(bytes)?)
+/// It is no loader, or one for other keys, or it cannot be signed.
+pub fn sign(program: &Path, authority: &Authority, release: &Release) -> Result<SlotImage> {
+    let what = || format!("reading the loader {}", program.display());
+    let bytes = std::fs::read(program).with_context(what)?;
+    let trust = Trust::from_program(&bytes).with_context(what)?;
+    ensure!(
+        trust == authority.trust(trust.architecture, &trust.layout),
+        "{} starts images of product `{}` and other root keys; use the keys that it was built with",
+        program.display(),
+        trust.product
+    );
+    let version: Version = release
+        .version
+        .parse()
+        .with_context(|| format!("`{}` cannot be the version of a loader", release.version))?;
+    let manifest = Manifest {
+        format: boot_core::manifest::FORMAT,
+        product: trust.product,
+        kind: Kind::Loader,
+        layout: trust.layout,
+        version,
+        security_version: SecurityVersion(release.security_version),
+        state_epoch: 0,
+        architecture: trust.architecture,
+        uki: crate::assemble::describe_uki(program)?,
+        root: None,
+        contents: Contents::default(),
+        build: Build {
+            time: release.time,
+            tool: crate::assemble::TOOL.to_owned(),
+            recipe: release.recipe.clone(),
+        },
+        expires: release.expires,
+    };
+    Ok(SlotImage {
+        signed: authority.sign(&manifest)?,
+        manifest,
+        chain: authority.chain.clone(),
+        uki: program.to_owned(),
+        root: None,
+    })
 }
 
 /// Offset and size in the file of the section's bytes.
 fn section(program: &[u8]) -> Result<(usize, usize)> {
-    let file: PeFile64<'_> = PeFile::parse(program).context("the loader is not a UEFI program")?;
-    let section = file
-        .section_by_name(SECTION_NAME)
+    let range = Program::parse(program)
+        .context("the loader is not a UEFI program")?
+        .section(SECTION_NAME)
         .with_context(|| format!("the loader has no {SECTION_NAME} section"))?;
-    let (start, size) = section
-        .file_range()
-        .with_context(|| format!("the loader's {SECTION_NAME} section has no bytes in the file"))?;
-    Ok((usize::try_from(start)?, usize::try_from(size)?))
+    Ok((range.start, range.len()))
 }
 
 #[cfg(test)]

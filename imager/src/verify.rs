@@ -7,13 +7,13 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail, ensure};
 use boot_core::bundle::WINDOW_LOG_MAX;
 use boot_core::keyring::KeySet;
-use boot_core::manifest::{CHUNK_SIZE, Manifest, Root};
+use boot_core::manifest::{CHUNK_SIZE, Kind, Manifest, Root};
 use boot_core::slot_header::{self, HeaderError, ReadSlotError};
 use boot_core::store::BootState;
 use boot_core::trust::Trust;
 use boot_core::verify::{Expect, Verified, verify_manifest, verify_slot};
 use boot_core::verity::{BlockHasher, TreeBuilder};
-use boot_core::{Digest, SecurityVersion, Slot, Target};
+use boot_core::{Architecture, Digest, SecurityVersion, Slot, Target, esp};
 use serde::Serialize;
 
 use crate::gpt::Table;
@@ -109,7 +109,14 @@ fn bundle(path: &Path, authority: &Authority) -> Result<Checks> {
     checks.add("manifest", Ok(summary(&verified)));
     checks.add("parts", parts(&bundle, &verified.manifest));
     if checks.good() {
-        checks.add("UKI", bundle_uki(&bundle, &verified.manifest));
+        let payload = bundle_uki(&bundle, &verified.manifest);
+        match verified.manifest.kind {
+            Kind::Loader => checks.add(
+                "loader",
+                payload.and_then(|bytes| Ok(trusted(&bytes, authority)?.summary())),
+            ),
+            _ => checks.add("UKI", payload.map(|bytes| size_and_digest(&bytes))),
+        }
         if let Some(root) = &verified.manifest.root {
             checks.add("root", bundle_root(&bundle, root));
         }
@@ -135,7 +142,8 @@ fn parts(bundle: &BundleFile, manifest: &Manifest) -> Result<String> {
     Ok(format!("{} frames", bundle.table.lengths().len()))
 }
 
-fn bundle_uki(bundle: &BundleFile, manifest: &Manifest) -> Result<String> {
+/// The UKI, or the loader, once every byte of it is known to be what was signed.
+fn bundle_uki(bundle: &BundleFile, manifest: &Manifest) -> Result<Vec<u8>> {
     let uki = &manifest.uki;
     let chunks = in_chunks(uki.size, |offset, length| {
         let n = u32::try_from(offset / CHUNK_SIZE)?;
@@ -150,11 +158,16 @@ fn bundle_uki(bundle: &BundleFile, manifest: &Manifest) -> Result<String> {
         );
         Ok(chunk)
     })?;
+    let bytes = chunks.concat();
     ensure!(
-        Digest::of(&chunks.concat()) == uki.digest,
+        Digest::of(&bytes) == uki.digest,
         "its digest is not the manifest's"
     );
-    Ok(format!("{} bytes, digest {}", uki.size, uki.digest))
+    Ok(bytes)
+}
+
+fn size_and_digest(bytes: &[u8]) -> String {
+    format!("{} bytes, digest {}", bytes.len(), Digest::of(bytes))
 }
 
 fn bundle_root(bundle: &BundleFile, root: &Root) -> Result<String> {
@@ -220,7 +233,7 @@ fn disk(path: &Path, authority: &Authority) -> Result<Checks> {
         .map_or((SecurityVersion(0), SecurityVersion(0)), |record| {
             (record.floor, record.recovery_floor)
         });
-    checks.add("ESPs", esps(&region));
+    checks.add("ESPs", esps(&region, authority));
     for target in Target::ALL {
         let label = target.label_boot();
         let boot = match region(label) {
@@ -277,22 +290,33 @@ fn describe(record: &boot_core::record::Record) -> String {
     )
 }
 
-/// Both must be there and the same.
-fn esps(region: &impl Fn(&str) -> Result<Region>) -> Result<String> {
-    use boot_core::Device as _;
-    let (a, b) = (region("esp-a")?, region("esp-b")?);
-    ensure!(a.size() == b.size(), "esp-a and esp-b differ in size");
-    in_chunks(a.size(), |offset, length| {
-        let (mut one, mut two) = (vec![0; length], vec![0; length]);
-        a.read(offset, &mut one)?;
-        b.read(offset, &mut two)?;
-        ensure!(
-            one == two,
-            "esp-a and esp-b differ within 4 MiB from {offset}"
-        );
-        Ok(())
-    })?;
-    Ok("the same bytes in both".to_owned())
+/// The same loader on both, and one that these keys go with. What else is in an ESP's free blocks is of no account: one
+/// that was written in the field has remains of what was there before.
+fn esps(region: &impl Fn(&str) -> Result<Region>, authority: &Authority) -> Result<String> {
+    let on = |label: &str| -> Result<Vec<u8>> {
+        let mut region = region(label)?;
+        let found = [Architecture::X86_64, Architecture::Aarch64]
+            .map(|architecture| esp::read_loader(&mut region, architecture));
+        match found {
+            [Ok(loader), _] | [_, Ok(loader)] => Ok(loader),
+            [Err(error), _] => Err(error).with_context(|| label.to_owned()),
+        }
+    };
+    let (a, b) = (on("esp-a")?, on("esp-b")?);
+    let trust = trusted(&a, authority)?;
+    ensure!(a == b, "esp-a and esp-b hold different loaders");
+    Ok(format!("the same loader in both: {}", trust.summary()))
+}
+
+/// The root of trust of a loader, which must be the one that is checked against.
+fn trusted(loader: &[u8], authority: &Authority) -> Result<Trust> {
+    let trust = Trust::from_program(loader)?;
+    let same = match authority {
+        Authority::Trust(expected) => trust == *expected,
+        Authority::Root(root) => trust.root == *root,
+    };
+    ensure!(same, "the loader trusts other keys: {}", trust.summary());
+    Ok(trust)
 }
 
 fn slot(

@@ -55,6 +55,8 @@ struct Hardware {
 struct Report {
     disk: Option<String>,
     partitions: BTreeMap<String, String>,
+    /// What the table says of each, for bootctl, which tells firmware where an ESP is.
+    table: BTreeMap<String, serde_json::Value>,
     root_device: String,
     grown_gpt: bool,
     notes: Vec<String>,
@@ -444,6 +446,16 @@ fn bring_up(
     timeline.mark("root_us");
 
     if let (Some(candidate), Some(table)) = (&found, &table) {
+        report.table = table
+            .partitions()
+            .into_iter()
+            .map(|part| {
+                let entry = serde_json::json!({
+                    "number": part.number, "guid": part.guid, "start": part.start, "size": part.size,
+                });
+                (part.label, entry)
+            })
+            .collect();
         report.partitions = table
             .partitions()
             .into_iter()
@@ -656,6 +668,7 @@ fn write_facts(
         "kind": if start.is_recovery() { "recovery" } else { "system" },
         "disk": report.disk,
         "partitions": report.partitions,
+        "table": report.table,
         "root_device": report.root_device,
         "manifest_digest": start.handover.manifest.to_string(),
         "first_boot": first_boot,

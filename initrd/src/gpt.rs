@@ -84,6 +84,8 @@ pub struct Partition {
     pub label: String,
     /// Type GUID, lower case.
     pub type_guid: String,
+    /// Its own GUID, lower case.
+    pub guid: String,
     /// Offset in bytes.
     pub start: u64,
     /// Size in bytes.
@@ -361,6 +363,7 @@ fn partitions(copy: &TableCopy, block_size: BlockSize) -> Vec<Partition> {
                 type_guid: { entry.partition_type_guid }.0.to_string(),
                 start: first.checked_mul(bs)?,
                 size: blocks.checked_mul(bs)?,
+                guid: { entry.unique_partition_guid }.to_string(),
             })
         })
         .collect()

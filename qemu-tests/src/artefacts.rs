@@ -285,6 +285,19 @@ impl Artefacts {
         Ok(image)
     }
 
+    /// Signs a loader of the scenarios' own recipe, as an OEM does that has changed it.
+    ///
+    /// # Errors
+    /// `imager loader` fails.
+    pub fn sign_loader(&self, program: &Path, version: &str, bundle: &Path) -> Result<()> {
+        let mut command = Command::new(&self.imager);
+        command.arg("loader").arg(program);
+        command.args(["--image-version", version]);
+        command.arg("--keys").arg(self.keys()?);
+        command.arg("--out").arg(bundle);
+        run(command)
+    }
+
     fn make_keys(&self, directory: &Path, product: &str) -> Result<()> {
         let _making = self
             .making

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use boot_core::Architecture;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use serde_json::json;
 
 use crate::console::Console;
 use crate::disk::Disk;
@@ -328,7 +329,19 @@ impl<'c> Machine<'c> {
 
     /// Tells QEMU's control socket to quit.
     fn quit(&self) -> Result<()> {
-        Qmp::connect(&self.qmp)?.command("quit", &serde_json::json!({}))
+        Qmp::connect(&self.qmp)?.command("quit", &json!({}))
+    }
+
+    /// Lets the first disk take so many writes a second.
+    ///
+    /// # Errors
+    /// QEMU cannot be told.
+    pub fn limit_writes(&self, a_second: u32) -> Result<()> {
+        let limits = json!({
+            "device": "disk0", "bps": 0, "bps_rd": 0, "bps_wr": 0,
+            "iops": 0, "iops_rd": 0, "iops_wr": a_second,
+        });
+        self.qmp()?.command("block_set_io_throttle", &limits)
     }
 
     /// An error with the end of the console log, and what imager said if the machine never ran.

@@ -135,6 +135,21 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// `bootctl update-loader --now`, up to the next start of a loader.
+    ///
+    /// # Errors
+    /// It is refused, or the machine does not come back.
+    pub fn update_loader_now(&mut self, url: &str) -> Result<()> {
+        let ended = self.run_within(
+            &format!("bootctl update-loader --now {url}"),
+            Duration::from_secs(120),
+        );
+        self.wait_for_boot(REBOOT).map_err(|error| match ended {
+            Err(refused) => anyhow!("{refused:#}\n{error:#}"),
+            Ok(_) => error,
+        })
+    }
+
     /// Switches the machine off in an orderly way.
     ///
     /// # Errors
@@ -145,20 +160,24 @@ impl Machine<'_> {
         self.wait_for_power_off(REBOOT)
     }
 
-    /// The history, once it has an event of `kind`: what is looked for after the verdict takes its time.
+    /// The history, once it has an event of a kind or with words in it: what is looked for after the verdict takes its
+    /// time.
     ///
     /// # Errors
     /// It does not come in time.
-    pub fn history_with(&mut self, kind: &str, limit: Duration) -> Result<Vec<Value>> {
+    pub fn history_with(&mut self, what: &str, limit: Duration) -> Result<Vec<Value>> {
         let deadline = Instant::now() + limit;
         loop {
             let history = self.history()?;
-            if history.iter().any(|event| event["kind"] == kind) {
+            let is_it = |event: &Value| {
+                event["kind"] == what || event["text"].as_str().is_some_and(|it| it.contains(what))
+            };
+            if history.iter().any(is_it) {
                 return Ok(history);
             }
             if Instant::now() >= deadline {
                 bail!(
-                    "no event {kind} within {} s:\n{:#}",
+                    "no event {what:?} within {} s:\n{:#}",
                     limit.as_secs(),
                     Value::from(history)
                 );

@@ -4,7 +4,9 @@
 mod device;
 mod image;
 mod machine;
+mod program;
 
 pub use device::{MemoryDevice, MemoryError};
 pub use image::{Image, ROOT, SIGNING, Signers, TestKey, keyring_chain, manifest, trust};
 pub use machine::Machine;
+pub use program::program;

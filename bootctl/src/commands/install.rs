@@ -75,7 +75,12 @@ pub fn install(machine: &Machine, arguments: &Install) -> Result<Outcome> {
     then_reboot(machine, arguments.now, Outcome::new(text, json))
 }
 
-fn parts(machine: &Machine, slot: boot_core::Slot, write: bool) -> Result<Parts<BlockFile>> {
+/// Opens the partitions of a slot.
+pub(super) fn parts(
+    machine: &Machine,
+    slot: boot_core::Slot,
+    write: bool,
+) -> Result<Parts<BlockFile>> {
     Ok(Parts {
         boot: machine.open(slot.label_boot(), write)?,
         root: machine.open(slot.label_root(), write)?,

@@ -7,7 +7,10 @@ pub mod history;
 pub mod install;
 pub mod profile;
 pub mod reboot;
+pub mod repair_slot;
 pub mod status;
+pub mod update_loader;
+pub mod update_recovery;
 
 use boot_core::{Digest, Nonce};
 

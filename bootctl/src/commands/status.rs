@@ -8,11 +8,14 @@ use boot_core::select::{Selector, Why};
 use boot_core::slot_header::read_header;
 use boot_core::store::CopyHealth;
 use boot_core::transition::{self, LONG_STREAK};
+use boot_core::trust::Trust;
 use boot_core::{Digest, Slot, Target};
 use serde_json::{Value, json};
 
-use super::{control, history::short};
+use super::{control, history::short, update_loader};
 use crate::failure::Result;
+use crate::fallback;
+use crate::loader::{Esp, Update, efi};
 use crate::machine::{Machine, StateProblem, target_name};
 use crate::output::Outcome;
 use crate::profiles;
@@ -38,7 +41,9 @@ struct Facts<'m> {
     quarantined: Vec<Digest>,
     report: Option<Report>,
     applied: Option<profiles::Applied>,
-    esps: Vec<(String, std::result::Result<(), String>)>,
+    esps: Vec<(Esp, std::result::Result<Digest, String>)>,
+    started_from: Option<Esp>,
+    update: Option<Update>,
     headers: Vec<(Target, std::result::Result<(), String>)>,
     state: Option<Room>,
     disk: Option<DiskFacts>,
@@ -84,9 +89,7 @@ impl<'m> Facts<'m> {
             .map(|q| q.into_iter().map(|e| e.digest).collect())
             .unwrap_or_default();
         let paths = machine.paths();
-        let esps = ["esp-a", "esp-b"]
-            .map(|label| (label.to_owned(), look_at_esp(machine, label)))
-            .into();
+        let esps = Esp::BOTH.map(|esp| (esp, look_at_esp(machine, esp))).into();
         let headers = Target::ALL
             .map(|target| {
                 let found = machine
@@ -113,6 +116,8 @@ impl<'m> Facts<'m> {
             report: Report::read(&paths.run("serve.json"), &profiles::boot_id()),
             applied: profiles::applied(&paths),
             esps,
+            started_from: efi::started_from(machine).ok(),
+            update: Update::read(&update_loader::path(machine)).ok().flatten(),
             headers,
             state,
             disk,
@@ -228,13 +233,27 @@ impl<'m> Facts<'m> {
                 ),
             );
         }
-        for (label, found) in &self.esps {
+        for (esp, found) in &self.esps {
             if let Err(why) = found {
                 add(
-                    format!("{label}: {why}"),
-                    "the machine still starts from the other ESP; write the disk image anew when it is convenient",
+                    format!("{esp}: {why}"),
+                    "the machine still starts from the other ESP: `bootctl update-loader --copy` writes this one from it",
                 );
             }
+        }
+        match (&self.esps[..], &self.update) {
+            (_, Some(update)) => add(
+                format!(
+                    "an update of the loader to version {} is not over: {} is tried at the next start",
+                    update.version, update.esp
+                ),
+                "`bootctl reboot`; once a good slot runs from it, the other ESP gets it too",
+            ),
+            ([(_, Ok(a)), (_, Ok(b))], None) if a != b => add(
+                "esp-a and esp-b hold different loaders".into(),
+                "`bootctl update-loader --copy` gives both the one that this machine was started from",
+            ),
+            _ => {}
         }
         for (target, found) in &self.headers {
             let expected = match (target.slot(), &self.record) {
@@ -401,9 +420,13 @@ impl<'m> Facts<'m> {
                 "free_inodes": self.state.as_ref().map(|room| room.free_inodes),
             },
             "disk": self.disk,
-            "esps": self.esps.iter().map(|(label, found)| {
-                (label.clone(), json!({"ok": found.is_ok(), "why": found.as_ref().err()}))
+            "esps": self.esps.iter().map(|(esp, found)| {
+                (esp.label().to_owned(), json!({
+                    "ok": found.is_ok(), "why": found.as_ref().err(), "loader": found.as_ref().ok(),
+                    "booted": self.started_from == Some(*esp),
+                }))
             }).collect::<serde_json::Map<_, _>>(),
+            "loader_update": self.update,
             "headers": self.headers.iter().map(|(target, found)| {
                 (target_name(*target).to_owned(), json!({"ok": found.is_ok(), "why": found.as_ref().err()}))
             }).collect::<serde_json::Map<_, _>>(),
@@ -510,15 +533,12 @@ impl<'m> Facts<'m> {
     }
 }
 
-/// Whether an ESP is there and holds a FAT filesystem: as much as can be told without mounting it.
-fn look_at_esp(machine: &Machine, label: &str) -> std::result::Result<(), String> {
-    use boot_core::Device as _;
-    let mut device = machine.open(label, false).map_err(|e| e.what)?;
-    let mut sector = vec![0; (device.block_size() as usize).max(512)];
-    device.read_at(0, &mut sector).map_err(|e| e.to_string())?;
-    if sector.get(510..512) == Some(&[0x55, 0xaa]) && sector.get(82..87) == Some(b"FAT32") {
-        Ok(())
-    } else {
-        Err("holds no FAT filesystem".into())
-    }
+/// The loader on an ESP, by its digest: a flipped bit in one of the two is seen before it is needed.
+fn look_at_esp(machine: &Machine, esp: Esp) -> std::result::Result<Digest, String> {
+    let architecture = fallback::trust(machine).map_err(|e| e.what)?.architecture;
+    let mut device = machine.open(esp.label(), false).map_err(|e| e.what)?;
+    let program =
+        boot_core::esp::read_loader(&mut device, architecture).map_err(|e| e.to_string())?;
+    Trust::from_program(&program).map_err(|e| e.to_string())?;
+    Ok(Digest::of(&program))
 }

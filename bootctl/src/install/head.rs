@@ -2,7 +2,6 @@
 
 use boot_core::bundle::{BundleError, FrameTable, HEADER_SIZE, Header};
 use boot_core::manifest::{Kind, Manifest};
-use boot_core::record::Record;
 use boot_core::slot_header::UKI_OFFSET;
 use boot_core::trust::Trust;
 use boot_core::verify::{Rejected, verify_manifest};
@@ -18,7 +17,7 @@ use crate::source::Source;
 const STEP: usize = 256 * 1024;
 
 /// The front of a bundle, verified.
-pub(super) struct Head {
+pub(crate) struct Head {
     /// Its header.
     pub header: Header,
     /// The manifest's envelope, to the byte.
@@ -35,9 +34,22 @@ pub(super) struct Head {
     pub table: FrameTable,
 }
 
+/// What a bundle has to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// A system, recovery or a loader.
+    pub kind: Kind,
+    /// Nothing below this security version.
+    pub floor: SecurityVersion,
+    /// What it has to fit.
+    pub room: Room,
+    /// The time, in Unix seconds.
+    pub now: i64,
+}
+
 /// What a bundle has to fit.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
+pub(crate) struct Room {
     /// Bytes of the boot partition.
     pub boot: u64,
     /// Bytes of the root partition.
@@ -46,13 +58,7 @@ pub(super) struct Room {
 
 impl Head {
     /// Reads and verifies everything up to the verity leaves, and checks it against this machine.
-    pub(super) fn read(
-        source: &mut dyn Source,
-        trust: &Trust,
-        record: &Record,
-        room: Room,
-        now: i64,
-    ) -> Result<Self> {
+    pub(crate) fn read(source: &mut dyn Source, trust: &Trust, wanted: &Wanted) -> Result<Self> {
         let mut bytes = [0; HEADER_SIZE];
         source.read_exact_at(0, &mut bytes)?;
         let header = Header::decode(&bytes).map_err(not_a_bundle)?;
@@ -64,8 +70,8 @@ impl Head {
         let verified = verify_manifest(trust, &envelope, &keyring).map_err(rejected)?;
         let serial = verified.keyring.serial;
         let manifest = verified.manifest;
-        suits(&manifest, record, now)?;
-        fits(&manifest, room)?;
+        suits(&manifest, wanted)?;
+        fits(&manifest, wanted.room)?;
         header.check_against(&manifest).map_err(not_a_bundle)?;
         let mut table = vec![0; header.table_length() as usize];
         source.read_exact_at(header.table_offset(), &mut table)?;
@@ -88,7 +94,7 @@ impl Head {
     }
 
     /// Where the bundle ends.
-    pub(super) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.header
             .frames_offset()
             .saturating_add(self.table.total())
@@ -124,7 +130,7 @@ impl Head {
 }
 
 /// The message for a bundle that is longer or shorter than its frame table says.
-pub(super) fn wrong_length(name: &str, found: u64, expected: u64) -> Failure {
+pub(crate) fn wrong_length(name: &str, found: u64, expected: u64) -> Failure {
     let how = if found < expected {
         "cut short"
     } else {
@@ -158,21 +164,30 @@ fn rejected(rejected: Rejected) -> Failure {
         Rejected::Layout { .. } => {
             "this disk has to be written anew with a disk image of that layout"
         }
+        Rejected::Kind { found, .. } => match found {
+            Kind::System => "install it with `bootctl install`; nothing was changed",
+            Kind::Recovery => {
+                "replace recovery with `bootctl update-recovery`; nothing was changed"
+            }
+            Kind::Loader => {
+                "a loader goes onto the ESPs, with `bootctl update-loader`; nothing was changed"
+            }
+        },
         _ => "fetch another bundle; nothing was changed",
     };
     Failure::verification(rejected).next(next)
 }
 
 /// Kind, security floor, expiry.
-fn suits(manifest: &Manifest, record: &Record, now: i64) -> Result<()> {
-    if manifest.kind != Kind::System {
+fn suits(manifest: &Manifest, wanted: &Wanted) -> Result<()> {
+    let (floor, now) = (wanted.floor, wanted.now);
+    if manifest.kind != wanted.kind {
         return Err(rejected(Rejected::Kind {
             found: manifest.kind,
-            expected: Kind::System,
+            expected: wanted.kind,
         }));
     }
-    let SecurityVersion(floor) = record.floor;
-    if manifest.security_version < record.floor {
+    if manifest.security_version < floor {
         return Err(Failure::verification(format!(
             "security version {} is below the floor {floor} of this machine",
             manifest.security_version

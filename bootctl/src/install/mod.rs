@@ -16,24 +16,29 @@
 mod head;
 mod leaves;
 mod permit;
+pub mod recovery;
 mod reference;
 mod survey;
+mod unpack;
 mod verify;
 mod write;
 
 use std::path::PathBuf;
 
 use boot_core::event::EventKind;
+use boot_core::manifest::Kind;
 use boot_core::record::SlotStatus;
 use boot_core::slot_header::{self, SlotHeader};
 use boot_core::trust::Trust;
 use boot_core::{Device, Digest, Slot, Version, transition};
 use serde::Serialize;
 
-use self::head::{Head, Room};
+pub(crate) use self::head::{Head, Room, Wanted};
 use self::leaves::Leaves;
+pub(crate) use self::permit::keys_not_older;
 use self::reference::Reference;
 use self::survey::Survey;
+pub(crate) use self::unpack::payload;
 use crate::control::{Control, refused};
 use crate::failure::{Failure, Result};
 use crate::fallback;
@@ -101,12 +106,16 @@ pub fn install<D: Device>(
     let beside = other.as_deref_mut().map(|parts| &mut parts.boot);
     permit::something_starts(&record, options, booted, &mut target.boot, beside)?;
 
-    let room = Room {
-        boot: target.boot.size(),
-        root: target.root.size(),
+    let wanted = Wanted {
+        kind: Kind::System,
+        floor: record.floor,
+        room: Room {
+            boot: target.boot.size(),
+            root: target.root.size(),
+        },
+        now: (control.context().now)(),
     };
-    let now = (control.context().now)();
-    let head = Head::read(source, options.trust, &record, room, now)?;
+    let head = Head::read(source, options.trust, &wanted)?;
     let version = head.manifest.version;
     if booted == slot.other().into()
         && let Some(parts) = other.as_deref_mut()
@@ -245,13 +254,7 @@ fn fill<D: Device>(
     target.boot.flush().map_err(disk)?;
     target.root.flush().map_err(disk)?;
     if !source.ends_at(head.end())? {
-        return Err(Failure::source(format!(
-            "{} goes on after the end of the bundle: it is not the file that it should be",
-            source.name()
-        ))
-        .next(
-            "fetch the bundle again; what is in the slot is kept and will not be fetched again",
-        ));
+        return Err(unpack::goes_on(source));
     }
     verify::all(head, leaves, upper, target, progress)?;
     Ok(fetched)

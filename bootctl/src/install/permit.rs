@@ -44,7 +44,7 @@ pub(super) fn something_starts<D: Device>(
 
 /// Keys that were taken out of service since must not sign what comes after: the bundle's keyring
 /// may not be older than the one of the slot that is running.
-pub(super) fn keys_not_older<D: Device>(trust: &Trust, running: &mut D, serial: u64) -> Result<()> {
+pub(crate) fn keys_not_older<D: Device>(trust: &Trust, running: &mut D, serial: u64) -> Result<()> {
     let Some(verified) = read_slot(running)
         .ok()
         .and_then(|parts| verify_manifest(trust, &parts.envelope, &parts.keyring).ok())
@@ -52,7 +52,11 @@ pub(super) fn keys_not_older<D: Device>(trust: &Trust, running: &mut D, serial: 
         // It runs, so it verified; that it no longer does is for the root check and the loader.
         return Ok(());
     };
-    let known = verified.keyring.serial;
+    serial_not_older(serial, verified.keyring.serial)
+}
+
+/// The same, where the running system's serial is known.
+pub(super) fn serial_not_older(serial: u64, known: u64) -> Result<()> {
     if serial >= known {
         return Ok(());
     }

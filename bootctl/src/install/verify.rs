@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::head::Head;
 use super::leaves::Leaves;
 use super::survey::chunk_len;
-use super::{Parts, disk, write};
+use super::{Parts, disk, unpack, write};
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 
@@ -41,10 +41,7 @@ pub(super) fn all<D: Device>(
         progress.add(len as u64);
     }
     if Digest(whole.finalize().into()) != manifest.uki.digest {
-        return Err(Failure::verification(
-            "the UKI's chunks are what was signed, its digest is not theirs: the manifest contradicts itself",
-        )
-        .next("ask the bundle's publisher for another one"));
+        return Err(unpack::contradicts_itself());
     }
     if let Some(root) = &manifest.root {
         let hasher = BlockHasher::new(&root.salt);

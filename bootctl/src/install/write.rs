@@ -9,6 +9,7 @@ use super::head::Head;
 use super::leaves::Leaves;
 use super::reference::Reference;
 use super::survey::{From, Survey, chunk_len};
+use super::unpack::{Unpacker, damaged};
 use super::{Fetched, Parts, disk};
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
@@ -22,8 +23,7 @@ pub(super) struct Writer<'a, 'r, D> {
     reference: Option<&'a mut Reference<'r, D>>,
     source: &'a mut dyn Source,
     progress: &'a Progress,
-    decompressor: zstd::bulk::Decompressor<'static>,
-    frame: Vec<u8>,
+    unpacker: Unpacker,
     chunk: Vec<u8>,
     fetched: Fetched,
 }
@@ -37,10 +37,6 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
         source: &'a mut dyn Source,
         progress: &'a Progress,
     ) -> Result<Self> {
-        let mut decompressor = zstd::bulk::Decompressor::new().map_err(Failure::failed)?;
-        decompressor
-            .window_log_max(boot_core::bundle::WINDOW_LOG_MAX)
-            .map_err(Failure::failed)?;
         Ok(Self {
             head,
             leaves,
@@ -48,8 +44,7 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
             reference,
             source,
             progress,
-            decompressor,
-            frame: Vec::new(),
+            unpacker: Unpacker::new()?,
             chunk: vec![0; CHUNK_SIZE as usize],
             fetched: Fetched::default(),
         })
@@ -207,40 +202,19 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
 
     /// Fetches a frame and decompresses it into the chunk.
     fn fetch(&mut self, frame: u32, len: usize) -> Result<()> {
-        let (start, length) = self
-            .head
-            .table
-            .frame(frame)
-            .ok_or_else(|| self.damaged(frame))?;
-        if length == 0 {
-            self.chunk[..len].fill(0);
-            return Ok(());
+        let chunk = &mut self.chunk[..len];
+        let bytes = self
+            .unpacker
+            .fetch(self.head, self.source, self.progress, frame, chunk)?;
+        if bytes > 0 {
+            self.fetched.bytes += bytes;
+            self.fetched.image += len as u64;
         }
-        self.frame.resize(length as usize, 0);
-        let begin = self.head.header.frames_offset() + start;
-        // In parts, so that the progress moves on slow lines.
-        for (part, bytes) in self.frame.chunks_mut(256 * 1024).enumerate() {
-            self.source
-                .read_exact_at(begin + (part * 256 * 1024) as u64, bytes)?;
-            self.progress.add(bytes.len() as u64);
-        }
-        self.fetched.bytes += u64::from(length);
-        self.fetched.image += len as u64;
-        match self
-            .decompressor
-            .decompress_to_buffer(&self.frame, &mut self.chunk[..len])
-        {
-            Ok(n) if n == len => Ok(()),
-            _ => Err(self.damaged(frame)),
-        }
+        Ok(())
     }
 
     fn damaged(&self, frame: u32) -> Failure {
-        Failure::verification(format!(
-            "frame {frame} of {} is not what was signed",
-            self.source.name()
-        ))
-        .next("it was damaged on its way, or is another bundle's: fetch it again; what is already in the slot is kept")
+        damaged(self.source, frame)
     }
 }
 

@@ -57,6 +57,7 @@ impl Service<'_> {
                 eprintln!("bootctl: nobody uses the recovery system; trying the slots again");
                 self.reboot().await;
             }
+            self.settle_loader().await;
             let degraded = self.report.phase == Phase::Degraded;
             let pause = if degraded || alone.is_some() {
                 LOOK_DEGRADED

@@ -16,6 +16,7 @@ mod alone;
 mod bring_up;
 mod console;
 pub(crate) mod gate;
+mod loader;
 mod notify;
 pub mod report;
 mod root;
@@ -288,6 +289,9 @@ impl<'m> Service<'m> {
         // An image that cannot use the machine's state, or read its profile, is not one to stay in.
         let hopeless = missing.or_else(|| problem.filter(|_| self.report.on_trial));
         let verdict = self.watch(slot, plan.as_ref(), hopeless).await;
+        if let (Verdict::Healthy, Some(plan)) = (&verdict, &plan) {
+            profiles::keep_for_recovery(&self.machine.paths(), plan);
+        }
         // With nothing kept, it could not know that it rebooted before, and would do so for ever.
         let reboots_good = kept && plan.is_some_and(|p| p.rendered.health.gate_reboots_good);
         self.conclude(slot, verdict, reboots_good).await

@@ -1,16 +1,19 @@
-//! Where a bundle comes from: a file, a pipe, an HTTP server.
+//! Where a bundle comes from: a file, a pipe, an HTTP server, the other slot.
 //!
-//! All three look the same from outside: bytes at rising offsets. What can jump (a file, a server
+//! All of them look the same from outside: bytes at rising offsets. What can jump (a file, a server
 //! with ranges) skips what is not wanted; what cannot reads over it.
 
 mod file;
 pub mod http;
 pub mod pipe;
+mod slot;
 
 use std::path::Path;
 
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
+
+pub use slot::InSlot;
 
 /// A bundle's bytes.
 pub trait Source {

@@ -31,7 +31,7 @@ fn status_says_what_runs_and_what_is_next() {
     );
     // The stand-in's ESPs are empty.
     assert!(
-        text.contains("esp-a: holds no FAT filesystem\n  next: "),
+        text.contains("esp-a: holds no FAT32 filesystem\n  next: "),
         "{text}"
     );
 }
@@ -155,6 +155,10 @@ fn every_command_teaches_by_example() {
         "history",
         "health",
         "reboot",
+        "update-loader",
+        "repair-slot",
+        "update-recovery",
+        "give-up",
     ] {
         let help = machine.run(&[command, "--help"]).ok().out();
         assert!(help.contains("Examples:\n  bootctl"), "{command}: {help}");

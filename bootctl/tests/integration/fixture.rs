@@ -10,13 +10,14 @@ use boot_core::dsse::Envelope;
 use boot_core::keyring::{KeySet, Keyring};
 use boot_core::manifest::{self, CHUNK_SIZE, Contents, Kind, Manifest, Root, Uki};
 use boot_core::record::Record;
-use boot_core::slot_header::{SlotHeader, UKI_OFFSET};
+use boot_core::slot_header::{self, SlotHeader, UKI_OFFSET};
 use boot_core::store::BootState;
 use boot_core::trust::Trust;
 use boot_core::types::Salt;
 use boot_core::verity::{BlockHasher, TreeBuilder};
 use boot_core::{
-    Architecture, Digest, PublicKey, SecurityVersion, Slot, Target, keyring, layout, transition,
+    Architecture, Device, Digest, PublicKey, SecurityVersion, Slot, Target, keyring, layout,
+    transition,
 };
 use bootctl::device::BlockFile;
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -24,6 +25,9 @@ use serde_json::Value;
 
 pub(crate) const BOOT_SIZE: u64 = 4 << 20;
 pub(crate) const ROOT_SIZE: u64 = 16 << 20;
+pub(crate) const ESP_SIZE: u64 = 64 << 20;
+pub(crate) const ESP_A: &str = "0f0f0f0f-0000-4000-8000-00000000000a";
+pub(crate) const ESP_B: &str = "0f0f0f0f-0000-4000-8000-00000000000b";
 pub(crate) const ROOT_KEY: u8 = 1;
 pub(crate) const SIGNING_KEY: u8 = 2;
 
@@ -130,6 +134,55 @@ impl Image {
         image
     }
 
+    /// A UKI of 5000 bytes, a root of three blocks.
+    pub(crate) fn small(version: &str) -> Self {
+        let mut image = Self::new(version);
+        let seed = version.bytes().map(u64::from).sum();
+        image.uki = noise(seed, 5000);
+        image.root = noise(seed + 1, 3 * 4096);
+        image.seal();
+        image
+    }
+
+    /// A recovery system.
+    pub(crate) fn recovery(version: &str) -> Self {
+        let mut image = Self::small(version);
+        image.manifest.kind = Kind::Recovery;
+        image.manifest.root = None;
+        image.root = vec![];
+        image
+    }
+
+    /// Writes a boot partition.
+    pub(crate) fn write_boot<D: Device>(&self, target: Target, device: &mut D) {
+        let (envelope, keyring) = (self.envelope(), chain(self.serial));
+        let size = self.uki.len();
+        let header = SlotHeader::new(
+            target,
+            envelope.len(),
+            keyring.len(),
+            size as u64,
+            self.digest(),
+        )
+        .unwrap();
+        let mut uki = self.uki.clone();
+        uki.resize(size.next_multiple_of(4096), 0);
+        slot_header::write_parts(device, &header, &envelope, &keyring).unwrap();
+        device.write_at(UKI_OFFSET, &uki).unwrap();
+        slot_header::write_header(device, &header).unwrap();
+    }
+
+    /// A loader.
+    pub(crate) fn loader(version: &str, program: Vec<u8>) -> Self {
+        let mut image = Self::new(version);
+        image.manifest.kind = Kind::Loader;
+        image.manifest.root = None;
+        image.root = vec![];
+        image.uki = program;
+        image.seal();
+        image
+    }
+
     /// Has the manifest say what UKI and root are.
     pub(crate) fn seal(&mut self) {
         self.manifest.uki = Uki {
@@ -142,6 +195,9 @@ impl Image {
                 .map(Digest::of)
                 .collect(),
         };
+        if self.manifest.kind != Kind::System {
+            return;
+        }
         let salt = Salt([3; 32]);
         let leaves = self.leaves();
         let mut builder = TreeBuilder::new(&salt);
@@ -217,22 +273,8 @@ impl Image {
     }
 
     fn write(&self, machine: &Fixture, slot: Slot) {
-        let (envelope, keyring) = (self.envelope(), chain(self.serial));
-        let header = SlotHeader::new(
-            slot.into(),
-            envelope.len(),
-            keyring.len(),
-            self.uki.len() as u64,
-            self.digest(),
-        )
-        .unwrap();
-        let boot = machine.partition(slot.label_boot());
-        boot.write_all_at(&header.encode(), 0).unwrap();
-        boot.write_all_at(&envelope, header.envelope_offset.into())
-            .unwrap();
-        boot.write_all_at(&keyring, header.keyring_offset.into())
-            .unwrap();
-        boot.write_all_at(&self.uki, UKI_OFFSET).unwrap();
+        let mut boot = BlockFile::open(&machine.path(slot.label_boot()), true).unwrap();
+        self.write_boot(slot.into(), &mut boot);
         machine
             .partition(slot.label_root())
             .write_all_at(&self.root_partition(), 0)
@@ -328,6 +370,10 @@ impl Fixture {
         let boot = serde_json::json!({
             "version": 1, "slot": slot, "kind": "system", "disk": "/dev/vda",
             "partitions": partitions, "manifest_digest": image.digest(),
+            "table": {
+                "esp-a": {"number": 1, "guid": ESP_A, "start": 1 << 20, "size": ESP_SIZE},
+                "esp-b": {"number": 2, "guid": ESP_B, "start": (1 << 20) + ESP_SIZE, "size": ESP_SIZE},
+            },
         });
         fs::write(run.join("boot.json"), boot.to_string()).unwrap();
         let handover = serde_json::json!({

@@ -16,11 +16,11 @@ use bootctl::progress::Progress;
 use bootctl::source::Source;
 use bootctl::{failure, fallback};
 
-use crate::fixture::{Image, noise, trust};
+use crate::fixture::{Image, trust};
 
 /// A device that shares with others how many operations are left before all of them are gone.
 #[derive(Clone)]
-struct Failing {
+pub(crate) struct Failing {
     inner: MemoryDevice,
     left: Rc<Cell<usize>>,
     /// Whether reads and flushes count, and fail, as well as writes.
@@ -28,6 +28,20 @@ struct Failing {
 }
 
 impl Failing {
+    /// How many operations are left, for devices that fail together.
+    pub(crate) fn counter() -> Rc<Cell<usize>> {
+        Rc::new(Cell::new(usize::MAX))
+    }
+
+    /// A device whose writes count.
+    pub(crate) fn new(inner: MemoryDevice, left: &Rc<Cell<usize>>) -> Self {
+        Self {
+            inner,
+            left: left.clone(),
+            all_count: false,
+        }
+    }
+
     /// Does one more operation, if any is left.
     fn next(&self, at: u64) -> Result<(), MemoryError> {
         let left = self.left.get().checked_sub(1);
@@ -73,7 +87,7 @@ impl Device for Failing {
     }
 }
 
-struct Bytes(Vec<u8>);
+pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
 impl Source for Bytes {
     fn name(&self) -> &str {
@@ -119,7 +133,7 @@ impl Disk {
             left: left.clone(),
         };
         let [running, old] = ["1.0", "0.9"].map(|version| {
-            let image = small(version);
+            let image = Image::small(version);
             image.manifest.slot_contents(image.digest())
         });
         let record = transition::first_image(running);
@@ -158,15 +172,6 @@ impl Disk {
     }
 }
 
-fn small(version: &str) -> Image {
-    let mut image = Image::new(version);
-    let seed = version.bytes().map(u64::from).sum();
-    image.uki = noise(seed, 5000);
-    image.root = noise(seed + 1, 3 * 4096);
-    image.seal();
-    image
-}
-
 #[test]
 fn whichever_write_is_the_last_nothing_is_lost_and_it_goes_on() {
     for block_size in [512, 4096] {
@@ -187,7 +192,7 @@ fn wherever_the_disk_is_unplugged_nothing_is_lost_and_it_goes_on() {
 
 /// Installs with each of these numbers of operations left until one is enough; how many were not.
 fn end_after(numbers: impl Iterator<Item = usize>, disk: impl Fn() -> Disk) -> usize {
-    let image = small("2.0");
+    let image = Image::small("2.0");
     let digest = image.digest();
     let mut ended_early = 0;
     for operations in numbers {

@@ -88,15 +88,20 @@ pub(super) fn parse_sector_size(text: &str) -> Result<u32, String> {
     }
 }
 
-pub(super) fn run(context: &Context, args: Args) -> Result<()> {
-    let recipe = Recipe::load(&args.recipe)?;
-    let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
+/// The time of what is built.
+pub(super) fn default_epoch() -> Result<u64> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => text
             .parse()
-            .with_context(|| format!("SOURCE_DATE_EPOCH is `{text}`, not a number of seconds"))?,
-        Err(std::env::VarError::NotPresent) => DEFAULT_EPOCH,
+            .with_context(|| format!("SOURCE_DATE_EPOCH is `{text}`, not a number of seconds")),
+        Err(std::env::VarError::NotPresent) => Ok(DEFAULT_EPOCH),
         Err(error) => bail!("reading SOURCE_DATE_EPOCH: {error}"),
-    };
+    }
+}
+
+pub(super) fn run(context: &Context, args: Args) -> Result<()> {
+    let recipe = Recipe::load(&args.recipe)?;
+    let epoch = default_epoch()?;
     let order = Order {
         identity: Identity {
             version: args.image_version.unwrap_or_else(|| recipe.version.clone()),

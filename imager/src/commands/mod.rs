@@ -5,6 +5,7 @@ mod cache;
 mod completions;
 mod inspect;
 mod keygen;
+mod loader;
 mod lock;
 mod run;
 mod verify;
@@ -49,6 +50,8 @@ pub enum Command {
     Keygen(keygen::Args),
     /// Build disk image and bundle from a recipe
     Build(build::Args),
+    /// Make the bundle of a loader that was changed after its build
+    Loader(loader::Args),
     /// Show what a disk image or bundle holds
     Inspect(inspect::Args),
     /// Check signatures and every byte of a disk image or bundle
@@ -95,6 +98,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Keygen(args) => keygen::run(&args),
         Command::Build(args) => build::run(&context, args),
+        Command::Loader(args) => loader::run(&context, &args),
         Command::Inspect(args) => inspect::run(&context, &args),
         Command::Verify(args) => verify::run(&args),
         Command::Run(args) => run::run(&context, args),

@@ -80,7 +80,9 @@ fn one_flipped_bit_anywhere_is_found_where_it_is() {
         ("boot-r", (1 << 20) + 7, "boot-r"),
         ("root-a", 0, "root-a"),
         ("root-a", root_size - 4096, "root-a"),
-        ("esp-b", 123_456, "ESPs"),
+        // The first cluster of the loader, and the boot sector.
+        ("esp-b", (32 + 2 * 1009 + 3) * 512 + 400, "ESPs"),
+        ("esp-a", 82, "ESPs"),
         ("boot-state", 100, "boot-state record"),
     ] {
         let path = fixture.disk("disk.raw", 512);
@@ -127,6 +129,23 @@ fn a_bundle_that_is_cut_short_is_refused_at_every_length() {
         let bad = verify(&path, &authority(&fixture)).map_or(true, |checks| !checks.good());
         assert!(bad, "{length} of {size} bytes");
     }
+}
+
+#[test]
+fn a_loader_is_a_bundle_too() {
+    let fixture = Fixture::new();
+    let path = fixture.loader_bundle("loader.spb");
+    let checks = verify(&path, &authority(&fixture)).unwrap();
+    assert!(checks.good(), "{checks:?}");
+    assert!(checks.checks.iter().any(|check| check.what == "loader"));
+    let Report::Bundle(bundle) = Report::read(&path).unwrap() else {
+        panic!("not a bundle")
+    };
+    assert_eq!((bundle.uki_frames, bundle.root_frames), (1, 0));
+    // Signed as it must be, but what it would start is somebody else's.
+    let other = Fixture::new();
+    let failed = failures(&other.loader_bundle("loader.spb"), &authority(&fixture));
+    assert!(!failed.is_empty());
 }
 
 #[test]

@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use boot_core::manifest::{Build, CHUNK_SIZE, Contents, FORMAT, Kind, Manifest, Uki};
+use boot_core::test_support::program;
 use boot_core::{Architecture, Digest, SecurityVersion};
 use imager::disk::{Parts, RootImage, SlotImage};
 use imager::signing::{Authority, KeyCount, make_keys};
 use imager::step::Progress;
-use imager::{bundle, disk, verity};
+use imager::{bundle, disk, loader, verity};
 
 /// Everything on disk that one image is made of.
 pub(crate) struct Fixture {
     directory: tempfile::TempDir,
     pub(crate) system: SlotImage,
     pub(crate) recovery: SlotImage,
+    pub(crate) loader: SlotImage,
     leaves: Vec<u8>,
 }
 
@@ -37,7 +39,9 @@ impl Fixture {
         root[CHUNK_SIZE as usize..2 * CHUNK_SIZE as usize].fill(0);
         fs::write(path("root"), root).unwrap();
         fs::write(path("rescue"), noise(3, 100_000)).unwrap();
-        fs::write(path("esp"), noise(4, 1 << 20)).unwrap();
+        let trust = authority.trust(Architecture::X86_64, "ab-1");
+        let section = trust.to_section().unwrap();
+        fs::write(path("loader"), program(Architecture::X86_64, &section)).unwrap();
         fs::write(path("state"), noise(5, 1 << 20)).unwrap();
         let hashed = verity::hash_file(&path("root"), verity::salt("edge")).unwrap();
         fs::write(path("tree"), &hashed.tree).unwrap();
@@ -71,9 +75,18 @@ impl Fixture {
         };
         let system = slot(Kind::System, path("uki"), Some(root));
         let recovery = slot(Kind::Recovery, path("rescue"), None);
+        let release = loader::Release {
+            version: "1.0".into(),
+            security_version: 1,
+            time: 0,
+            recipe: "test".into(),
+            expires: None,
+        };
+        let loader = loader::sign(&path("loader"), &authority, &release).unwrap();
         Self {
             system,
             recovery,
+            loader,
             leaves: hashed.leaves,
             directory,
         }
@@ -88,7 +101,7 @@ impl Fixture {
         let parts = Parts {
             system: &self.system,
             recovery: Some(&self.recovery),
-            esp: &self.path("esp"),
+            loader: &self.loader,
             state: &self.path("state"),
             headroom: 2.5,
             sector_size,
@@ -98,10 +111,18 @@ impl Fixture {
     }
 
     pub(crate) fn bundle(&self, name: &str) -> PathBuf {
+        self.bundle_of(&self.system, &self.leaves, name)
+    }
+
+    pub(crate) fn loader_bundle(&self, name: &str) -> PathBuf {
+        self.bundle_of(&self.loader, &[], name)
+    }
+
+    fn bundle_of(&self, image: &SlotImage, leaves: &[u8], name: &str) -> PathBuf {
         let (out, frames) = (self.path(name), self.path("frames"));
         fs::create_dir_all(&frames).unwrap();
         let step = Progress::hidden().start("bundle");
-        bundle::write(&self.system, &self.leaves, 1, &frames, &out, &step).unwrap();
+        bundle::write(image, leaves, 1, &frames, &out, &step).unwrap();
         out
     }
 }

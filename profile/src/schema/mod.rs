@@ -82,6 +82,19 @@ pub struct Profile {
     pub health: Health,
 }
 
+impl Profile {
+    /// What of it makes a machine reachable: name, network, clock and users. Recovery has nothing else.
+    #[must_use]
+    pub fn of_host(self) -> Self {
+        Self {
+            kubernetes: None,
+            vm: Vm::default(),
+            health: Health::default(),
+            ..self
+        }
+    }
+}
+
 /// Network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -18,6 +18,7 @@ mod disk_on_nvme;
 mod disk_on_usb;
 mod disk_turned_read_only;
 mod disk_write_errors;
+mod each_esp_destroyed_in_turn;
 mod first_boot_grows_the_disk;
 mod first_esp_destroyed;
 mod gate_without_an_answer_goes_back;
@@ -28,13 +29,18 @@ mod install_cut_by_power_loss;
 mod kernel_that_hangs_goes_back;
 mod kubernetes_life_of_an_appliance;
 mod kubernetes_node_ready;
+mod loader_that_comes_back_is_given_up;
 mod loader_that_hangs_is_reset;
+mod loader_update_cut_by_power_loss;
+mod loader_update_reaches_both_esps;
 mod manifest_by_a_wrong_key;
 mod manifest_of_another_product;
 mod manifest_of_the_other_architecture;
 mod no_verdict_three_times_goes_back;
 mod primary_table_destroyed;
 mod recovery_installs_from_a_stick;
+mod recovery_is_reached_over_ssh;
+mod recovery_replaced;
 mod root_rots_while_running;
 mod root_with_a_flipped_bit;
 mod root_with_a_read_error;
@@ -67,8 +73,14 @@ pub const ALL: &[Scenario] = &[
     first_esp_destroyed::SCENARIO,
     primary_table_destroyed::SCENARIO,
     both_copies_of_the_record_destroyed::SCENARIO,
+    each_esp_destroyed_in_turn::SCENARIO,
+    loader_update_reaches_both_esps::SCENARIO,
+    loader_that_comes_back_is_given_up::SCENARIO,
+    loader_update_cut_by_power_loss::SCENARIO,
     both_slots_bad_ends_in_recovery::SCENARIO,
     recovery_installs_from_a_stick::SCENARIO,
+    recovery_is_reached_over_ssh::SCENARIO,
+    recovery_replaced::SCENARIO,
     install_cut_by_power_loss::SCENARIO,
     hanging_userland_goes_back::SCENARIO,
     ten_plug_pulls_in_a_row::SCENARIO,

@@ -1,0 +1,138 @@
+//! `repair-slot` and `give-up`: what is done about a slot whose disk has rotted.
+
+use boot_core::record::{Record, SlotStatus};
+use boot_core::{Slot, Target};
+use serde_json::json;
+
+use super::install::parts;
+use super::{changes::then_reboot, control, target_slot};
+use crate::cli::{GiveUp, RepairSlot};
+use crate::failure::{Code, Failure, Result};
+use crate::fallback;
+use crate::install::{self, Options};
+use crate::lock::Lock;
+use crate::machine::{Machine, target_name};
+use crate::output::Outcome;
+use crate::progress::Progress;
+use crate::source::InSlot;
+
+/// `bootctl repair-slot`.
+pub fn repair_slot(machine: &Machine, arguments: &RepairSlot) -> Result<Outcome> {
+    let what = "repair-slot";
+    let _lock = Lock::take(&machine.paths().install_lock(), what)?;
+    machine.writable()?;
+    let slot = target_slot(machine, arguments.slot)?;
+    let from = slot.other();
+    let mut control = control(machine, true)?.locking(machine.paths().lock(), what);
+    let record = control.record()?;
+    let progress = Progress::new();
+    progress.note(&format!("reading all of slot {from} and slot {slot}"));
+    fallback::whole(machine, &record, from).map_err(|e| {
+        e.doing(format!(
+            "reading slot {from}, which slot {slot} is to be written from"
+        ))
+        .next("install a bundle instead: `bootctl install SOURCE`")
+    })?;
+    match fallback::whole(machine, &record, slot) {
+        Ok(()) => return nothing_to_repair(&record, slot),
+        Err(e) if e.code != Code::Verification => return Err(e),
+        Err(e) => {
+            progress.note(&format!("slot {slot}: {e}"));
+            if record.slot(slot).is_startable() {
+                let _lock = control.lock()?;
+                control.give_up_damaged(slot, &e.what)?;
+            }
+        }
+    }
+    let trust = fallback::trust(machine)?;
+    let mut target = parts(machine, slot, true)?;
+    let mut other = parts(machine, from, false)?;
+    let mut source = InSlot::open(from, parts(machine, from, false)?)?;
+    let options = Options {
+        trust: &trust,
+        slot,
+        force: false,
+        scratch: machine.paths().state("scratch"),
+    };
+    let installed = install::install(
+        &mut control,
+        &mut target,
+        Some(&mut other),
+        &mut source,
+        &options,
+        &progress,
+    )
+    .map_err(|e| e.doing(format!("writing slot {slot} from slot {from}")))?;
+    let mut text = format!(
+        "slot {slot} holds version {} of slot {from}, every byte verified",
+        installed.version
+    );
+    if arguments.now {
+        let _lock = control.lock()?;
+        control.activate(slot)?;
+    } else {
+        text.push_str("; it becomes good when it has run: `bootctl activate --now`");
+    }
+    let status = if arguments.now {
+        SlotStatus::Trial
+    } else {
+        SlotStatus::Staged
+    };
+    let json = json!({"repaired": installed, "from": from, "status": status.name()});
+    then_reboot(machine, arguments.now, Outcome::new(text, json))
+}
+
+fn nothing_to_repair(record: &Record, slot: Slot) -> Result<Outcome> {
+    let entry = record.slot(slot);
+    let (version, status) = (entry.version, entry.status());
+    if entry.digest == record.slot(slot.other()).digest {
+        let text = format!("slot {slot} holds version {version}, whole, as the other slot does");
+        return Ok(Outcome::new(
+            text,
+            json!({"repaired": null, "status": status.name()}),
+        ));
+    }
+    Err(Failure::refused(format!(
+        "slot {slot} is not damaged: it holds version {version}, every byte as it was signed"
+    ))
+    .next("to have something else in it, `bootctl install SOURCE`"))
+}
+
+/// `bootctl give-up`.
+pub fn give_up(machine: &Machine, arguments: &GiveUp) -> Result<Outcome> {
+    let what = "give-up";
+    let _lock = Lock::take(&machine.paths().install_lock(), what)?;
+    machine.writable()?;
+    let slot = target_slot(machine, arguments.slot)?;
+    let mut control = control(machine, true)?.locking(machine.paths().lock(), what);
+    let record = control.record()?;
+    let entry = record.slot(slot);
+    if entry.contents().is_none() {
+        return Err(Failure::refused(format!("slot {slot} is empty"))
+            .next("install something into it: `bootctl install SOURCE`"));
+    }
+    let why = match fallback::whole(machine, &record, slot) {
+        Ok(()) => {
+            let next = match machine.booted {
+                Target::Recovery => "restart the machine: `bootctl reboot`",
+                _ => "`bootctl install SOURCE` replaces it",
+            };
+            return Err(Failure::refused(format!(
+                "slot {slot} is not damaged: it holds version {}, every byte as it was signed",
+                entry.version
+            ))
+            .next(next));
+        }
+        Err(e) if e.code == Code::Verification => e.what,
+        Err(e) => return Err(e),
+    };
+    let _lock = control.lock()?;
+    control.give_up_damaged(slot, &why)?;
+    Ok(Outcome::new(
+        format!(
+            "slot {slot} is given up: {why}; write it with `bootctl install --slot {} SOURCE`",
+            target_name(slot.into())
+        ),
+        json!({"given_up": slot, "why": why}),
+    ))
+}

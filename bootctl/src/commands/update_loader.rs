@@ -1,0 +1,260 @@
+//! `update-loader`: what [`crate::loader`] does, over this machine's ESPs, firmware and state.
+
+use std::path::PathBuf;
+
+use boot_core::event::EventKind;
+use boot_core::manifest::Kind;
+use boot_core::record::Record;
+use boot_core::slot_header::UKI_OFFSET;
+use boot_core::trust::Trust;
+use boot_core::{Digest, Slot, Target, esp};
+use serde_json::json;
+
+use super::{changes::then_reboot, control};
+use crate::cli::UpdateLoader;
+use crate::control::Control;
+use crate::device::BlockFile;
+use crate::failure::{Failure, Result};
+use crate::fallback;
+use crate::install::{self, Head, Room, Wanted};
+use crate::loader::efi::{self, Place, Variables};
+use crate::loader::{self, Esp, Esps, Settled, Stage, Update};
+use crate::lock::Lock;
+use crate::machine::Machine;
+use crate::output::Outcome;
+use crate::profiles;
+use crate::progress::Progress;
+use crate::source;
+
+/// `bootctl update-loader`.
+pub fn update_loader(machine: &Machine, arguments: &UpdateLoader) -> Result<Outcome> {
+    let what = match &arguments.source {
+        Some(source) => format!("update-loader {}", source::shown(source)),
+        None => "update-loader --copy".into(),
+    };
+    let _lock = Lock::take(&machine.paths().install_lock(), &what)?;
+    machine.writable()?;
+    let booted = machine.slot().ok_or_else(|| {
+        Failure::refused("the recovery system is running: it does not change the loader")
+            .next("bring a slot up first, with `bootctl install --slot a --now SOURCE`")
+    })?;
+    let mut control = control(machine, true)?.locking(machine.paths().lock(), &what);
+    let record = control.record()?;
+    if !record.slot(booted).is_good() {
+        let status = record.slot(booted).status();
+        return Err(Failure::refused(format!(
+            "slot {booted} is {status}: a new loader would be tried by a slot that is not known to be good"
+        ))
+        .next("wait for the health gate, or mark the slot good with `bootctl mark-good`"));
+    }
+    let from = efi::started_from(machine)?;
+    match &arguments.source {
+        Some(source) => {
+            if let Some(missing) = machine.boot.state_missing() {
+                return Err(Failure::refused(missing)
+                    .doing("keeping what is under way")
+                    .next("the next start must know of the update: bring the state filesystem back first"));
+            }
+            let outcome = update(machine, &mut control, &record, source, from)?;
+            then_reboot(machine, arguments.now, outcome)
+        }
+        None => copy(machine, &mut control, from),
+    }
+}
+
+/// Where an update is kept that is under way.
+pub(super) fn path(machine: &Machine) -> PathBuf {
+    machine.paths().state("loader-update.json")
+}
+
+/// Both ESPs; `written` alone is opened to be written.
+pub(super) fn esps(machine: &Machine, written: Option<Esp>) -> Result<Esps<BlockFile>> {
+    let open = |esp: Esp| machine.open(esp.label(), written == Some(esp));
+    Ok(Esps {
+        a: open(Esp::A)?,
+        b: open(Esp::B)?,
+    })
+}
+
+fn update(
+    machine: &Machine,
+    control: &mut Control<BlockFile>,
+    record: &Record,
+    from: &str,
+    started_from: Esp,
+) -> Result<Outcome> {
+    let progress = Progress::new();
+    let trust = fallback::trust(machine)?;
+    let mut source = source::open(from, &progress)?;
+    let wanted = Wanted {
+        kind: Kind::Loader,
+        // A loader is as old as the systems that it was made with: none that may not be fallen back to.
+        floor: record.floor,
+        room: Room {
+            boot: UKI_OFFSET + esp::LOADER_MAX as u64,
+            root: 0,
+        },
+        now: (control.context().now)(),
+    };
+    let head = Head::read(source.as_mut(), &trust, &wanted)?;
+    if let Some(booted) = machine.slot() {
+        let mut running = machine.open(booted.label_boot(), false)?;
+        install::keys_not_older(&trust, &mut running, head.serial)?;
+    }
+    let program = install::payload(&head, source.as_mut(), &progress)?;
+    let new = loader::check(&program, &head.manifest, &trust)?;
+    starts_what_starts(machine, record, &trust, &new)?;
+
+    let architecture = trust.architecture;
+    let target = started_from.other();
+    let mut esps = esps(machine, Some(target))?;
+    let running = esps.loader(started_from, architecture).map_err(|e| {
+        e.next(format!(
+            "this machine was started from {started_from}, which is damaged now: restart it, so that it starts from {target}, then run `bootctl update-loader --copy`"
+        ))
+    })?;
+    let digest = Digest::of(&program);
+    let version = head.manifest.version;
+    let there = |found: Result<Vec<u8>>| found.is_ok_and(|found| Digest::of(&found) == digest);
+    if Digest::of(&running) == digest && there(esps.loader(target, architecture)) {
+        let json = json!({"loader": {"version": version, "digest": digest, "was_there": true}});
+        let text = format!("the loader of version {version} is on both ESPs already");
+        return Ok(Outcome::new(text, json));
+    }
+
+    progress.note(&format!(
+        "the loader of version {version}, signed and meant for this machine, goes onto {target}"
+    ));
+    // Firmware is asked before anything is written: if it refuses, there is no update.
+    let variables = Variables::of(machine);
+    let entry = variables.make_entry(&Place::of(machine, target)?, architecture)?;
+    let mut update = Update {
+        format: 1,
+        esp: target,
+        loader: digest,
+        version,
+        manifest: head.digest,
+        boot_id: profiles::boot_id(),
+        stage: Stage::Writing,
+    };
+    let path = path(machine);
+    loader::put(&mut update, &program, &mut esps, architecture, |update| {
+        update.write(&path)
+    })?;
+    variables.start_next(entry)?;
+    let text = format!(
+        "version {version} from {}: on {target}, started next",
+        source.name()
+    );
+    let lock = control.lock()?;
+    control.event(EventKind::LOADER_UPDATED, None, head.digest, &text);
+    drop(lock);
+    let json = json!({"loader": {
+        "version": version, "digest": digest, "manifest": head.digest, "esp": target, "was_there": false,
+    }});
+    Ok(Outcome::new(
+        format!(
+            "the loader of version {version} is on {target} and is started next; {started_from} gets it once it has started a good slot"
+        ),
+        json,
+    ))
+}
+
+/// Refuses a loader that would not start what the present one starts.
+fn starts_what_starts(machine: &Machine, record: &Record, old: &Trust, new: &Trust) -> Result<()> {
+    // What verifies by the same keys need not be read twice.
+    if old.root == new.root {
+        return Ok(());
+    }
+    for target in Target::ALL {
+        let Ok(mut device) = machine.open(target.label_boot(), false) else {
+            continue;
+        };
+        if fallback::verify(&mut device, target, old, record).is_err() {
+            continue;
+        }
+        fallback::verify(&mut device, target, new, record).map_err(|rejected| {
+            Failure::refused(format!("the new loader would not start {target}: {rejected}"))
+                .next("install systems signed under the new root keys into both slots first, and recovery with them")
+        })?;
+    }
+    Ok(())
+}
+
+/// `bootctl update-loader --copy`.
+fn copy(machine: &Machine, control: &mut Control<BlockFile>, from: Esp) -> Result<Outcome> {
+    let to = from.other();
+    let architecture = fallback::trust(machine)?.architecture;
+    Variables::of(machine).forget();
+    let digest = esps(machine, Some(to))?
+        .copy_to(to, None, architecture)
+        .map_err(|e| {
+            e.next(format!(
+                "this machine was started from {from}, which is damaged now: restart it, so that it starts from {to}"
+            ))
+        })?;
+    Update::remove(&path(machine))?;
+    let lock = control.lock()?;
+    let text = format!("{to} written from {from}, by an operator");
+    control.event(EventKind::LOADER_UPDATED, None, Digest::ZERO, &text);
+    drop(lock);
+    Ok(Outcome::new(
+        format!("{to} holds the loader of {from}, which started this machine"),
+        json!({"loader": {"esp": to, "from": from, "digest": digest}}),
+    ))
+}
+
+/// What the service does about an update that is under way, in the good slot `booted`; what that came to, unless it
+/// is not over or there is none.
+///
+/// # Errors
+/// It could not be brought to an end, and is given up.
+pub fn go_on(machine: &Machine, booted: Slot) -> Result<Option<Settled>> {
+    let path = path(machine);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let Ok(_lock) = Lock::take(&machine.paths().install_lock(), "serve") else {
+        return Ok(None);
+    };
+    let mut control = control(machine, true)?.locking(machine.paths().lock(), "serve");
+    if !control.record()?.slot(booted).is_good() {
+        return Ok(None);
+    }
+    machine.writable()?;
+    let Some(update) = Update::read(&path)? else {
+        return Ok(None);
+    };
+    let settled = settle(machine, &update);
+    if matches!(settled, Ok(Settled::NotYet)) {
+        return Ok(None);
+    }
+    let (esp, version) = (update.esp, update.version);
+    let (kind, text) = match &settled {
+        Ok(Settled::GivenUp(why)) => (
+            EventKind::LOADER_GIVEN_UP,
+            format!("version {version}: {why}; {esp} holds the old one again"),
+        ),
+        Err(e) => (
+            EventKind::LOADER_GIVEN_UP,
+            format!("version {version}: {e}"),
+        ),
+        Ok(_) => (
+            EventKind::LOADER_UPDATED,
+            format!("version {version} has started this machine: on both ESPs"),
+        ),
+    };
+    Variables::of(machine).forget();
+    Update::remove(&path)?;
+    let _lock = control.lock()?;
+    control.event(kind, None, update.manifest, &text);
+    settled.map(Some)
+}
+
+fn settle(machine: &Machine, update: &Update) -> Result<Settled> {
+    let started_from = efi::started_from(machine)?;
+    let architecture = fallback::trust(machine)?.architecture;
+    let mut esps = esps(machine, Some(started_from.other()))?;
+    let boot_id = profiles::boot_id();
+    loader::settle(update, &boot_id, started_from, &mut esps, architecture)
+}

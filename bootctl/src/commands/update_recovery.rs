@@ -1,0 +1,49 @@
+//! `update-recovery`: opens what [`crate::install::recovery`] works on.
+
+use boot_core::{Slot, Target};
+use indicatif::HumanBytes;
+use serde_json::json;
+
+use super::control;
+use crate::cli::UpdateRecovery;
+use crate::failure::Result;
+use crate::fallback;
+use crate::install::recovery;
+use crate::lock::Lock;
+use crate::machine::Machine;
+use crate::output::Outcome;
+use crate::progress::Progress;
+use crate::source;
+
+/// `bootctl update-recovery`.
+pub fn update_recovery(machine: &Machine, arguments: &UpdateRecovery) -> Result<Outcome> {
+    let shown = source::shown(&arguments.source);
+    let what = format!("update-recovery {shown}");
+    let _lock = Lock::take(&machine.paths().install_lock(), &what)?;
+    machine.writable()?;
+    let mut control = control(machine, true)?.locking(machine.paths().lock(), &what);
+    let trust = fallback::trust(machine)?;
+    let mut target = machine.open(Target::Recovery.label_boot(), true)?;
+    let [a, b] = Slot::BOTH.map(|slot| machine.open(slot.label_boot(), false));
+    let progress = Progress::new();
+    let mut source = source::open(&arguments.source, &progress)?;
+    let replaced = recovery::replace(
+        &mut control,
+        &mut target,
+        [&mut a?, &mut b?],
+        source.as_mut(),
+        &trust,
+        &progress,
+    )
+    .map_err(|e| e.doing(format!("replacing recovery by {shown}")))?;
+    let text = if replaced.was_there {
+        format!("recovery is version {} already", replaced.version)
+    } else {
+        format!(
+            "recovery is version {}: {} fetched; `bootctl reboot --recovery` tries it",
+            replaced.version,
+            HumanBytes(replaced.fetched)
+        )
+    };
+    Ok(Outcome::new(text, json!({"recovery": replaced})))
+}

@@ -1,0 +1,198 @@
+//! Replacing recovery: like an installation, but there is one of it and the record does not speak of it. So while it is
+//! written, both slots are good and verify: nothing is going to need it.
+//!
+//! ```text
+//!  1  front of the bundle read and verified; both slots good, both verified      nothing written
+//!  2  slot header zeroed, flushed: there is no recovery
+//!  3  UKI written in place, each chunk verified before; flushed; read back
+//!  4  manifest and keyring chain written, header last; the loader's verifier run over it
+//! ```
+
+use boot_core::event::EventKind;
+use boot_core::manifest::{CHUNK_SIZE, Kind};
+use boot_core::record::Record;
+use boot_core::slot_header::{self, SlotHeader, UKI_OFFSET};
+use boot_core::trust::Trust;
+use boot_core::verity::BLOCK;
+use boot_core::{Device, Digest, Slot, Target, Version};
+use serde::Serialize;
+
+use super::disk;
+use super::head::{Head, Room, Wanted};
+use super::permit::serial_not_older;
+use super::survey::chunk_len;
+use super::unpack::{Unpacker, contradicts_itself, damaged, goes_on};
+use crate::control::Control;
+use crate::failure::{Failure, Result};
+use crate::fallback;
+use crate::progress::Progress;
+use crate::source::Source;
+
+/// What was replaced.
+#[derive(Debug, Clone, Serialize)]
+pub struct Replaced {
+    /// By what.
+    pub version: Version,
+    /// Its manifest.
+    pub manifest: Digest,
+    /// True if it was there already, complete.
+    pub was_there: bool,
+    /// Bytes of frames that were fetched.
+    pub fetched: u64,
+}
+
+/// Replaces what is in `target`, the partition `boot-r`, by what `source` holds. `slots` are `boot-a` and `boot-b`.
+///
+/// # Errors
+/// Whatever fails: before step 2 nothing has changed; after it there is no recovery until it is run again.
+pub fn replace<D: Device>(
+    control: &mut Control<D>,
+    target: &mut D,
+    slots: [&mut D; 2],
+    source: &mut dyn Source,
+    trust: &Trust,
+    progress: &Progress,
+) -> Result<Replaced> {
+    let record = control.record()?;
+    let known = not_needed(&record, slots, control.context().booted, trust)?;
+    let wanted = Wanted {
+        kind: Kind::Recovery,
+        floor: record.recovery_floor,
+        room: Room {
+            boot: target.size(),
+            root: 0,
+        },
+        now: (control.context().now)(),
+    };
+    let head = Head::read(source, trust, &wanted)?;
+    serial_not_older(head.serial, known)?;
+    let mut replaced = Replaced {
+        version: head.manifest.version,
+        manifest: head.digest,
+        was_there: false,
+        fetched: 0,
+    };
+    if fallback::verify(target, Target::Recovery, trust, &record)
+        .is_ok_and(|there| there.digest == head.digest)
+    {
+        replaced.was_there = true;
+        return Ok(replaced);
+    }
+    progress.note(&format!(
+        "recovery of version {}, signed and meant for this machine, replaces the one that is there",
+        head.manifest.version
+    ));
+    slot_header::clear_header(target).map_err(|e| disk(e).doing("clearing recovery's header"))?;
+    let written = fill(&head, target, source, progress).and_then(|fetched| {
+        finish(&head, target, trust, &record)?;
+        Ok(fetched)
+    });
+    let _lock = control.lock()?;
+    let (kind, text) = match &written {
+        Ok(_) => (
+            EventKind::RECOVERY_REPLACED,
+            format!("version {} from {}", head.manifest.version, source.name()),
+        ),
+        Err(failure) => (
+            EventKind::INSTALL_FAILED,
+            format!("version {}: {}", head.manifest.version, failure.what),
+        ),
+    };
+    control.event(kind, Some(Target::Recovery), head.digest, &text);
+    replaced.fetched = written?;
+    Ok(replaced)
+}
+
+/// Nothing may need recovery while it is written. Gives the serial of the running system's keyring.
+fn not_needed<D: Device>(
+    record: &Record,
+    slots: [&mut D; 2],
+    booted: Target,
+    trust: &Trust,
+) -> Result<u64> {
+    let next = "recovery is replaced only while both slots are good: bring the other one up first; nothing was changed";
+    if booted == Target::Recovery {
+        return Err(Failure::refused("the recovery system is running").next(next));
+    }
+    let mut known = 0;
+    for (slot, device) in Slot::BOTH.into_iter().zip(slots) {
+        let entry = record.slot(slot);
+        if !entry.is_good() {
+            let why = format!("slot {slot} is {}", entry.status());
+            return Err(Failure::refused(why).next(next));
+        }
+        let verified =
+            fallback::verify(device, slot.into(), trust, record).map_err(|rejected| {
+                Failure::refused(format!("slot {slot} does not verify: {rejected}")).next(next)
+            })?;
+        if booted == slot.into() {
+            known = verified.keyring.serial;
+        }
+    }
+    Ok(known)
+}
+
+/// Step 3; the bytes that were fetched.
+fn fill<D: Device>(
+    head: &Head,
+    target: &mut D,
+    source: &mut dyn Source,
+    progress: &Progress,
+) -> Result<u64> {
+    let uki = &head.manifest.uki;
+    let mut unpacker = Unpacker::new()?;
+    let mut chunk = vec![0; CHUNK_SIZE as usize];
+    let mut fetched = 0;
+    source.expect_until(head.end());
+    progress.begin("fetching", head.table.total());
+    for (frame, digest) in (0..).zip(&uki.chunks) {
+        let length = chunk_len(uki.size, frame.into());
+        let rounded = length.next_multiple_of(BLOCK as usize);
+        let offset = UKI_OFFSET + u64::from(frame) * CHUNK_SIZE;
+        target
+            .read_at(offset, &mut chunk[..rounded])
+            .map_err(disk)?;
+        if Digest::of(&chunk[..length]) == *digest {
+            continue;
+        }
+        fetched += unpacker.fetch(head, source, progress, frame, &mut chunk[..length])?;
+        if Digest::of(&chunk[..length]) != *digest {
+            return Err(damaged(source, frame));
+        }
+        chunk[length..rounded].fill(0);
+        target
+            .write_at(offset, &chunk[..rounded])
+            .map_err(|e| disk(e).doing("writing the UKI"))?;
+    }
+    progress.end();
+    target.flush().map_err(disk)?;
+    if !source.ends_at(head.end())? {
+        return Err(goes_on(source));
+    }
+    match fallback::digest_at(target, UKI_OFFSET, uki.size).map_err(disk)? {
+        found if found == uki.digest => Ok(fetched),
+        _ => Err(contradicts_itself()),
+    }
+}
+
+/// Step 4.
+fn finish<D: Device>(head: &Head, target: &mut D, trust: &Trust, record: &Record) -> Result<()> {
+    let header = SlotHeader::new(
+        Target::Recovery,
+        head.envelope.len(),
+        head.keyring.len(),
+        head.manifest.uki.size,
+        head.digest,
+    )
+    .ok_or_else(|| Failure::verification("manifest and keyring chain do not fit before the UKI"))?;
+    slot_header::write_parts(target, &header, &head.envelope, &head.keyring)
+        .map_err(|e| disk(e).doing("writing the manifest"))?;
+    slot_header::write_header(target, &header)
+        .map_err(|e| disk(e).doing("writing the slot header"))?;
+    fallback::verify(target, Target::Recovery, trust, record).map_err(|rejected| {
+        Failure::verification(rejected)
+            .doing("reading recovery back as the loader will")
+            .next("the disk does not keep what is written to it: replace it")
+    })?;
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Frames of a bundle, fetched and decompressed.
+
+use boot_core::Digest;
+use boot_core::manifest::CHUNK_SIZE;
+
+use super::head::Head;
+use crate::failure::{Failure, Result};
+use crate::progress::Progress;
+use crate::source::Source;
+
+/// What is fetched at a time, so that the progress moves on slow lines.
+const STEP: usize = 256 * 1024;
+
+/// Decompresses frames within the window that bundles may ask for.
+pub(super) struct Unpacker {
+    decompressor: zstd::bulk::Decompressor<'static>,
+    frame: Vec<u8>,
+}
+
+impl Unpacker {
+    pub(super) fn new() -> Result<Self> {
+        let mut decompressor = zstd::bulk::Decompressor::new().map_err(Failure::failed)?;
+        decompressor
+            .window_log_max(boot_core::bundle::WINDOW_LOG_MAX)
+            .map_err(Failure::failed)?;
+        Ok(Self {
+            decompressor,
+            frame: Vec::new(),
+        })
+    }
+
+    /// Fills `chunk` with what is in a frame; how many bytes that took from the source.
+    pub(super) fn fetch(
+        &mut self,
+        head: &Head,
+        source: &mut dyn Source,
+        progress: &Progress,
+        frame: u32,
+        chunk: &mut [u8],
+    ) -> Result<u64> {
+        let Some((start, length)) = head.table.frame(frame) else {
+            return Err(damaged(source, frame));
+        };
+        if length == 0 {
+            chunk.fill(0);
+            return Ok(0);
+        }
+        self.frame.resize(length as usize, 0);
+        let begin = head.header.frames_offset() + start;
+        for (part, bytes) in self.frame.chunks_mut(STEP).enumerate() {
+            source.read_exact_at(begin + (part * STEP) as u64, bytes)?;
+            progress.add(bytes.len() as u64);
+        }
+        match self.decompressor.decompress_to_buffer(&self.frame, chunk) {
+            Ok(n) if n == chunk.len() => Ok(length.into()),
+            _ => Err(damaged(source, frame)),
+        }
+    }
+}
+
+/// The whole payload of a bundle without a root, in memory, each byte verified.
+pub(crate) fn payload(
+    head: &Head,
+    source: &mut dyn Source,
+    progress: &Progress,
+) -> Result<Vec<u8>> {
+    let uki = &head.manifest.uki;
+    let mut unpacker = Unpacker::new()?;
+    let mut bytes = vec![0; uki.size as usize];
+    source.expect_until(head.end());
+    progress.begin("fetching", head.table.total());
+    let chunks = bytes.chunks_mut(CHUNK_SIZE as usize);
+    for ((frame, chunk), digest) in (0..).zip(chunks).zip(&uki.chunks) {
+        unpacker.fetch(head, source, progress, frame, chunk)?;
+        if Digest::of(chunk) != *digest {
+            return Err(damaged(source, frame));
+        }
+    }
+    progress.end();
+    if !source.ends_at(head.end())? {
+        return Err(goes_on(source));
+    }
+    if Digest::of(&bytes) == uki.digest {
+        Ok(bytes)
+    } else {
+        Err(contradicts_itself())
+    }
+}
+
+/// A frame that is not what was signed.
+pub(super) fn damaged(source: &dyn Source, frame: u32) -> Failure {
+    Failure::verification(format!(
+        "frame {frame} of {} is not what was signed",
+        source.name()
+    ))
+    .next("it was damaged on its way, or is another bundle's: fetch it again; what is already in the slot is kept")
+}
+
+/// A source that is longer than its bundle.
+pub(super) fn goes_on(source: &dyn Source) -> Failure {
+    Failure::source(format!(
+        "{} goes on after the end of the bundle: it is not the file that it should be",
+        source.name()
+    ))
+    .next("fetch the bundle again; what is in the slot is kept and will not be fetched again")
+}
+
+/// A manifest whose digests cannot all be true.
+pub(super) fn contradicts_itself() -> Failure {
+    Failure::verification(
+        "the UKI's chunks are what was signed, its digest is not theirs: the manifest contradicts itself",
+    )
+    .next("ask the bundle's publisher for another one")
+}

@@ -1,0 +1,324 @@
+//! Firmware's variables, as the kernel shows them: which ESP the loader came from, and what is started next.
+//!
+//! An update needs one boot entry, `Boot####`, that BootNext can name; it is never put into BootOrder, so that firmware
+//! which forgets it, or all of its variables, starts from the removable-media path as before. Sources: UEFI
+//! specification 2.10, sections 3.1.3 (load options) and 10.3.5 (media device paths); systemd's Boot Loader Interface
+//! for LoaderDevicePartUUID.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use boot_core::esp::file_name;
+use boot_core::layout::Guid;
+use boot_core::{Architecture, Device as _};
+
+use super::Esp;
+use crate::failure::{Failure, Result};
+use crate::machine::Machine;
+
+const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+const BOOT_LOADER_INTERFACE: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+/// Kept, and seen by firmware and by the running system.
+const ATTRIBUTES: u32 = 7;
+const ACTIVE: u32 = 1;
+/// Which entry is ours.
+const DESCRIPTION: &str = "Sternpost: new loader";
+
+/// The variables of this machine.
+#[derive(Debug)]
+pub struct Variables {
+    directory: PathBuf,
+}
+
+/// Where firmware finds a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its number in the table, from 1.
+    pub number: u32,
+    /// Its GUID.
+    pub guid: Guid,
+    /// Its first block.
+    pub first: u64,
+    /// How many blocks it has.
+    pub blocks: u64,
+}
+
+impl Place {
+    /// Where `esp` is on this machine's disk.
+    ///
+    /// # Errors
+    /// The initrd did not say.
+    pub fn of(machine: &Machine, esp: Esp) -> Result<Self> {
+        let unknown = || {
+            Failure::failed(format!(
+                "the initrd did not say where {esp} is in the table"
+            ))
+            .next("look at the disk with lsblk; if its table is damaged, start the machine again")
+        };
+        let entry = machine.boot.table.get(esp.label()).ok_or_else(unknown)?;
+        let block = u64::from(machine.open(esp.label(), false)?.block_size());
+        Ok(Self {
+            number: entry.number,
+            guid: entry.guid.parse().map_err(|_| unknown())?,
+            first: entry.start / block,
+            blocks: entry.size / block,
+        })
+    }
+}
+
+/// The ESP that the loader of this start lay on.
+///
+/// # Errors
+/// It did not say, or it lay on neither.
+pub fn started_from(machine: &Machine) -> Result<Esp> {
+    let unknown = |what: String| {
+        Failure::failed(what)
+            .doing("finding the ESP that this machine was started from")
+            .next("nothing was written; restart the machine, and if it stays so, look whether the disk's table is the image's")
+    };
+    let variables = Variables::of(machine);
+    let text = variables
+        .read("LoaderDevicePartUUID", BOOT_LOADER_INTERFACE)
+        .map_err(|e| unknown(format!("LoaderDevicePartUUID: {e}")))?
+        .ok_or_else(|| unknown("the loader did not leave LoaderDevicePartUUID".into()))?;
+    let text = from_utf16(&text);
+    Esp::BOTH
+        .into_iter()
+        .find(|esp| {
+            let entry = machine.boot.table.get(esp.label());
+            entry.is_some_and(|entry| entry.guid.eq_ignore_ascii_case(&text))
+        })
+        .ok_or_else(|| unknown(format!("{text} is neither esp-a nor esp-b of this disk")))
+}
+
+impl Variables {
+    /// Those of `machine`.
+    pub fn of(machine: &Machine) -> Self {
+        Self {
+            directory: machine.paths().at("/sys/firmware/efi/efivars"),
+        }
+    }
+
+    fn path(&self, name: &str, vendor: &str) -> PathBuf {
+        self.directory.join(format!("{name}-{vendor}"))
+    }
+
+    /// A variable's value; none if there is no such variable.
+    fn read(&self, name: &str, vendor: &str) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(self.path(name, vendor)) {
+            Ok(bytes) => Ok(bytes.get(4..).map(<[u8]>::to_vec)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Sets a variable of the specification's. The kernel wants all of it in one write, and no truncation before.
+    fn write(&self, name: &str, value: &[u8]) -> Result<()> {
+        let path = self.path(name, GLOBAL);
+        let bytes = [&ATTRIBUTES.to_le_bytes()[..], value].concat();
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .and_then(|mut file| file.write_all(&bytes));
+        written.map_err(|e| {
+            Failure::failed(e)
+                .doing(format!("setting the firmware variable {name}"))
+                .next("this firmware does not let the running system set what is started next: the loader of this machine cannot be updated in the field")
+        })
+    }
+
+    fn remove(&self, name: &str) {
+        // What is left behind is started by nobody.
+        let _ = fs::remove_file(self.path(name, GLOBAL));
+    }
+
+    /// Boot entries, by number.
+    fn entries(&self) -> Vec<(u16, Vec<u8>)> {
+        let Ok(files) = fs::read_dir(&self.directory) else {
+            return Vec::new();
+        };
+        let mut entries: Vec<_> = files
+            .filter_map(|file| {
+                let name = file.ok()?.file_name().into_string().ok()?;
+                let digits = name.strip_prefix("Boot")?.strip_suffix(GLOBAL)?;
+                let number = u16::from_str_radix(digits.strip_suffix('-')?, 16).ok()?;
+                let value = self.read(&entry_name(number), GLOBAL).ok()??;
+                Some((number, value))
+            })
+            .collect();
+        entries.sort_unstable();
+        entries
+    }
+
+    /// Our entry's number.
+    fn ours(&self) -> Option<u16> {
+        let ours = to_utf16(DESCRIPTION);
+        let entries = self.entries();
+        let found = entries
+            .iter()
+            .find(|(_, value)| value.get(6..).is_some_and(|rest| rest.starts_with(&ours)));
+        found.map(|(number, _)| *number)
+    }
+
+    /// Makes the boot entry for the loader on the ESP at `place`, or changes the one from before; its number.
+    ///
+    /// # Errors
+    /// Firmware refuses.
+    pub fn make_entry(&self, place: &Place, architecture: Architecture) -> Result<u16> {
+        let taken: Vec<u16> = self
+            .entries()
+            .into_iter()
+            .map(|(number, _)| number)
+            .collect();
+        let number = self
+            .ours()
+            .or_else(|| (0..=u16::MAX).find(|number| !taken.contains(number)))
+            .unwrap_or(u16::MAX);
+        self.write(&entry_name(number), &load_option(place, architecture))?;
+        Ok(number)
+    }
+
+    /// Has firmware start entry `number` next, once.
+    ///
+    /// # Errors
+    /// Firmware refuses.
+    pub fn start_next(&self, number: u16) -> Result<()> {
+        self.write("BootNext", &number.to_le_bytes())
+    }
+
+    /// Takes our entry away, and BootNext if it names it.
+    pub fn forget(&self) {
+        let Some(number) = self.ours() else {
+            return;
+        };
+        let next = self.read("BootNext", GLOBAL).ok().flatten();
+        if next.as_deref() == Some(&number.to_le_bytes()) {
+            self.remove("BootNext");
+        }
+        self.remove(&entry_name(number));
+    }
+}
+
+fn entry_name(number: u16) -> String {
+    format!("Boot{number:04X}")
+}
+
+/// EFI_LOAD_OPTION for the removable-media path on the partition at `place`.
+fn load_option(place: &Place, architecture: Architecture) -> Vec<u8> {
+    let mut path = Vec::new();
+    // Media, hard drive: GPT, by GUID.
+    path.extend([4, 1, 42, 0]);
+    path.extend(place.number.to_le_bytes());
+    path.extend(place.first.to_le_bytes());
+    path.extend(place.blocks.to_le_bytes());
+    path.extend(place.guid.0);
+    path.extend([2, 2]);
+    // Media, file path.
+    let file = to_utf16(&format!("\\EFI\\BOOT\\{}", file_name(architecture)));
+    path.extend([4, 4]);
+    path.extend((file.len() as u16 + 4).to_le_bytes());
+    path.extend(file);
+    path.extend([0x7f, 0xff, 4, 0]);
+    let mut option = ACTIVE.to_le_bytes().to_vec();
+    option.extend((path.len() as u16).to_le_bytes());
+    option.extend(to_utf16(DESCRIPTION));
+    option.extend(path);
+    option
+}
+
+/// With the zero at its end.
+fn to_utf16(text: &str) -> Vec<u8> {
+    let units = text.encode_utf16().chain([0]);
+    units.flat_map(u16::to_le_bytes).collect()
+}
+
+fn from_utf16(bytes: &[u8]) -> String {
+    let units: Vec<u16> = bytes
+        .chunks_exact(2)
+        .map(|unit| u16::from_le_bytes([unit[0], unit[1]]))
+        .take_while(|unit| *unit != 0)
+        .collect();
+    String::from_utf16_lossy(&units)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> Place {
+        Place {
+            number: 2,
+            guid: "12345678-9abc-def0-1234-56789abcdef0".parse().unwrap(),
+            first: 133_120,
+            blocks: 131_072,
+        }
+    }
+
+    /// Byte by byte, as the specification has it.
+    #[test]
+    fn a_load_option_is_what_firmware_reads() {
+        let option = load_option(&place(), Architecture::X86_64);
+        let text = DESCRIPTION.len() * 2 + 2;
+        assert_eq!(option[..6], [1, 0, 0, 0, 94, 0]);
+        assert_eq!(option[6..6 + text], to_utf16(DESCRIPTION));
+        let path = &option[6 + text..];
+        assert_eq!(path.len(), 94);
+        assert_eq!(path[..8], [4, 1, 42, 0, 2, 0, 0, 0]);
+        assert_eq!(path[8..16], 133_120_u64.to_le_bytes());
+        assert_eq!(path[16..24], 131_072_u64.to_le_bytes());
+        assert_eq!(
+            path[24..32],
+            [0x78, 0x56, 0x34, 0x12, 0xbc, 0x9a, 0xf0, 0xde]
+        );
+        assert_eq!(path[40..46], [2, 2, 4, 4, 48, 0]);
+        assert_eq!(from_utf16(&path[46..]), "\\EFI\\BOOT\\BOOTX64.EFI");
+        assert_eq!(path[90..], [0x7f, 0xff, 4, 0]);
+    }
+
+    #[test]
+    fn one_entry_is_ours_and_others_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let variables = Variables {
+            directory: dir.path().to_owned(),
+        };
+        let put = |name: &str, value: &[u8]| variables.write(name, value).unwrap();
+        put(
+            "Boot0000",
+            &[1, 0, 0, 0, 4, 0, b'x', 0, 0, 0, 0x7f, 0xff, 4, 0],
+        );
+        put("BootOrder", &[0, 0]);
+        let number = variables
+            .make_entry(&place(), Architecture::X86_64)
+            .unwrap();
+        assert_eq!(number, 1);
+        variables.start_next(number).unwrap();
+        assert_eq!(
+            variables
+                .make_entry(&place(), Architecture::X86_64)
+                .unwrap(),
+            1
+        );
+        assert_eq!(variables.entries().len(), 2);
+        assert_eq!(
+            variables.read("BootNext", GLOBAL).unwrap(),
+            Some(vec![1, 0])
+        );
+        assert_eq!(
+            variables.read("BootOrder", GLOBAL).unwrap(),
+            Some(vec![0, 0])
+        );
+        variables.forget();
+        assert_eq!(variables.read("BootNext", GLOBAL).unwrap(), None);
+        assert_eq!(variables.entries().len(), 1);
+        // Somebody else's BootNext is not ours to take.
+        put("BootNext", &[0, 0]);
+        variables.forget();
+        assert_eq!(
+            variables.read("BootNext", GLOBAL).unwrap(),
+            Some(vec![0, 0])
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! Recovery: replaced while nothing needs it, and reached as the machine was when it was last well.
+
+use std::fs;
+
+use boot_core::store::BootState;
+use boot_core::test_support::MemoryDevice;
+use boot_core::trust::Trust;
+use boot_core::{Nonce, Slot, Target, transition};
+use bootctl::control::{Context, Control};
+use bootctl::device::BlockFile;
+use bootctl::fallback;
+use bootctl::install::recovery;
+use bootctl::progress::Progress;
+
+use crate::fixture::{Fixture, Image, trust};
+use crate::interrupted::{Bytes, Failing};
+
+/// Version 1.0 runs from slot A, 2.0 is in slot B; both are good.
+fn both_good() -> Fixture {
+    let machine = Fixture::new();
+    let image = Image::new("2.0");
+    let file = machine.file("bundle.spb", &image.bundle());
+    machine.run(&["install", &file]).ok();
+    machine.change(|r| {
+        let r = transition::activate(r, Slot::B, Target::A).unwrap();
+        let r = transition::start(&r, Target::B, Nonce([5; 16])).unwrap();
+        transition::mark_good(&r, Slot::B, &image.digest(), Target::B).unwrap()
+    });
+    machine
+}
+
+fn found(machine: &Fixture) -> Option<boot_core::Digest> {
+    let mut device = BlockFile::open(&machine.path("boot-r"), false).unwrap();
+    fallback::verify(&mut device, Target::Recovery, &trust(), &machine.record())
+        .ok()
+        .map(|verified| verified.digest)
+}
+
+#[test]
+fn recovery_is_replaced_while_both_slots_are_good() {
+    let machine = both_good();
+    let slots = ["boot-a", "root-a", "boot-b", "root-b"];
+    let before = slots.map(|label| fs::read(machine.path(label)).unwrap());
+    for version in ["7.0", "8.0"] {
+        let image = Image::recovery(version);
+        let file = machine.file("recovery.spb", &image.bundle());
+        let said = machine
+            .run(&["update-recovery", &file, "--json"])
+            .ok()
+            .json();
+        assert_eq!(said["recovery"]["version"], version);
+        assert_eq!(found(&machine), Some(image.digest()));
+        let again = machine
+            .run(&["update-recovery", &file, "--json"])
+            .ok()
+            .json();
+        assert_eq!(again["recovery"]["was_there"], true);
+    }
+    assert!(slots.map(|label| fs::read(machine.path(label)).unwrap()) == before);
+    let history = machine.run(&["history"]).ok().out();
+    assert!(history.contains("recovery-replaced"), "{history}");
+    machine.run(&["reboot", "--recovery"]).ok();
+}
+
+#[test]
+fn what_is_not_meant_for_it_or_needs_it_leaves_recovery_alone() {
+    let machine = both_good();
+    let image = Image::recovery("7.0");
+    let file = machine.file("recovery.spb", &image.bundle());
+    machine.run(&["update-recovery", &file]).ok();
+    let newer = machine.file("newer.spb", &Image::recovery("8.0").bundle());
+    let system = machine.file("system.spb", &Image::new("3.0").bundle());
+    machine
+        .run(&["update-recovery", &system])
+        .fails(4, &["it is a system image, expected recovery"]);
+    machine.run(&["install", &newer]).fails(
+        4,
+        &["it is a recovery image, expected system", "update-recovery"],
+    );
+    let mut forged = Image::recovery("8.0");
+    forged.signing_key = 9;
+    let forged = machine.file("forged.spb", &forged.bundle());
+    machine
+        .run(&["update-recovery", &forged])
+        .fails(4, &["signed"]);
+    let mut old = Image::recovery("8.0");
+    old.serial = 1;
+    let old = machine.file("old.spb", &old.bundle());
+    machine
+        .run(&["update-recovery", &old])
+        .fails(4, &["serial 1", "taken out of service"]);
+    let boot = machine.partition("boot-b");
+    std::os::unix::fs::FileExt::write_all_at(&boot, &[1], (1 << 20) + 77).unwrap();
+    machine
+        .run(&["update-recovery", &newer])
+        .fails(3, &["slot B does not verify", "nothing was changed"]);
+    machine.change(|r| transition::give_up(r, Slot::B, &r.b.digest.clone()).unwrap());
+    machine
+        .run(&["update-recovery", &newer])
+        .fails(3, &["slot B is given-up", "nothing was changed"]);
+    machine.boots(Target::Recovery, &Image::new("1.0"));
+    machine
+        .run(&["update-recovery", &newer])
+        .fails(3, &["the recovery system is running"]);
+    assert_eq!(found(&machine), Some(image.digest()));
+}
+
+/// The power goes at each write and flush: there is no recovery, or a whole one, and the same command goes on.
+#[test]
+fn whichever_write_is_the_last_there_is_no_half_of_a_recovery() {
+    let (old, new) = (Image::recovery("7.0"), Image::recovery("8.0"));
+    let system = Image::small("1.0");
+    let mut ended_early = 0;
+    for operations in 0.. {
+        let left = Failing::counter();
+        let device = |size| Failing::new(MemoryDevice::new(size, 512), &left);
+        let (mut state, mut target) = (device(4 << 20), device(2 << 20));
+        let [mut a, mut b] = [device(2 << 20), device(2 << 20)];
+        let contents = system.manifest.slot_contents(system.digest());
+        let record = transition::first_image(contents);
+        let record = transition::mark_good(&record, Slot::A, &contents.digest, Target::A).unwrap();
+        let record = transition::stage(&record, Slot::B, contents, Target::A).unwrap();
+        let record = transition::mark_good(&record, Slot::B, &contents.digest, Target::B).unwrap();
+        BootState::new(&mut state).commit(&record).unwrap();
+        system.write_boot(Target::A, &mut a);
+        system.write_boot(Target::B, &mut b);
+        old.write_boot(Target::Recovery, &mut target);
+        let context = Context {
+            booted: Target::A,
+            nonce: Nonce::ZERO,
+            now: || 1_800_000_000,
+        };
+        let trust: Trust = trust();
+        let mut replace = |target: &mut Failing| {
+            recovery::replace(
+                &mut Control::new(&mut state, context),
+                &mut &mut *target,
+                [&mut &mut a, &mut &mut b],
+                &mut Bytes(new.bundle()),
+                &trust,
+                &Progress::silent(),
+            )
+        };
+        left.set(operations);
+        let ended = replace(&mut target);
+        left.set(usize::MAX);
+        match fallback::verify(&mut target, Target::Recovery, &trust, &record) {
+            Ok(found) if found.digest == old.digest() => assert!(ended.is_err()),
+            Ok(found) => assert_eq!(found.digest, new.digest()),
+            Err(_) => assert!(ended.is_err()),
+        }
+        if ended.is_ok() {
+            break;
+        }
+        ended_early += 1;
+        replace(&mut target).unwrap();
+        let found = fallback::verify(&mut target, Target::Recovery, &trust, &record).unwrap();
+        assert_eq!(found.digest, new.digest());
+    }
+    assert!(ended_early >= 4, "only {ended_early} writes");
+}
+
+const KUBERNETES: &str = "version: 1
+hostname: site-7
+network:
+  interfaces:
+    - match: {name: en*}
+      addresses: [192.0.2.10/24]
+users:
+  - name: ann
+    admin: true
+    ssh_keys:
+      - ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINdTj+FV7RZMRCKMEawsHaNqZqXmRPfBut6SAqv/L3+7 ann@example
+kubernetes:
+  distribution: kubeadm
+  role: init
+health:
+  deadline: 20m
+";
+
+#[test]
+fn recovery_takes_from_a_profile_what_makes_a_machine_reachable() {
+    let machine = Fixture::new();
+    fs::remove_file(machine.root().join("usr/lib/sternpost/profile.yaml")).unwrap();
+    machine.boots(Target::Recovery, &Image::new("1.0"));
+    let state = |name: &str| machine.root().join("state/sternpost").join(name);
+    let apply = || machine.run(&["profile", "apply"]).ok().out();
+    let hostname = || fs::read_to_string(machine.root().join("etc/hostname")).unwrap();
+    apply();
+    assert!(hostname().starts_with("node-"), "{}", hostname());
+    // The machine's own, which names a distribution that recovery does not have.
+    fs::write(state("profile.yaml"), KUBERNETES).unwrap();
+    apply();
+    assert_eq!(hostname(), "site-7\n");
+    let keys = machine.root().join("etc/ssh/authorized_keys.d/ann");
+    assert!(
+        fs::read_to_string(keys)
+            .unwrap()
+            .starts_with("ssh-ed25519 ")
+    );
+    assert!(!machine.root().join("etc/sternpost/kubernetes").exists());
+    // What the machine was last well with comes first, unless it cannot be read.
+    fs::write(
+        state("good-profile.yaml"),
+        KUBERNETES.replace("site-7", "site-6"),
+    )
+    .unwrap();
+    apply();
+    assert_eq!(hostname(), "site-6\n");
+    fs::write(state("good-profile.yaml"), "version: 9\n").unwrap();
+    let said = apply();
+    assert!(said.contains("good-profile.yaml is not in force"), "{said}");
+    assert_eq!(hostname(), "site-7\n");
+    // In a slot it is the machine's own that counts.
+    fs::write(
+        state("good-profile.yaml"),
+        KUBERNETES.replace("site-7", "site-6"),
+    )
+    .unwrap();
+    fs::write(state("profile.yaml"), "version: 1\nhostname: site-8\n").unwrap();
+    machine.boots(Target::A, &Image::new("1.0"));
+    apply();
+    assert_eq!(hostname(), "site-8\n");
+}

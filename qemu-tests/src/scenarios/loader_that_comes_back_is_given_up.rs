@@ -1,0 +1,44 @@
+//! a new loader that ends with an error is left by firmware at once; the reason is in history, and its ESP gets the old loader back
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::artefacts::Version;
+use crate::loaders;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::server::Server;
+use crate::steps::{REBOOT, expect};
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "loader-that-comes-back-is-given-up",
+    shows: "a new loader that ends with an error is left by firmware at once; the reason is in history, and its ESP gets the old loader back",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: false,
+    seconds: 80,
+    run,
+};
+
+fn run(context: &Context) -> Result<()> {
+    let new = loaders::one_that_comes_back(context)?;
+    let server = Server::start(&new.directory)?;
+    let disk = context.first_disk()?;
+    let old = loaders::on(&disk, "esp-a")?;
+    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    machine.update_loader_now(&server.url("loader.spb"))?;
+    machine.wait_for_line("loaded from esp-a", REBOOT)?;
+    machine.wait_until_good(Version::First.number())?;
+    machine.history_with(
+        "started from esp-a instead of esp-b",
+        Duration::from_secs(120),
+    )?;
+    let status = machine.status()?;
+    expect(
+        status["esps"]["esp-b"]["loader"].as_str() == Some(&old.to_string()),
+        "the old loader on the second ESP",
+        &status["esps"],
+    )
+}
