@@ -78,8 +78,8 @@ corruption: build ## Damage every region of a disk, in memory and then in emulat
 fuzz: build ## Feed the parsers at random: SECONDS=3600 [SEED=1] [TARGET=…] [INPUT=…]
 	$(BIN)/fuzz --seed $(SEED) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TARGET),--target $(TARGET)) $(if $(INPUT),--input $(INPUT))
 
-hangs: build ## Hangs and panics in every stage, in emulated machines
-	$(SCENARIOS) $(HANGS)
+hangs: build ## Hangs and panics in every stage, in emulated machines: [SEED=1]
+	$(SCENARIOS) --seed $(SEED) $(HANGS)
 
 bench: build ## Measure speed and size; print docs/performance.md's figures
 	$(BIN)/bench

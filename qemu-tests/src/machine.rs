@@ -52,7 +52,7 @@ impl Default for Options {
 
 /// A running machine. Dropping it cuts its power.
 pub struct Machine<'c> {
-    context: &'c Context,
+    pub(crate) context: &'c Context,
     child: Child,
     console: Console,
     ssh: Ssh,

@@ -47,6 +47,7 @@ pub struct Context {
     artefacts: Artefacts,
     /// Set by the first wait: building images takes as long as it takes.
     deadline: OnceLock<Instant>,
+    seed: u64,
 }
 
 impl Context {
@@ -66,7 +67,20 @@ impl Context {
             directory,
             artefacts,
             deadline: OnceLock::new(),
+            seed: 1,
         })
+    }
+
+    /// With another seed than 1 for what a scenario leaves to chance.
+    #[must_use]
+    pub fn seeded(self, seed: u64) -> Context {
+        Context { seed, ..self }
+    }
+
+    /// Chance, the same for the same seed.
+    #[must_use]
+    pub fn chance(&self) -> fastrand::Rng {
+        fastrand::Rng::with_seed(self.seed)
     }
 
     /// The scenario.

@@ -122,15 +122,21 @@ impl Machine<'_> {
         self.wait_for_boot(REBOOT)
     }
 
-    /// Leaves on `state` what is to go wrong at the next starts of [`Version::Defective`], one after the other.
+    /// Leaves on `state` what is to go wrong at the next starts of [`Version::Defective`], one after the other, and how
+    /// many seconds later than it could.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn write_defects(&mut self, defects: &[&str]) -> Result<()> {
         let list = "/var/lib/sternpost-tests/defects";
+        let mut chance = self.context.chance();
+        let lines: Vec<String> = defects
+            .iter()
+            .map(|defect| format!("{defect} {}", chance.u8(0..10)))
+            .collect();
         self.run(&format!(
-            "mkdir -p /var/lib/sternpost-tests && printf '%s\\n' {} > {list} && sync {list}",
-            defects.join(" ")
+            "mkdir -p /var/lib/sternpost-tests && printf '%s %s\\n' {} > {list} && sync {list}",
+            lines.join(" ")
         ))?;
         Ok(())
     }

@@ -35,6 +35,9 @@ struct Options {
     /// How many run side by side.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
+    /// What is left to chance is made of it: when in a start something goes wrong.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Keep the files of scenarios that pass.
     #[arg(long)]
     keep: bool,
@@ -128,7 +131,8 @@ fn list(scenarios: &[&Scenario]) {
 fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
     let directory = qemu_tests::directory(options.directory.as_deref());
     let root = qemu_tests::workspace();
-    let (imager, keep) = (qemu_tests::imager(options.imager.as_deref())?, options.keep);
+    let imager = qemu_tests::imager(options.imager.as_deref())?;
+    let (seed, keep, began) = (options.seed, options.keep, Instant::now());
     // Opened by the first scenario that runs, so that a failure is that scenario's failure.
     let artefacts: Arc<OnceLock<Result<Artefacts, String>>> = Arc::default();
     // The longest first, so that none of them is left to run alone at the end.
@@ -147,7 +151,7 @@ fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
                 .as_ref()
                 .map_err(|error| Failed::from(error.clone()))?;
             let files = directory.join("runs").join(scenario.name);
-            one(scenario, files, artefacts.clone(), keep)
+            one(scenario, files, artefacts.clone(), seed, keep)
                 .map_err(|error| Failed::from(format!("{error:#}")))
         })
         .with_kind(scenario.architecture.name())
@@ -158,8 +162,11 @@ fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
     };
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     println!(
-        "{} passed, {} failed",
-        conclusion.num_passed, conclusion.num_failed
+        "scenarios: {} passed, {} failed, seed {}, {} s",
+        conclusion.num_passed,
+        conclusion.num_failed,
+        options.seed,
+        began.elapsed().as_secs()
     );
     Ok(if conclusion.has_failed() {
         ExitCode::from(1)
@@ -169,8 +176,14 @@ fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
 }
 
 /// One run: its files stay if it fails or `keep` says so, its console logs always.
-fn one(scenario: Scenario, files: PathBuf, artefacts: Artefacts, keep: bool) -> Result<()> {
-    let context = Context::new(scenario, files.clone(), artefacts)?;
+fn one(
+    scenario: Scenario,
+    files: PathBuf,
+    artefacts: Artefacts,
+    seed: u64,
+    keep: bool,
+) -> Result<()> {
+    let context = Context::new(scenario, files.clone(), artefacts)?.seeded(seed);
     let began = Instant::now();
     let result =
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (scenario.run)(&context)))
