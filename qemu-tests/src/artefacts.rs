@@ -211,14 +211,20 @@ impl Artefacts {
 
     /// Where the recipe of `version` is: a variant of `recipe` where the image has to misbehave by itself.
     fn recipe_file(&self, recipe: &str, version: Version) -> PathBuf {
-        match version {
-            Version::Hanging => self.root.join("qemu-tests/recipes/hanging.toml"),
-            Version::Defective => self.root.join("qemu-tests/recipes/defective.toml"),
-            Version::Stuck => self.root.join("qemu-tests/recipes/stuck.toml"),
-            Version::Ending => self.root.join("qemu-tests/recipes/ending.toml"),
-            Version::Unhealthy => self.root.join(format!("recipes/demo/{recipe}.toml")),
-            _ => self.root.join(format!("recipes/images/{recipe}.toml")),
-        }
+        let generic = if recipe.ends_with("-vm") {
+            ""
+        } else {
+            "-generic"
+        };
+        let ours = |name| format!("qemu-tests/recipes/{name}{generic}.toml");
+        self.root.join(match version {
+            Version::Hanging => ours("hanging"),
+            Version::Defective => ours("defective"),
+            Version::Stuck => ours("stuck"),
+            Version::Ending => ours("ending"),
+            Version::Unhealthy => format!("recipes/demo/{recipe}.toml"),
+            _ => format!("recipes/images/{recipe}.toml"),
+        })
     }
 
     /// The image of any recipe in recipes/images.

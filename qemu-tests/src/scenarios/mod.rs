@@ -4,6 +4,8 @@ use crate::scenario::Scenario;
 
 mod agent_that_ends_goes_back;
 mod arm64_first_boot;
+mod arm64_hanging_userland_goes_back;
+mod arm64_kernel_that_hangs_goes_back;
 mod arm64_kubernetes_node_ready;
 mod arm64_uki_with_a_flipped_bit;
 mod arm64_upgrade;
@@ -108,6 +110,8 @@ pub const ALL: &[Scenario] = &[
     arm64_first_boot::SCENARIO,
     arm64_upgrade::SCENARIO,
     arm64_uki_with_a_flipped_bit::SCENARIO,
+    arm64_kernel_that_hangs_goes_back::SCENARIO,
+    arm64_hanging_userland_goes_back::SCENARIO,
     kubernetes_node_ready::SCENARIO,
     kubernetes_life_of_an_appliance::SCENARIO,
     arm64_kubernetes_node_ready::SCENARIO,

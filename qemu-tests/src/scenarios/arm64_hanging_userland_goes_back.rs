@@ -1,0 +1,16 @@
+//! on ARM64, an upgrade in which nothing runs any more after some seconds is reset by the hardware watchdog three times, then the old version runs
+
+use crate::scenario::{Architecture, Scenario};
+use crate::scenarios::hanging_userland_goes_back;
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "arm64-hanging-userland-goes-back",
+    shows: "on ARM64, an upgrade in which nothing runs any more after some seconds is reset by the hardware watchdog three times, then the old version runs",
+    architecture: Architecture::Aarch64,
+    // The cloud kernel lacks the watchdog's driver.
+    recipe: "minimal",
+    gate: false,
+    seconds: 700,
+    ..hanging_userland_goes_back::SCENARIO
+};
