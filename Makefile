@@ -19,6 +19,8 @@ export CARGO_TARGET_DIR := $(CACHE)/cargo
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 SETUP     := .ci/setup
+# Many tests wait for deadlines, not for the processor.
+export RUST_TEST_THREADS ?= 8
 # Built by `build` in one go: asking cargo for each alone would compile what they share anew.
 BIN       := $(CARGO_TARGET_DIR)/release
 SCENARIOS := $(BIN)/scenarios

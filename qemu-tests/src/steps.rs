@@ -101,11 +101,23 @@ impl Machine<'_> {
     /// # Errors
     /// It is refused, or the machine does not come back.
     pub fn install_now(&mut self, url: &str) -> Result<()> {
+        let install = format!("bootctl install --now {url}");
+        self.run_until_boot(&install, Duration::from_secs(600))
+    }
+
+    /// `bootctl update-loader --now`, up to the next start of a loader.
+    ///
+    /// # Errors
+    /// It is refused, or the machine does not come back.
+    pub fn update_loader_now(&mut self, url: &str) -> Result<()> {
+        let update = format!("bootctl update-loader --now {url}");
+        self.run_until_boot(&update, Duration::from_secs(120))
+    }
+
+    /// A command that ends in a restart.
+    fn run_until_boot(&mut self, command: &str, limit: Duration) -> Result<()> {
         // The reboot ends the connection before the command has ended.
-        let ended = self.run_within(
-            &format!("bootctl install --now {url}"),
-            Duration::from_secs(600),
-        );
+        let ended = self.run_within(command, limit);
         self.wait_for_boot(REBOOT).map_err(|error| match ended {
             Err(refused) => anyhow!("{refused:#}\n{error:#}"),
             Ok(_) => error,
@@ -122,38 +134,46 @@ impl Machine<'_> {
         self.wait_for_boot(REBOOT)
     }
 
-    /// Leaves on `state` what is to go wrong at the next starts of [`Version::Defective`], one after the other, and how
-    /// many seconds later than it could.
+    /// Installs [`Version::Defective`] from `url` and has one thing after another go wrong at its starts: each is seen on
+    /// the console, by the line beside it, and ends in another start. When in a start it happens is left to chance.
     ///
     /// # Errors
-    /// It cannot be written.
-    pub fn write_defects(&mut self, defects: &[&str]) -> Result<()> {
+    /// One of them is not seen, or the machine does not come back.
+    pub fn install_defects(&mut self, url: &str, defects: &[(&str, &str)]) -> Result<()> {
         let list = "/var/lib/sternpost-tests/defects";
         let mut chance = self.context.chance();
         let lines: Vec<String> = defects
             .iter()
-            .map(|defect| format!("{defect} {}", chance.u8(0..10)))
+            .map(|(defect, _)| format!("{defect} {}", chance.u8(0..10)))
             .collect();
         self.run(&format!(
             "mkdir -p /var/lib/sternpost-tests && printf '%s %s\\n' {} > {list} && sync {list}",
             lines.join(" ")
         ))?;
+        self.install_now(url)?;
+        for (defect, sign) in defects {
+            self.wait_for_line("starting slot B", REBOOT)?;
+            let line = format!("sternpost-tests: defect {defect}");
+            self.wait_for_line(&line, self.boot_limit())?;
+            self.wait_for_line(sign, self.boot_limit())?;
+            self.wait_for_boot(REBOOT)?;
+        }
         Ok(())
     }
 
-    /// `bootctl update-loader --now`, up to the next start of a loader.
+    /// Waits until version 1.0.0 in slot A is good again, with slot B left as `left` says. What `status` says then.
     ///
     /// # Errors
-    /// It is refused, or the machine does not come back.
-    pub fn update_loader_now(&mut self, url: &str) -> Result<()> {
-        let ended = self.run_within(
-            &format!("bootctl update-loader --now {url}"),
-            Duration::from_secs(120),
-        );
-        self.wait_for_boot(REBOOT).map_err(|error| match ended {
-            Err(refused) => anyhow!("{refused:#}\n{error:#}"),
-            Ok(_) => error,
-        })
+    /// Another slot starts, it does not become good, or B is something else.
+    pub fn wait_until_back(&mut self, left: &str) -> Result<Value> {
+        self.wait_for_line("starting slot A", REBOOT)?;
+        let status = self.wait_until_good(Version::First.number())?;
+        expect(
+            status["slots"]["b"]["status"] == left,
+            &format!("slot B to be {left}"),
+            &status["slots"],
+        )?;
+        Ok(status)
     }
 
     /// Switches the machine off in an orderly way.

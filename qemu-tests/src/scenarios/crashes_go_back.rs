@@ -6,7 +6,6 @@ use crate::artefacts::Version;
 use crate::machine::Options;
 use crate::scenario::{Architecture, Context, Scenario};
 use crate::server::Server;
-use crate::steps::{REBOOT, expect};
 
 /// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -31,20 +30,7 @@ fn run(context: &Context) -> Result<()> {
     let disk = context.first_disk()?;
     // Without a watchdog: nothing but the kernel and systemd brings it back.
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
-    machine.write_defects(&DEFECTS.map(|(defect, _)| defect))?;
-    machine.install_now(&server.url("bundle.spb"))?;
-    for (defect, sign) in DEFECTS {
-        machine.wait_for_line("starting slot B", REBOOT)?;
-        let line = format!("sternpost-tests: defect {defect}");
-        machine.wait_for_line(&line, machine.boot_limit())?;
-        machine.wait_for_line(sign, machine.boot_limit())?;
-        machine.wait_for_boot(REBOOT)?;
-    }
-    machine.wait_for_line("starting slot A", REBOOT)?;
-    let status = machine.wait_until_good(Version::First.number())?;
-    expect(
-        status["slots"]["b"]["status"] == "unproven",
-        "slot B to be unproven",
-        &status["slots"],
-    )
+    machine.install_defects(&server.url("bundle.spb"), &DEFECTS)?;
+    machine.wait_until_back("unproven")?;
+    Ok(())
 }

@@ -47,13 +47,7 @@ fn run(context: &Context) -> Result<()> {
         machine.wait_for_boot(machine.boot_limit())?;
     }
     machine.wait_for_line("timer i6300esb armed, 180 s", REBOOT)?;
-    machine.wait_for_line("starting slot A", REBOOT)?;
-    let status = machine.wait_until_good(Version::First.number())?;
-    expect(
-        status["slots"]["b"]["status"] == "unproven",
-        "slot B to be unproven",
-        &status["slots"],
-    )?;
+    let status = machine.wait_until_back("unproven")?;
     expect(
         status["watchdog"]["timer"]["driver"] == "i6300esb"
             && status["watchdog"]["hardware"] == "i6300esb"
