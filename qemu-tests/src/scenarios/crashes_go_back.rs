@@ -22,7 +22,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 const DEFECTS: [(&str, &str); 3] = [
     ("kernel-panics", "Kernel panic"),
     ("pid-1-crashes", "reboot: Restarting system"),
-    ("serve-crashes", "unit sternpost.service failed"),
+    ("serve-crashes", "reboot: Restarting system"),
 ];
 
 fn run(context: &Context) -> Result<()> {

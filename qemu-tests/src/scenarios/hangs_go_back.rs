@@ -21,7 +21,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 /// What goes wrong at each start, and what says on the console that it was noticed.
 const DEFECTS: [(&str, &str); 3] = [
     ("everything-freezes", "softdog: Initiating system reboot"),
-    ("serve-hangs", "unit sternpost.service failed"),
+    ("serve-hangs", "reboot: Restarting system"),
     ("emergency", "the service has not started in time"),
 ];
 
