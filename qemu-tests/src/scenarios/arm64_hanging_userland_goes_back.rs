@@ -1,4 +1,4 @@
-//! on ARM64, an upgrade in which nothing runs any more after some seconds is reset by the hardware watchdog three times, then the old version runs
+//! on ARM64, an upgrade in which nothing runs any more after some seconds is reset by the hardware watchdog; its tries used up, the old version runs
 
 use crate::scenario::{Architecture, Scenario};
 use crate::scenarios::hanging_userland_goes_back;
@@ -6,11 +6,11 @@ use crate::scenarios::hanging_userland_goes_back;
 /// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "arm64-hanging-userland-goes-back",
-    shows: "on ARM64, an upgrade in which nothing runs any more after some seconds is reset by the hardware watchdog three times, then the old version runs",
+    shows: "on ARM64, an upgrade in which nothing runs any more after some seconds is reset by the hardware watchdog; its tries used up, the old version runs",
     architecture: Architecture::Aarch64,
     // The cloud kernel lacks the watchdog's driver.
     recipe: "minimal",
     gate: false,
-    seconds: 700,
+    seconds: 400,
     ..hanging_userland_goes_back::SCENARIO
 };

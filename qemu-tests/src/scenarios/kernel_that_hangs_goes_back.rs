@@ -39,13 +39,7 @@ fn run(context: &Context) -> Result<()> {
     machine.wait_for_line("timer i6300esb armed, 180 s", REBOOT)?;
     machine.wait_for_line("starting slot B", REBOOT)?;
     machine.wait_for_boot(Duration::from_secs(300))?;
-    // Each further try would end in the same way, three minutes later.
-    for _ in 0..2 {
-        machine.wait_for_line("starting slot B", REBOOT)?;
-        machine.cut_power();
-        machine = context.start(&[&disk], options.clone())?;
-        machine.wait_for_boot(machine.boot_limit())?;
-    }
+    let mut machine = context.use_up_tries(machine, &disk, &options)?;
     machine.wait_for_line("timer i6300esb armed, 180 s", REBOOT)?;
     let status = machine.wait_until_back("unproven")?;
     expect(
