@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::artefacts::Version;
+use crate::disk::Disk;
 use crate::machine::Options;
 use crate::scenario::{Architecture, Context, Scenario};
 use crate::slots;
@@ -24,12 +25,30 @@ fn run(context: &Context) -> Result<()> {
     slots::twin(&disk, false)?;
     // The superblock of the filesystem: what is read first.
     disk.flip_bit("root-b", 1024 + 16)?;
-    let mut machine = context.start(&[&disk], Options::default())?;
+    stopped_by_verity(
+        context,
+        &disk,
+        Options::default(),
+        "is corrupted",
+        "block 0",
+    )
+}
+
+/// Starts what is on trial in slot B until dm-verity has used up its tries, each time with `sign` on the console. Slot A
+/// has to run then, and to have read the root of B, of which it says `what`.
+pub(super) fn stopped_by_verity(
+    context: &Context,
+    disk: &Disk,
+    options: Options,
+    sign: &str,
+    what: &str,
+) -> Result<()> {
+    let mut machine = context.start(&[disk], options)?;
     for _ in 0..3 {
         machine.wait_for_boot(machine.boot_limit())?;
         machine.wait_for_line("starting slot B", REBOOT)?;
         // dm-verity restarts the machine itself, before anybody could write the reason down.
-        machine.wait_for_line("is corrupted", machine.boot_limit())?;
+        machine.wait_for_line(sign, machine.boot_limit())?;
     }
     machine.wait_for_boot(machine.boot_limit())?;
     let status = machine.wait_until_good(Version::First.number())?;
@@ -50,9 +69,9 @@ fn run(context: &Context) -> Result<()> {
     expect(
         history.iter().any(|event| {
             let text = event["text"].as_str().unwrap_or_default();
-            event["slot"] == "b" && text.contains("the root is damaged: block 0")
+            event["slot"] == "b" && text.contains(&format!("the root is damaged: {what}"))
         }),
-        "the history to name the block",
+        "the history to say what is wrong with it",
         &history.into(),
     )
 }

@@ -1,17 +1,16 @@
-//! a version on trial whose root cannot be read restarts the machine by dm-verity, and after its tries the other slot runs
+//! a version on trial whose root cannot be read restarts the machine by dm-verity, and after its tries the other slot runs, reads it and says why
 
 use anyhow::Result;
 
-use crate::artefacts::Version;
 use crate::fault::{Access, Faults};
 use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenarios::root_with_a_flipped_bit::stopped_by_verity;
 use crate::slots;
-use crate::steps::{REBOOT, expect};
 
 /// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "root-with-a-read-error",
-    shows: "a version on trial whose root cannot be read restarts the machine by dm-verity, and after its tries the other slot runs",
+    shows: "a version on trial whose root cannot be read restarts the machine by dm-verity, and after its tries the other slot runs, reads it and says why",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: false,
@@ -24,17 +23,6 @@ fn run(context: &Context) -> Result<()> {
     slots::twin(&disk, false)?;
     // The superblock of the filesystem: what is read first.
     let faults = Faults::new(&disk).at("root-b", 1024, Access::Read)?;
-    let mut machine = context.start(&[&disk], faults.options(context)?)?;
-    for _ in 0..3 {
-        machine.wait_for_boot(machine.boot_limit())?;
-        machine.wait_for_line("starting slot B", REBOOT)?;
-        machine.wait_for_line("I/O error", machine.boot_limit())?;
-    }
-    machine.wait_for_boot(machine.boot_limit())?;
-    let status = machine.wait_until_good(Version::First.number())?;
-    expect(
-        status["booted"]["slot"] == "a" && status["slots"]["b"]["status"] == "unproven",
-        "slot A to run and slot B to be unproven",
-        &status,
-    )
+    let options = faults.options(context)?;
+    stopped_by_verity(context, &disk, options, "I/O error", "")
 }
