@@ -8,7 +8,7 @@ use alloc::{string::String, vec, vec::Vec};
 use core::fmt;
 
 use crate::{
-    bytes::{self, STRUCTURE, disk_len, field, put, u8_at, u16_at, u64_at},
+    bytes::{self, STRUCTURE, field, put, u8_at, u16_at, u64_at},
     device::{Device, write_structure},
     slot::Target,
     store::{BootState, EVENT_RING, STRIDE},
@@ -262,7 +262,11 @@ pub(crate) fn cut(text: &str, max: usize) -> &str {
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
-/// Every entry of a ring at `offset`, as read: (index, its 512 bytes). One read for 16 entries.
+/// Every entry of a ring at `offset` that can be read: (index, its 512 bytes). One read for 16 entries; where that fails,
+/// one for each of them, because one bad sector must not cost the whole ring.
+///
+/// # Errors
+/// What the device said, if no entry can be read.
 pub(crate) fn scan<D: Device>(
     device: &mut D,
     offset: u64,
@@ -271,21 +275,27 @@ pub(crate) fn scan<D: Device>(
 ) -> Result<(), D::Error> {
     const AT_ONCE: u64 = 16;
     let stride = bytes::memory_len(STRIDE);
+    let at = |index: u64| offset.saturating_add(index.saturating_mul(STRIDE));
     let mut chunk = vec![0; bytes::memory_len(AT_ONCE.saturating_mul(STRIDE))];
-    let mut index = 0;
-    while index < entries {
-        device.read_at(
-            offset.saturating_add(index.saturating_mul(STRIDE)),
-            &mut chunk,
-        )?;
-        for (within, entry) in chunk.chunks_exact(stride).enumerate() {
+    let mut refused = None;
+    let mut any = false;
+    for first in (0..entries).step_by(bytes::memory_len(AT_ONCE)) {
+        let whole = device.read_at(at(first), &mut chunk).is_ok();
+        for (entry, index) in chunk.chunks_exact_mut(stride).zip(first..) {
+            if !whole && let Err(error) = device.read_at(at(index), entry) {
+                refused = Some(error);
+                continue;
+            }
+            any = true;
             if let Some(structure) = entry.first_chunk() {
-                each(index.saturating_add(disk_len(within)), structure);
+                each(index, structure);
             }
         }
-        index = index.saturating_add(AT_ONCE);
     }
-    Ok(())
+    match refused {
+        Some(error) if !any => Err(error),
+        _ => Ok(()),
+    }
 }
 
 impl<D: Device> BootState<D> {

@@ -286,6 +286,29 @@ fn the_event_ring_wraps_and_skips_torn_entries() {
 }
 
 #[test]
+fn a_bad_sector_costs_a_ring_one_entry() {
+    let mut device = MemoryDevice::new(PARTITION_SIZE, 512);
+    let mut store = BootState::new(&mut device);
+    for number in 0..5 {
+        let event = Event::new(Stage::LOADER, EventKind::REJECTED, format!("{number}"));
+        store.append_event(&event).unwrap();
+        store.quarantine(&Digest([number; 32]), "bad", 0).unwrap();
+    }
+    let bad_entry = |ring| ring + 3 * STRIDE..ring + 4 * STRIDE;
+    device.bad_reads = Some(bad_entry(EVENT_RING));
+    let mut store = BootState::new(&mut device);
+    let next = Event::new(Stage::LOADER, EventKind::REJECTED, "next");
+    store.append_event(&next).unwrap();
+    let events = store.events().unwrap();
+    assert_eq!((events.len(), events[4].sequence), (5, 5));
+    device.bad_reads = Some(bad_entry(QUARANTINE_RING));
+    assert_eq!(BootState::new(&mut device).quarantined().unwrap().len(), 4);
+    device.bad_reads = Some(0..PARTITION_SIZE);
+    let mut store = BootState::new(&mut device);
+    assert!(store.events().is_err() && store.quarantined().is_err());
+}
+
+#[test]
 fn the_quarantine_keeps_the_last_sixteen() {
     let mut store = BootState::new(MemoryDevice::new(PARTITION_SIZE, 512));
     for number in 1..=18 {

@@ -5,9 +5,10 @@
 //! so does the block layer, whichever partition it is asked through.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
@@ -56,6 +57,8 @@ pub(crate) struct Contents {
     /// Bytes in a sector: 512 or 4096.
     pub(crate) sector: u32,
     blocks: BTreeMap<(Part, u64), Arc<Block>>,
+    /// Sectors that cannot be read until they are written.
+    bad: BTreeSet<(Part, u64)>,
 }
 
 impl Contents {
@@ -64,10 +67,28 @@ impl Contents {
         Self {
             sector,
             blocks: BTreeMap::new(),
+            bad: BTreeSet::new(),
         }
     }
 
-    /// Reads `buf` from `offset`.
+    /// Has the sector with the byte at `offset` be unreadable, until it is written.
+    pub(crate) fn spoil(&mut self, part: Part, offset: u64) {
+        self.bad.insert((part, offset / u64::from(self.sector)));
+    }
+
+    /// Whether a device reads all of these bytes.
+    pub(crate) fn is_readable(&self, part: Part, offset: u64, length: usize) -> bool {
+        let mut bad = self.bad.range(self.sectors(part, offset, length));
+        bad.next().is_none()
+    }
+
+    fn sectors(&self, part: Part, offset: u64, length: usize) -> Range<(Part, u64)> {
+        let sector = u64::from(self.sector);
+        let end = (offset + length as u64).div_ceil(sector);
+        (part, offset / sector)..(part, end)
+    }
+
+    /// Reads `buf` from `offset`, as nobody can who asks a device: whether it is readable or not.
     pub(crate) fn read(&self, part: Part, offset: u64, buf: &mut [u8]) {
         let first = offset / BLOCK as u64;
         let end = (offset + buf.len() as u64).div_ceil(BLOCK as u64);
@@ -85,6 +106,8 @@ impl Contents {
 
     /// Writes `bytes` at `offset`.
     pub(crate) fn write(&mut self, part: Part, offset: u64, mut bytes: &[u8]) {
+        let written = self.sectors(part, offset, bytes.len());
+        self.bad.retain(|sector| !written.contains(sector));
         let mut at = offset;
         while !bytes.is_empty() {
             let within = (at % BLOCK as u64) as usize;
@@ -202,18 +225,13 @@ pub(crate) struct Partition {
     sector: u32,
 }
 
-/// What no simulated device says: it never refuses.
-#[derive(Debug)]
-pub(crate) enum Never {}
-
-impl std::fmt::Display for Never {
-    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match *self {}
-    }
-}
+/// A sector that cannot be read.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("a sector cannot be read")]
+pub(crate) struct Unreadable;
 
 impl Device for Partition {
-    type Error = Never;
+    type Error = Unreadable;
 
     fn block_size(&self) -> u32 {
         self.sector
@@ -223,14 +241,18 @@ impl Device for Partition {
         self.size
     }
 
-    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Never> {
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Unreadable> {
         self.aligned(offset, buf.len());
         let at = self.start + offset;
-        self.disk.0.borrow().contents.read(self.part, at, buf);
+        let live = self.disk.0.borrow();
+        if !live.contents.is_readable(self.part, at, buf.len()) {
+            return Err(Unreadable);
+        }
+        live.contents.read(self.part, at, buf);
         Ok(())
     }
 
-    fn write_at(&mut self, offset: u64, buf: &[u8]) -> Result<(), Never> {
+    fn write_at(&mut self, offset: u64, buf: &[u8]) -> Result<(), Unreadable> {
         self.aligned(offset, buf.len());
         let mut live = self.disk.0.borrow_mut();
         let at = self.start + offset;
@@ -239,7 +261,7 @@ impl Device for Partition {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), Never> {
+    fn flush(&mut self) -> Result<(), Unreadable> {
         self.disk.0.borrow_mut().log.push(Operation::Flush);
         Ok(())
     }

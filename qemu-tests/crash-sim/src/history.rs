@@ -272,7 +272,7 @@ pub(crate) fn perform(
     for offset in step.rots() {
         let mut state = disk.partition(Part::State);
         let garbage = vec![0xff; state.block_size() as usize];
-        let Ok(()) = state.write_at(*offset, &garbage);
+        state.write_at(*offset, &garbage)?;
     }
     if !step.rots().is_empty() {
         return Ok(running);

@@ -116,11 +116,11 @@ impl Sample {
             self.digest(),
         )
         .context("the image does not fit into a slot")?;
-        let Ok(()) = slot_header::write_parts(&mut boot, &header, envelope, keyring);
-        let Ok(()) = boot.write_at(UKI_OFFSET, &padded(uki));
-        let Ok(()) = slot_header::write_header(&mut boot, &header);
+        slot_header::write_parts(&mut boot, &header, envelope, keyring)?;
+        boot.write_at(UKI_OFFSET, &padded(uki))?;
+        slot_header::write_header(&mut boot, &header)?;
         if let Some(mut root) = root {
-            let Ok(()) = root.write_at(0, &self.root);
+            root.write_at(0, &self.root)?;
         }
         Ok(())
     }

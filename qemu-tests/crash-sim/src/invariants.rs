@@ -141,7 +141,8 @@ impl Before {
 }
 
 fn quarantined(disk: &Disk) -> Vec<Digest> {
-    let Ok(entries) = BootState::new(disk.partition(Part::State)).quarantined();
+    let entries = BootState::new(disk.partition(Part::State)).quarantined();
+    let entries = entries.unwrap_or_default();
     entries.into_iter().map(|entry| entry.digest).collect()
 }
 

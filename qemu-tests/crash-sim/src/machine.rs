@@ -85,7 +85,7 @@ impl World {
             .verify(&parts.header, &parts.envelope, &parts.keyring, &expect)
             .ok()?;
         let header = parts.header;
-        let Ok(uki) = fallback::digest_at(&mut boot, header.uki_offset, header.uki_length);
+        let uki = fallback::digest_at(&mut boot, header.uki_offset, header.uki_length).ok()?;
         verified.check_uki(&uki).ok()?;
         self.sample(&verified.digest)
     }
@@ -128,8 +128,8 @@ impl Platform for Firmware<'_> {
         if offset.saturating_add(length.next_multiple_of(4096)) > device.size() {
             return Err("past the end of the partition".into());
         }
-        let Ok(digest) = fallback::digest_at(device, offset, length);
-        Ok(((), digest))
+        let digest = fallback::digest_at(device, offset, length);
+        Ok(((), digest.map_err(|error| error.to_string())?))
     }
 
     fn nonce(&mut self) -> Nonce {

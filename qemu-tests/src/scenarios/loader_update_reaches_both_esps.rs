@@ -17,7 +17,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a new loader is started from the second ESP, once; when a good slot runs from it, the first ESP gets it too",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
-    gate: false,
+    gate: true,
     seconds: 100,
     run,
 };

@@ -259,7 +259,7 @@ impl Life<'_> {
     /// An installation that ended after its first step: the slot has no header, and the record calls it empty.
     fn empty(&mut self, slot: Slot) -> Result<()> {
         let empty = |it: &Self, disk: &Disk, control: &mut bootctl::control::Control<Partition>| {
-            let Ok(()) = clear_header(&mut it.window(disk, slot.label_boot())?);
+            clear_header(&mut it.window(disk, slot.label_boot())?)?;
             let record = control.change("emptying a slot", |record| {
                 transition::clear(record, slot, slot.other().into())
             })?;

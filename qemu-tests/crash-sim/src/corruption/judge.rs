@@ -201,11 +201,11 @@ impl After<'_> {
     }
 
     fn has_event(&self, kind: EventKind, about: Option<Target>) -> Result<()> {
-        let Ok(events) = self.state()?.events();
+        let events = self.state()?.events()?;
         let before = {
             let (start, size) = self.machine.place(Label::BootState)?;
             let disk = Disk::new(self.damaged.clone());
-            let Ok(events) = BootState::new(disk.window(start, size)).events();
+            let events = BootState::new(disk.window(start, size)).events()?;
             events.last().map_or(0, |event| event.sequence + 1)
         };
         let found = events.iter().any(|event| {

@@ -199,6 +199,12 @@ impl Appliance {
         let before = read(&self.contents, &ranges);
         let mut after = before.clone();
         match damage {
+            Damage::Unreadable => {
+                let range = &ranges[random.below(ranges.len())];
+                let at = range.start + random.below((range.end - range.start) as usize) as u64;
+                contents.spoil(Part::Whole, at);
+                return Ok(true);
+            }
             Damage::FlippedBit => {
                 let at = random.below(after.len());
                 after[at] ^= 1 << random.below(8);

@@ -358,9 +358,11 @@ impl<'w> Machine<'w> {
 
     /// Whether firmware and Linux take LBA 0 for that of a disk with a GPT.
     fn has_protective_mbr(&self) -> bool {
+        let contents = self.disk.contents();
         let mut first = [0; 512];
-        self.disk.contents().read(Part::Whole, 0, &mut first);
-        first[510..] == [0x55, 0xaa]
+        contents.read(Part::Whole, 0, &mut first);
+        contents.is_readable(Part::Whole, 0, first.len())
+            && first[510..] == [0x55, 0xaa]
             && first[446..510].chunks(16).any(|record| {
                 record[0] == 0 && record[4] == 0xee && record[8..12] == 1u32.to_le_bytes()
             })
@@ -368,15 +370,16 @@ impl<'w> Machine<'w> {
 
     /// Whether the primary table checks: Linux looks at the backup only with `gpt` on its command line.
     fn has_primary(&self) -> bool {
-        let contents = self.disk.contents();
-        let sector = u64::from(contents.sector);
-        let mut block = vec![0; contents.sector as usize];
-        contents.read(Part::Whole, sector, &mut block);
-        loader::gpt::Header::parse(&block, 1).is_ok_and(|header| {
-            let mut entries = vec![0; header.entries_bytes];
-            contents.read(Part::Whole, header.entries_lba * sector, &mut entries);
-            header.partitions(&entries).is_ok()
-        })
+        let mut whole = self.disk.window(0, self.size);
+        let sector = u64::from(whole.block_size());
+        let mut block = vec![0; sector as usize];
+        whole.read_at(sector, &mut block).is_ok()
+            && loader::gpt::Header::parse(&block, 1).is_ok_and(|header| {
+                let length = header.entries_bytes.next_multiple_of(sector as usize);
+                let mut entries = vec![0; length];
+                let read = whole.read_at(header.entries_lba * sector, &mut entries);
+                read.is_ok() && header.partitions(&entries).is_ok()
+            })
     }
 
     /// What was written, by anybody.
