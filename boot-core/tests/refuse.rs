@@ -12,7 +12,7 @@ use boot_core::{
     manifest::{Kind, Manifest, ManifestError},
     record::{Corrupt, Record},
     slot_header::{HeaderError, SlotHeader, read_slot},
-    store::{BootState, CopyHealth, EVENT_RING, PARTITION_SIZE, STRIDE},
+    store::{BootState, CopyHealth, EVENT_RING, PARTITION_SIZE, QUARANTINE_RING, STRIDE},
     test_support::{
         Image, Machine, MemoryDevice, ROOT, SIGNING, Signers, TestKey, manifest, trust,
     },
