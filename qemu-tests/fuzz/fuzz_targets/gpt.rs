@@ -7,7 +7,7 @@
 
 use arbitrary::Arbitrary;
 use boot_core::Device as _;
-use initrd::gpt::{Partition, Step, apply, plan_growth, read};
+use initrd::gpt::{Partition, Step, apply, is_protective, plan_growth, read};
 use libfuzzer_sys::fuzz_target;
 use sternpost_fuzz::disk::Sparse;
 use sternpost_fuzz::{CRC, Flip, memory, seal};
@@ -189,10 +189,14 @@ fuzz_target!(|input: Input<'_>| {
     let Ok(Some(plan)) = plan_growth(&table) else {
         return;
     };
+    let mut first = vec![0; block_size as usize];
+    let has_mbr = disk.read_at(0, &mut first).is_ok() && is_protective(&first);
     for step in &plan.steps {
         if let Step::Write { offset, bytes } = step {
             let end = offset + bytes.len() as u64;
-            assert!(*offset >= block && end <= blocks * block);
+            // The protective MBR, where it is none.
+            assert!(*offset >= block || !has_mbr && end == block);
+            assert!(end <= blocks * block);
             let hit = before
                 .iter()
                 .find(|it| *offset < it.start + it.size && it.start < end);

@@ -45,6 +45,9 @@ fn run(context: &Context) -> Result<()> {
                 "sig=WDAT,rev=1,oem_id=TESTED,oem_table_id=TESTED,data={}",
                 table.display()
             ),
+            // Without it, the strap of QEMU's machine keeps the timer from resetting it.
+            "-global".into(),
+            "ICH9-LPC.noreboot=off".into(),
         ],
         ..Options::default()
     };
