@@ -1,5 +1,6 @@
 //! The steps of a start, in order.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fs;
@@ -76,18 +77,20 @@ pub fn run() -> Result<Infallible, Failure> {
     let text = fs::read_to_string("/sternpost/modules.json")
         .context("reading", "/sternpost/modules.json")?;
     let index = Index::parse(&text)?;
-    // The hand-over says which watchdog runs already; what is wrong with it is said once the watchdog is open.
-    let handed_over = read_hand_over();
-    timeline.mark("handover_us");
-    let armed = handed_over
-        .as_ref()
-        .ok()
-        .and_then(|(handover, _)| handover.timer.clone());
-    let mut hardware = Hardware::start(index, armed.as_ref())?;
+    // The hand-over is firmware's to give, which may hang: before the watchdog it is only asked for where it has to say
+    // which of several watchdogs runs already.
+    let handed_over = OnceCell::new();
+    let hand_over = || handed_over.get_or_init(read_hand_over);
+    let mut hardware = Hardware::start(index, || {
+        let (handover, _) = hand_over().as_ref().ok()?;
+        Some(handover.timer.as_ref()?.driver.clone())
+    })?;
     timeline.mark("watchdog_us");
+    hand_over();
+    timeline.mark("handover_us");
     // Not before the watchdog counts: the kernel loads modules largely one after the other, so these would delay it.
     let mut always = Always::load(&hardware.index)?;
-    let start = identify(handed_over?)?;
+    let start = identify(handed_over.into_inner().unwrap_or_else(read_hand_over)?)?;
     let found = hardware.find_disk(&start)?;
     timeline.mark("disk_us");
     always.wait_for_all_but(OVERLAY);
@@ -211,8 +214,9 @@ fn load_all<'a>(names: impl Iterator<Item = &'a String>) {
 }
 
 impl Hardware {
-    /// Opens the watchdog, which arms it: the one that the loader armed (`armed`), or else the first there is.
-    fn start(index: Index, armed: Option<&Timer>) -> Result<Self, Failure> {
+    /// Opens the watchdog, which arms it: the one that the loader armed (whose driver `armed` gives), or else the first
+    /// there is.
+    fn start(index: Index, armed: impl Fn() -> Option<String>) -> Result<Self, Failure> {
         let mut hardware = Self {
             index,
             uevents: Uevents::listen()?,
@@ -226,8 +230,12 @@ impl Hardware {
                 .index
                 .wanted_by(modaliases.iter().map(String::as_str));
             wanted.retain(|name| hardware.index.is_watchdog(name));
-            // Stable, so that the others stay in their order.
-            wanted.sort_by_key(|name| armed.is_none_or(|timer| timer.driver != *name));
+            if wanted.len() > 1
+                && let Some(armed) = armed()
+            {
+                // Stable, so that the others stay in their order.
+                wanted.sort_by_key(|name| armed != *name);
+            }
             for name in &wanted {
                 hardware.load(name);
                 hardware.open_watchdog(Some(name));

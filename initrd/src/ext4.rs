@@ -112,6 +112,19 @@ pub enum NotExt4 {
 /// # Errors
 /// When they hold no ext4.
 pub fn parse(start: &[u8]) -> Result<Superblock, NotExt4> {
+    parse_as(start, true)
+}
+
+/// The same of a filesystem that is mounted: the kernel changes numbers in the superblock that it has in its cache, and
+/// computes the checksum when it writes it.
+///
+/// # Errors
+/// When they hold no ext4.
+pub fn parse_mounted(start: &[u8]) -> Result<Superblock, NotExt4> {
+    parse_as(start, false)
+}
+
+fn parse_as(start: &[u8], has_checksum: bool) -> Result<Superblock, NotExt4> {
     if start.starts_with(b"LUKS\xba\xbe") {
         return Err(NotExt4::Luks);
     }
@@ -147,7 +160,8 @@ pub fn parse(start: &[u8]) -> Result<Superblock, NotExt4> {
     if u16_at(56) != Some(MAGIC) {
         return Err(NotExt4::Magic);
     }
-    if u32_at(100).is_some_and(|features| features & RO_COMPAT_METADATA_CSUM != 0) {
+    let checked = u32_at(100).is_some_and(|features| features & RO_COMPAT_METADATA_CSUM != 0);
+    if checked && has_checksum {
         let covered = start.get(1024..1024 + CHECKSUM_AT);
         if u32_at(CHECKSUM_AT) != covered.map(|bytes| CRC32C.checksum(bytes)) {
             return Err(NotExt4::Checksum);
@@ -255,5 +269,7 @@ mod tests {
         assert_eq!((parsed.block_size, parsed.blocks), (4096, 65_536));
         bytes[1024 + 700] ^= 1;
         assert_eq!(parse(&bytes), Err(NotExt4::Checksum));
+        // Mounted, the kernel is ahead of its checksum.
+        assert_eq!(parse_mounted(&bytes), Ok(parsed));
     }
 }

@@ -73,14 +73,25 @@ fn arguments(device: &str, how: How) -> Vec<String> {
 }
 
 /// What e2fsck's exit code means (e2fsck(8)).
-fn outcome(code: i32, said: impl FnOnce() -> String) -> Checked {
+///
+/// `could_read` says whether the disk gave all that was asked for: what it did not give may be whole.
+fn outcome(code: i32, could_read: impl FnOnce() -> bool, said: impl FnOnce() -> String) -> Checked {
     match code {
         0 => Checked::Clean,
         // 1: errors corrected; 2: and restart if it was mounted, which it was not.
         1..=3 => Checked::Repaired,
+        4..=7 if !could_read() => Checked::NotChecked(said()),
         4..=7 => Checked::Damaged(said()),
         _ => Checked::NotChecked(format!("exit code {code}: {}", said())),
     }
+}
+
+/// Whether e2fsck says of no block that it could not be read (lib/ext2fs/ext2_err.et.in and e2fsck/ehandler.c).
+fn could_read() -> bool {
+    let said = fs::read_to_string(LOG).unwrap_or_default();
+    !["Error reading block", "short read", "Input/output error"]
+        .iter()
+        .any(|words| said.contains(words))
 }
 
 /// What the check said last, for people.
@@ -123,7 +134,7 @@ fn run(device: &str, how: How, root: &Path) -> Result<Checked, Failure> {
     match status.code() {
         // How `in_root` says that there is no such program.
         Some(127) => Err(Failure::new("starting e2fsck on", device, last_words())),
-        Some(code) => Ok(outcome(code, last_words)),
+        Some(code) => Ok(outcome(code, could_read, last_words)),
         None => Err(Failure::new("checking", device, "e2fsck was killed")),
     }
 }
@@ -177,12 +188,17 @@ mod tests {
     #[test]
     fn what_e2fsck_did_not_get_at_is_not_damage() {
         let said = || "words".to_owned();
-        assert_eq!(outcome(0, said), Checked::Clean);
-        assert_eq!(outcome(1, said), Checked::Repaired);
-        assert_eq!(outcome(4, said), Checked::Damaged("words".into()));
-        assert_eq!(outcome(5, said), Checked::Damaged("words".into()));
+        assert_eq!(outcome(0, || true, said), Checked::Clean);
+        assert_eq!(outcome(1, || true, said), Checked::Repaired);
+        assert_eq!(outcome(4, || true, said), Checked::Damaged("words".into()));
+        assert_eq!(outcome(5, || true, said), Checked::Damaged("words".into()));
+        let not_read = outcome(4, || false, said);
+        assert_eq!(not_read, Checked::NotChecked("words".into()));
         for code in [8, 12, 16, 32, 128] {
-            assert!(matches!(outcome(code, said), Checked::NotChecked(_)));
+            assert!(matches!(
+                outcome(code, || true, said),
+                Checked::NotChecked(_)
+            ));
         }
     }
 }

@@ -153,11 +153,14 @@ fn mount_memory(target: &Path) -> Result<(), Failure> {
     .context("mounting memory at", target.display())
 }
 
-fn superblock(name: &str) -> Result<(Superblock, u64), Unfit> {
+fn superblock(
+    name: &str,
+    parse: fn(&[u8]) -> Result<Superblock, NotExt4>,
+) -> Result<(Superblock, u64), Unfit> {
     let mut device = BlockDevice::open(name, false)?;
     let start = disk::read_start(&mut device, ext4::NEEDED)
         .context("reading the superblock of", device.path.display())?;
-    let superblock = ext4::parse(&start).map_err(|error| Unfit {
+    let superblock = parse(&start).map_err(|error| Unfit {
         problem: match error {
             NotExt4::Luks => Problem::Unusable,
             NotExt4::Magic | NotExt4::Checksum | NotExt4::Nonsense => Problem::Damaged,
@@ -174,6 +177,8 @@ fn superblock(name: &str) -> Result<(Superblock, u64), Unfit> {
 /// What can be done with the filesystem; of the kernel's making in a start, of a test's in a test.
 trait Steps {
     fn superblock(&mut self) -> Result<Superblock, Unfit>;
+    /// The same once it is mounted; none if it cannot be read.
+    fn mounted_superblock(&mut self) -> Option<Superblock>;
     fn check(&mut self, how: How, why: &dyn Display) -> Result<Checked, Failure>;
     fn mount(&mut self) -> Result<(), Failure>;
     fn unmount(&mut self) -> Result<(), Failure>;
@@ -207,7 +212,7 @@ fn mount_checked(steps: &mut impl Steps, now: u64) -> Result<Option<String>, Unf
         steps.mount()?;
         return Ok(repaired);
     }
-    let after = before.replay.then(|| steps.superblock()).transpose()?;
+    let after = before.replay.then(|| steps.mounted_superblock()).flatten();
     if let Some(due @ Due::Error) = after.and_then(|after| after.check_due(now)) {
         steps.unmount()?;
         let repaired = check(steps, How::AsItSays, &due)?;
@@ -269,7 +274,12 @@ struct Filesystem<'a> {
 
 impl Steps for Filesystem<'_> {
     fn superblock(&mut self) -> Result<Superblock, Unfit> {
-        superblock(self.name).map(|(superblock, _)| superblock)
+        superblock(self.name, ext4::parse).map(|(superblock, _)| superblock)
+    }
+
+    fn mounted_superblock(&mut self) -> Option<Superblock> {
+        let (superblock, _) = superblock(self.name, ext4::parse_mounted).ok()?;
+        Some(superblock)
     }
 
     fn check(&mut self, how: How, why: &dyn Display) -> Result<Checked, Failure> {
@@ -311,7 +321,7 @@ fn try_mount(
     };
     let repaired = mount_checked(&mut filesystem, now())?;
     // Read again: what was replayed may have been a growth.
-    let grown = superblock(name).and_then(|(superblock, size)| {
+    let grown = superblock(name, ext4::parse_mounted).and_then(|(superblock, size)| {
         let growing = || grow(target, superblock, size);
         Ok(watchdog::kept(watchdog, fsck::LIMIT, growing)?)
     });
@@ -427,6 +437,9 @@ mod tests {
                 problem: Problem::Damaged,
                 failure: Failure::new("reading", "state", error),
             })
+        }
+        fn mounted_superblock(&mut self) -> Option<Superblock> {
+            self.superblock().ok()
         }
         fn check(&mut self, how: How, why: &dyn Display) -> Result<Checked, Failure> {
             self.done.push(format!("check {how:?}: {why}"));

@@ -49,14 +49,21 @@ pub fn erase(machine: &Machine, force: bool, why: &str) -> Result<String> {
         Some(StateProblem::Damaged | StateProblem::Unusable) => {}
     }
     machine.writable()?;
+    // What installs keeps things on `state` too, and is not to be restarted in the middle.
+    let _install = Lock::take(&machine.paths().install_lock(), "erase-state")?;
     let path = machine.partition("state")?;
     make(&path, machine.is_real())?;
-    let _lock = Lock::wait_for(&machine.paths().lock(), "erase-state")?;
-    match control(machine, true) {
-        Ok(mut control) => control.event(EventKind::STATE_ERASED, None, Digest::ZERO, why),
-        Err(e) => eprintln!("bootctl: {e}"),
+    if let Err(e) = note(machine, why) {
+        eprintln!("bootctl: {e}");
     }
     Ok(path.display().to_string())
+}
+
+/// Events are for people: without this one, `state` is no less erased.
+fn note(machine: &Machine, why: &str) -> Result<()> {
+    let _lock = Lock::wait_for(&machine.paths().lock(), "erase-state")?;
+    control(machine, true)?.event(EventKind::STATE_ERASED, None, Digest::ZERO, why);
+    Ok(())
 }
 
 /// Makes the filesystem, and reads it back from the device.

@@ -14,7 +14,7 @@ use super::{changes::then_reboot, control};
 use crate::cli::UpdateLoader;
 use crate::control::Control;
 use crate::device::BlockFile;
-use crate::failure::{Failure, Result};
+use crate::failure::{Doing as _, Failure, Result};
 use crate::fallback;
 use crate::install::{self, Head, Room, Wanted};
 use crate::loader::efi::{self, Place, Variables};
@@ -50,6 +50,13 @@ pub fn update_loader(machine: &Machine, arguments: &UpdateLoader) -> Result<Outc
     let from = efi::started_from(machine)?;
     match &arguments.source {
         Some(source) => {
+            if let Some(update) = Update::read(&path(machine))? {
+                return Err(Failure::refused(format!(
+                    "an update of the loader to version {} is not over",
+                    update.version
+                ))
+                .next("restart the machine, which decides it, or end it with `bootctl update-loader --copy`"));
+            }
             if let Some(missing) = machine.boot.state_missing() {
                 return Err(Failure::refused(missing)
                     .doing("keeping what is under way")
@@ -65,6 +72,30 @@ pub fn update_loader(machine: &Machine, arguments: &UpdateLoader) -> Result<Outc
 /// Where an update is kept that is under way.
 pub(super) fn path(machine: &Machine) -> PathBuf {
     machine.paths().state("loader-update.json")
+}
+
+/// There once an ESP was written in this boot.
+fn written_mark(machine: &Machine) -> PathBuf {
+    machine.paths().run("esp-written")
+}
+
+/// Refuses an update that would go onto the ESP from which firmware starts by itself: a loader that does not start would
+/// be started there again and again. Which one that is shows in a start with the same loader on both.
+fn firmware_chose(machine: &Machine, same: bool, from: Esp) -> Result<()> {
+    let to = from.other();
+    if !same {
+        return Err(Failure::refused(format!(
+            "{to} does not hold the loader of {from}, which started this machine: firmware may have tried it first"
+        ))
+        .next("run `bootctl update-loader --copy`, restart the machine, then update"));
+    }
+    if written_mark(machine).exists() {
+        return Err(Failure::refused(
+            "an ESP was written since the machine started: which one firmware starts by itself is not known",
+        )
+        .next("restart the machine, then update"));
+    }
+    Ok(())
 }
 
 /// Both ESPs; `written` alone is opened to be written.
@@ -122,6 +153,11 @@ fn update(
         return Ok(Outcome::new(text, json));
     }
 
+    let old = Digest::of(&running);
+    let same = esps
+        .loader(target, architecture)
+        .is_ok_and(|found| Digest::of(&found) == old);
+    firmware_chose(machine, same, started_from)?;
     progress.note(&format!(
         "the loader of version {version}, signed and meant for this machine, goes onto {target}"
     ));
@@ -132,12 +168,14 @@ fn update(
         format: 1,
         esp: target,
         loader: digest,
+        old: Some(old),
         version,
         manifest: head.digest,
         boot_id: profiles::boot_id(),
         stage: Stage::Writing,
     };
     let path = path(machine);
+    mark_written(machine)?;
     loader::put(&mut update, &program, &mut esps, architecture, |update| {
         update.write(&path)
     })?;
@@ -186,6 +224,7 @@ fn copy(machine: &Machine, control: &mut Control<BlockFile>, from: Esp) -> Resul
     let to = from.other();
     let architecture = fallback::trust(machine)?.architecture;
     Variables::of(machine).forget();
+    mark_written(machine)?;
     let digest = esps(machine, Some(to))?
         .copy_to(to, None, architecture)
         .map_err(|e| {
@@ -226,29 +265,35 @@ pub fn go_on(machine: &Machine, booted: Slot) -> Result<Option<Settled>> {
         return Ok(None);
     };
     let settled = settle(machine, &update);
-    if matches!(settled, Ok(Settled::NotYet)) {
-        return Ok(None);
-    }
-    let (esp, version) = (update.esp, update.version);
+    let (esp, version) = (update.esp, &update.version);
     let (kind, text) = match &settled {
+        Ok(Settled::NotYet) => return Ok(None),
         Ok(Settled::GivenUp(why)) => (
             EventKind::LOADER_GIVEN_UP,
             format!("version {version}: {why}; {esp} holds the old one again"),
         ),
-        Err(e) => (
-            EventKind::LOADER_GIVEN_UP,
-            format!("version {version}: {e}"),
-        ),
-        Ok(_) => (
+        Ok(Settled::Done) => (
             EventKind::LOADER_UPDATED,
             format!("version {version} has started this machine: on both ESPs"),
         ),
+        // The next start tries again: an ESP may hold nothing now.
+        Err(e) => (
+            EventKind::DEGRADED,
+            format!("updating the loader to version {version}: {e}"),
+        ),
     };
-    Variables::of(machine).forget();
-    Update::remove(&path)?;
+    if settled.is_ok() {
+        Variables::of(machine).forget();
+        Update::remove(&path)?;
+    }
     let _lock = control.lock()?;
     control.event(kind, None, update.manifest, &text);
     settled.map(Some)
+}
+
+fn mark_written(machine: &Machine) -> Result<()> {
+    let mark = written_mark(machine);
+    std::fs::write(&mark, []).doing(|| format!("writing {}", mark.display()))
 }
 
 fn settle(machine: &Machine, update: &Update) -> Result<Settled> {
@@ -256,5 +301,8 @@ fn settle(machine: &Machine, update: &Update) -> Result<Settled> {
     let architecture = fallback::trust(machine)?.architecture;
     let mut esps = esps(machine, Some(started_from.other()))?;
     let boot_id = profiles::boot_id();
+    if update.boot_id != boot_id {
+        mark_written(machine)?;
+    }
     loader::settle(update, &boot_id, started_from, &mut esps, architecture)
 }

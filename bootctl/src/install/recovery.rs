@@ -149,10 +149,9 @@ fn fill<D: Device>(
         let length = chunk_len(uki.size, frame.into());
         let rounded = length.next_multiple_of(BLOCK as usize);
         let offset = UKI_OFFSET + u64::from(frame) * CHUNK_SIZE;
-        target
-            .read_at(offset, &mut chunk[..rounded])
-            .map_err(disk)?;
-        if Digest::of(&chunk[..length]) == *digest {
+        // What cannot be read is not there: writing over it is what mends a bad sector.
+        let there = target.read_at(offset, &mut chunk[..rounded]).is_ok();
+        if there && Digest::of(&chunk[..length]) == *digest {
             continue;
         }
         fetched += unpacker.fetch(head, source, progress, frame, &mut chunk[..length])?;

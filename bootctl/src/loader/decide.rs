@@ -58,6 +58,7 @@ mod tests {
             format: 1,
             esp: Esp::B,
             loader: Digest::ZERO,
+            old: None,
             version: "2.0".parse().unwrap(),
             manifest: Digest::ZERO,
             boot_id: "one".into(),

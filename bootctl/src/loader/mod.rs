@@ -83,6 +83,9 @@ pub struct Update {
     pub esp: Esp,
     /// SHA-256 of the new loader.
     pub loader: Digest,
+    /// SHA-256 of the one that both ESPs held before.
+    #[serde(default)]
+    pub old: Option<Digest>,
     /// Version of its bundle.
     pub version: Version,
     /// Digest of its manifest.
@@ -189,7 +192,7 @@ impl<D: Device> Esps<D> {
         let digest = Digest::of(&program);
         if expected.is_some_and(|expected| *expected != digest) {
             return Err(Failure::verification(format!(
-                "{} does not hold the loader that was written to it",
+                "{} does not hold the loader that it is to hold",
                 to.other()
             )));
         }
@@ -286,7 +289,7 @@ pub fn settle<D: Device>(
             Ok(Settled::Done)
         }
         Next::Restore(why) => {
-            esps.copy_to(update.esp, None, architecture)?;
+            esps.copy_to(update.esp, update.old.as_ref(), architecture)?;
             Ok(Settled::GivenUp(why))
         }
     }

@@ -6,6 +6,7 @@ use super::alone::Alone;
 use super::report::Phase;
 use super::state::ERASE_AFTER;
 use super::{LOOK_AFTER, LOOK_DEGRADED, SAVE_CLOCK, Service, root};
+use crate::failure::Code;
 use crate::profiles;
 use crate::settle::Verdict;
 
@@ -45,10 +46,14 @@ impl Service<'_> {
         }
         loop {
             if erase.is_some_and(|due| Instant::now() >= due) {
-                erase = None;
-                if let Err(e) = self.erase_state().await {
-                    self.degrade(e.to_string());
-                }
+                erase = match self.erase_state().await {
+                    Err(e) if e.code == Code::Locked => Some(Instant::now() + ERASE_AFTER),
+                    Err(e) => {
+                        self.degrade(e.to_string());
+                        None
+                    }
+                    Ok(()) => None,
+                };
             }
             if alone
                 .as_mut()
@@ -88,8 +93,9 @@ impl Service<'_> {
                     && self.report.may_come_right()
                 {
                     self.report.degraded.clear();
-                    if let Err(e) = self.conclude(slot, Verdict::Healthy, false).await {
-                        self.degrade(e.to_string());
+                    match self.conclude(slot, Verdict::Healthy, false).await {
+                        Ok(()) => self.keep_for_recovery(plan),
+                        Err(e) => self.degrade(e.to_string()),
                     }
                 }
             }

@@ -7,7 +7,7 @@ use crate::loader::Settled;
 impl Service<'_> {
     /// Brings an update that is under way to its end, if the start that decides has been.
     pub(super) async fn settle_loader(&mut self) {
-        let Some(slot) = self.machine.slot() else {
+        let Some(slot) = self.machine.slot().filter(|_| !self.loader_failed) else {
             return;
         };
         let machine = self.machine.clone();
@@ -19,8 +19,14 @@ impl Service<'_> {
                 eprintln!("bootctl: the new loader is given up: {why}");
             }
             Ok(Ok(Some(_))) => eprintln!("bootctl: the new loader is on both ESPs"),
-            Ok(Err(e)) => self.degrade(format!("updating the loader: {e}")),
-            Err(e) => self.degrade(format!("updating the loader: {e}")),
+            Ok(Err(e)) => self.loader_fails(&e),
+            Err(e) => self.loader_fails(&e),
         }
+    }
+
+    /// Once a start: a disk that refuses now is not written to every few minutes.
+    fn loader_fails(&mut self, why: &dyn std::fmt::Display) {
+        self.loader_failed = true;
+        self.degrade(format!("updating the loader: {why}"));
     }
 }

@@ -91,6 +91,8 @@ struct Service<'m> {
     root_check: Option<JoinHandle<Result<()>>>,
     /// Slots beside the booted one whose roots are to be read after the verdict.
     silent: Vec<Slot>,
+    /// An update of the loader could not be brought to its end in this start.
+    loader_failed: bool,
 }
 
 impl<'m> Service<'m> {
@@ -112,6 +114,7 @@ impl<'m> Service<'m> {
             bring_up: None,
             root_check: None,
             silent: Vec::new(),
+            loader_failed: false,
         }
     }
 
@@ -289,12 +292,25 @@ impl<'m> Service<'m> {
         // An image that cannot use the machine's state, or read its profile, is not one to stay in.
         let hopeless = missing.or_else(|| problem.filter(|_| self.report.on_trial));
         let verdict = self.watch(slot, plan.as_ref(), hopeless).await;
-        if let (Verdict::Healthy, Some(plan)) = (&verdict, &plan) {
+        // With nothing kept, it could not know that it rebooted before, and would do so for ever.
+        let reboots_good = kept
+            && plan
+                .as_ref()
+                .is_some_and(|p| p.rendered.health.gate_reboots_good);
+        let healthy = verdict == Verdict::Healthy;
+        self.conclude(slot, verdict, reboots_good).await?;
+        if healthy && let Some(plan) = &plan {
+            self.keep_for_recovery(plan);
+        }
+        Ok(())
+    }
+
+    /// Keeps a profile that a good slot is well with. One that stands in for the machine's own, because that has a
+    /// problem, would leave recovery without the network and the users of this place.
+    fn keep_for_recovery(&self, plan: &profiles::Chosen) {
+        if plan.problem.is_none() {
             profiles::keep_for_recovery(&self.machine.paths(), plan);
         }
-        // With nothing kept, it could not know that it rebooted before, and would do so for ever.
-        let reboots_good = kept && plan.is_some_and(|p| p.rendered.health.gate_reboots_good);
-        self.conclude(slot, verdict, reboots_good).await
     }
 
     /// What comes before anything is brought up.

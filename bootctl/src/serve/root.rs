@@ -10,10 +10,12 @@
 use boot_core::Slot;
 use boot_core::event::EventKind;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 
-use super::Service;
 use super::report::RootRead;
+use super::{LOOK_DEGRADED, Service};
 use crate::failure::{Code, Failure, Result};
+use crate::lock::Lock;
 
 impl Service<'_> {
     /// Begins to read it.
@@ -28,11 +30,23 @@ impl Service<'_> {
     /// Reads the roots of slots whose starts ended without a word, and writes down what is found.
     pub(super) async fn look_at_silent(&mut self) {
         for slot in std::mem::take(&mut self.silent) {
+            // Nobody writes the slot while it is read. Whoever is writing it gives it another image.
+            let what = format!("serve, which reads the root of slot {slot}");
+            let Ok(_lock) = Lock::take(&self.machine.paths().install_lock(), &what) else {
+                continue;
+            };
             eprintln!("bootctl: starts of slot {slot} ended without a word; reading its root");
             let machine = self.machine.clone();
-            let reading =
-                tokio::task::spawn_blocking(move || crate::root_check::of_slot(&machine, slot));
-            let lost = match ended(&mut Some(reading)).await {
+            let mut reading = Some(tokio::task::spawn_blocking(move || {
+                crate::root_check::of_slot(&machine, slot)
+            }));
+            let read = loop {
+                tokio::select! {
+                    read = ended(&mut reading) => break read,
+                    () = sleep(LOOK_DEGRADED) => self.beat.set(Instant::now()),
+                }
+            };
+            let lost = match read {
                 Err(e) if e.code == Code::Verification => e.to_string(),
                 Err(e) => {
                     eprintln!("bootctl: {e}");

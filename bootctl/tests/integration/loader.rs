@@ -190,9 +190,18 @@ fn a_damaged_esp_is_written_from_the_other_one() {
     starts_from(&machine, ESP_B);
     machine.run(&["update-loader", "--copy"]).ok();
     assert!(read(&machine, "esp-a").unwrap() == loader(1));
-    // It ends an update as well.
-    machine.run(&["update-loader", &bundle(&machine, 2)]).ok();
+    // Firmware may start esp-a first, now that it holds a loader: it must not get an unproven one.
+    let new = bundle(&machine, 2);
+    machine
+        .run(&["update-loader", &new])
+        .fails(3, &["which one firmware starts by itself", "restart"]);
+    fs::remove_file(machine.root().join("run/sternpost/esp-written")).unwrap();
+    machine.run(&["update-loader", &new]).ok();
     assert!(read(&machine, "esp-a").unwrap() == loader(2));
+    machine
+        .run(&["update-loader", &new])
+        .fails(3, &["to version 2.0 is not over", "restart"]);
+    // This ends it as well.
     machine.run(&["update-loader", "--copy"]).ok();
     assert!(read(&machine, "esp-a").unwrap() == loader(1));
     assert!(!variable(&machine, &format!("BootNext-{GLOBAL}")).exists());
@@ -274,6 +283,31 @@ fn where_the_loader_did_not_say_what_it_came_from_nothing_is_written() {
     machine
         .run(&["update-loader", &bundle(&machine, 2)])
         .fails(1, &["did not leave LoaderDevicePartUUID"]);
+    assert!(read(&machine, "esp-b").unwrap() == loader(1));
+}
+
+#[test]
+fn an_esp_with_another_loader_is_not_the_first_to_get_a_new_one() {
+    let machine = machine();
+    write(&machine, "esp-b", 3);
+    machine
+        .run(&["update-loader", &bundle(&machine, 2)])
+        .fails(3, &["esp-b does not hold the loader of esp-a", "--copy"]);
+    assert!(read(&machine, "esp-b").unwrap() == loader(3));
+}
+
+#[test]
+fn what_could_not_be_brought_to_its_end_is_tried_again_at_the_next_start() {
+    let machine = machine();
+    machine.run(&["update-loader", &bundle(&machine, 2)]).ok();
+    restarted(&machine);
+    // The loader that started the machine is not the one that was there before.
+    write(&machine, "esp-a", 3);
+    let failed = serve(&machine).unwrap_err();
+    assert!(failed.to_string().contains("esp-a"), "{failed}");
+    assert!(read(&machine, "esp-b").unwrap() == loader(2));
+    write(&machine, "esp-a", 1);
+    assert!(matches!(serve(&machine), Ok(Some(Settled::GivenUp(_)))));
     assert!(read(&machine, "esp-b").unwrap() == loader(1));
 }
 
@@ -368,6 +402,7 @@ fn wherever_the_power_goes_there_is_a_loader_and_in_the_end_two() {
             format: 1,
             esp: Esp::B,
             loader: Digest::of(&new),
+            old: Some(Digest::of(&old)),
             version: "2.0".parse().unwrap(),
             manifest: Digest::ZERO,
             boot_id: "0".into(),
