@@ -14,7 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: true,
-    seconds: 180,
+    seconds: 300,
     run,
 };
 

@@ -14,7 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: false,
-    seconds: 480,
+    seconds: 600,
     run,
 };
 

@@ -18,7 +18,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: true,
-    seconds: 100,
+    seconds: 180,
     run,
 };
 

@@ -18,7 +18,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: false,
-    seconds: 120,
+    seconds: 180,
     run,
 };
 
