@@ -80,17 +80,16 @@ pub fn run() -> Result<Infallible, Failure> {
     // The hand-over is firmware's to give, which may hang: before the watchdog it is only asked for where it has to say
     // which of several watchdogs runs already.
     let handed_over = OnceCell::new();
-    let hand_over = || handed_over.get_or_init(read_hand_over);
     let mut hardware = Hardware::start(index, || {
-        let (handover, _) = hand_over().as_ref().ok()?;
+        let (handover, _) = handed_over.get_or_init(read_hand_over).as_ref().ok()?;
         Some(handover.timer.as_ref()?.driver.clone())
     })?;
     timeline.mark("watchdog_us");
-    hand_over();
+    let handed_over = handed_over.into_inner().unwrap_or_else(read_hand_over);
     timeline.mark("handover_us");
     // Not before the watchdog counts: the kernel loads modules largely one after the other, so these would delay it.
     let mut always = Always::load(&hardware.index)?;
-    let start = identify(handed_over.into_inner().unwrap_or_else(read_hand_over)?)?;
+    let start = identify(handed_over?)?;
     let found = hardware.find_disk(&start)?;
     timeline.mark("disk_us");
     always.wait_for_all_but(OVERLAY);

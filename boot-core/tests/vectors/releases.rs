@@ -125,7 +125,7 @@ fn what_every_release_wrote_is_read_as_it_was_meant() {
 }
 
 /// Offsets of the bytes of a record that version 1 does not use; docs/formats/boot-state.md.
-const RESERVED: [core::ops::Range<usize>; 8] = [
+pub(crate) const RESERVED: [core::ops::Range<usize>; 8] = [
     26..32,
     67..68,
     70..72,

@@ -146,18 +146,16 @@ fn update(
     })?;
     let digest = Digest::of(&program);
     let version = head.manifest.version;
-    let there = |found: Result<Vec<u8>>| found.is_ok_and(|found| Digest::of(&found) == digest);
-    if Digest::of(&running) == digest && there(esps.loader(target, architecture)) {
+    let old = Digest::of(&running);
+    let there = esps.loader(target, architecture).ok();
+    let there = there.map(|found| Digest::of(&found));
+    if old == digest && there == Some(digest) {
         let json = json!({"loader": {"version": version, "digest": digest, "was_there": true}});
         let text = format!("the loader of version {version} is on both ESPs already");
         return Ok(Outcome::new(text, json));
     }
 
-    let old = Digest::of(&running);
-    let same = esps
-        .loader(target, architecture)
-        .is_ok_and(|found| Digest::of(&found) == old);
-    firmware_chose(machine, same, started_from)?;
+    firmware_chose(machine, there == Some(old), started_from)?;
     progress.note(&format!(
         "the loader of version {version}, signed and meant for this machine, goes onto {target}"
     ));
