@@ -124,20 +124,24 @@ pub fn parse_mounted(start: &[u8]) -> Result<Superblock, NotExt4> {
     parse_as(start, false)
 }
 
+/// Parses a copy of the superblock, at the beginning of one of the blocks of [`COPIES`].
+///
+/// # Errors
+/// When there is none, or it is damaged.
+pub fn parse_copy(block: &[u8]) -> Result<Superblock, NotExt4> {
+    parse_superblock(block, true)
+}
+
 fn parse_as(start: &[u8], has_checksum: bool) -> Result<Superblock, NotExt4> {
     if start.starts_with(b"LUKS\xba\xbe") {
         return Err(NotExt4::Luks);
     }
-    let u16_at = |at: usize| {
-        Some(u16::from_le_bytes(
-            start.get(1024 + at..1024 + at + 2)?.try_into().ok()?,
-        ))
-    };
-    let u32_at = |at: usize| {
-        Some(u32::from_le_bytes(
-            start.get(1024 + at..1024 + at + 4)?.try_into().ok()?,
-        ))
-    };
+    parse_superblock(start.get(1024..).unwrap_or_default(), has_checksum)
+}
+
+fn parse_superblock(bytes: &[u8], has_checksum: bool) -> Result<Superblock, NotExt4> {
+    let u16_at = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+    let u32_at = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let superblock = || {
         let incompat = u32_at(96)?;
         let low = u32_at(4)?;
@@ -162,7 +166,7 @@ fn parse_as(start: &[u8], has_checksum: bool) -> Result<Superblock, NotExt4> {
     }
     let checked = u32_at(100).is_some_and(|features| features & RO_COMPAT_METADATA_CSUM != 0);
     if checked && has_checksum {
-        let covered = start.get(1024..1024 + CHECKSUM_AT);
+        let covered = bytes.get(..CHECKSUM_AT);
         if u32_at(CHECKSUM_AT) != covered.map(|bytes| CRC32C.checksum(bytes)) {
             return Err(NotExt4::Checksum);
         }
@@ -271,5 +275,14 @@ mod tests {
         assert_eq!(parse(&bytes), Err(NotExt4::Checksum));
         // Mounted, the kernel is ahead of its checksum.
         assert_eq!(parse_mounted(&bytes), Ok(parsed));
+    }
+
+    #[test]
+    fn a_copy_is_told_from_what_is_none() {
+        assert_eq!(parse_copy(MADE).unwrap().blocks, 65_536);
+        let mut damaged = MADE.to_vec();
+        damaged[700] ^= 1;
+        assert_eq!(parse_copy(&damaged), Err(NotExt4::Checksum));
+        assert_eq!(parse_copy(&[0; 4096]), Err(NotExt4::Magic));
     }
 }

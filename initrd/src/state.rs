@@ -179,6 +179,8 @@ trait Steps {
     fn superblock(&mut self) -> Result<Superblock, Unfit>;
     /// The same once it is mounted; none if it cannot be read.
     fn mounted_superblock(&mut self) -> Option<Superblock>;
+    /// Whether a copy of the superblock is in this block of 4096 bytes.
+    fn has_copy(&mut self, block: u64) -> Result<bool, Failure>;
     fn check(&mut self, how: How, why: &dyn Display) -> Result<Checked, Failure>;
     fn mount(&mut self) -> Result<(), Failure>;
     fn unmount(&mut self) -> Result<(), Failure>;
@@ -237,30 +239,41 @@ fn check(steps: &mut impl Steps, how: How, why: &dyn Display) -> Result<Option<S
 }
 
 /// Has the superblock restored, and with it whatever else `e2fsck -p` dares to repair.
+///
+/// Lost for good is what has no copy. A copy that could not be read, or that e2fsck could not work with, may be whole.
 fn restore(steps: &mut impl Steps, lost: Unfit) -> Result<String, Unfit> {
     let why = lost.failure.reason();
+    let mut unsure = None;
     for block in ext4::COPIES {
-        match steps.check(How::ByCopy(block), &why)? {
-            Checked::Clean | Checked::Repaired => {
-                return Ok(format!(
-                    "{why}; e2fsck restored it from the copy in block {block}"
-                ));
-            }
-            Checked::Damaged(said) => {
-                return Err(Unfit {
-                    problem: Problem::Damaged,
-                    failure: Failure::new(
-                        "restoring",
-                        "state",
-                        format_args!("{why}; e2fsck -p did not repair the rest ({said})"),
-                    ),
-                });
-            }
-            // No copy here.
-            Checked::NotChecked(_) => {}
-        }
+        let said = match steps.has_copy(block) {
+            Ok(false) => continue,
+            Err(failure) => failure.reason(),
+            Ok(true) => match steps.check(How::ByCopy(block), &why)? {
+                Checked::Clean | Checked::Repaired => {
+                    return Ok(format!(
+                        "{why}; e2fsck restored it from the copy in block {block}"
+                    ));
+                }
+                Checked::Damaged(said) => {
+                    let why = format!("{why}; e2fsck -p did not repair the rest ({said})");
+                    return Err(unfit_to_restore(Problem::Damaged, &why));
+                }
+                Checked::NotChecked(said) => said,
+            },
+        };
+        unsure = Some(format!("{why}; the copy in block {block}: {said}"));
     }
-    Err(lost)
+    Err(match unsure {
+        Some(why) => unfit_to_restore(Problem::Unusable, &why),
+        None => lost,
+    })
+}
+
+fn unfit_to_restore(problem: Problem, why: &str) -> Unfit {
+    Unfit {
+        problem,
+        failure: Failure::new("restoring", "state", why),
+    }
 }
 
 /// The partition, and where it is to be mounted.
@@ -280,6 +293,19 @@ impl Steps for Filesystem<'_> {
     fn mounted_superblock(&mut self) -> Option<Superblock> {
         let (superblock, _) = superblock(self.name, ext4::parse_mounted).ok()?;
         Some(superblock)
+    }
+
+    fn has_copy(&mut self, block: u64) -> Result<bool, Failure> {
+        let mut device = BlockDevice::open(self.name, false)?;
+        let mut bytes = [0; 4096];
+        let start = block.saturating_mul(4096);
+        if start.saturating_add(4096) > device.size() {
+            return Ok(false);
+        }
+        device
+            .read_at(start, &mut bytes)
+            .context("reading", device.path.display())?;
+        Ok(ext4::parse_copy(&bytes).is_ok())
     }
 
     fn check(&mut self, how: How, why: &dyn Display) -> Result<Checked, Failure> {
@@ -426,6 +452,8 @@ mod tests {
     struct Fake {
         superblocks: Vec<Result<Superblock, NotExt4>>,
         mounts: Vec<bool>,
+        /// Whether there is a copy of the superblock in a block; none: the block cannot be read.
+        copies: fn(u64) -> Option<bool>,
         /// What e2fsck comes to by this copy of the superblock; without one it repairs.
         checks: fn(How) -> Checked,
         done: Vec<String>,
@@ -440,6 +468,9 @@ mod tests {
         }
         fn mounted_superblock(&mut self) -> Option<Superblock> {
             self.superblock().ok()
+        }
+        fn has_copy(&mut self, block: u64) -> Result<bool, Failure> {
+            (self.copies)(block).context("reading", format_args!("block {block}"))
         }
         fn check(&mut self, how: How, why: &dyn Display) -> Result<Checked, Failure> {
             self.done.push(format!("check {how:?}: {why}"));
@@ -476,6 +507,7 @@ mod tests {
                 .map(|(state, replay)| Ok(superblock_with(*state, *replay)))
                 .collect(),
             mounts: mounts.to_vec(),
+            copies: |_| Some(false),
             checks: |_| Checked::Repaired,
             done: Vec::new(),
         }
@@ -517,9 +549,13 @@ mod tests {
         assert_eq!(steps, ["mount", check, "mount"]);
     }
 
-    fn lost(checks: fn(How) -> Checked) -> (Vec<String>, Result<Option<String>, Problem>) {
+    fn lost(
+        copies: fn(u64) -> Option<bool>,
+        checks: fn(How) -> Checked,
+    ) -> (Vec<String>, Result<Option<String>, Problem>) {
         let mut fake = Fake {
             superblocks: vec![Err(NotExt4::Magic)],
+            copies,
             checks,
             ..fake(&[], &[true])
         };
@@ -529,31 +565,43 @@ mod tests {
 
     #[test]
     fn a_lost_superblock_is_restored_from_the_first_copy_that_there_is() {
-        let (steps, outcome) = lost(|how| match how {
-            How::ByCopy(98_304) => Checked::Repaired,
-            _ => Checked::NotChecked("exit code 8".into()),
-        });
+        let (steps, outcome) = lost(|block| Some(block > 32_768), |_| Checked::Repaired);
         assert!(outcome.unwrap().unwrap().contains("copy in block 98304"));
-        assert_eq!(steps.len(), 3, "{steps:?}");
-        assert_eq!(steps[2], "mount");
+        assert_eq!(steps.len(), 2, "{steps:?}");
+        assert_eq!(steps[1], "mount");
+        let (_, outcome) = lost(
+            |block| (block > 32_768).then_some(true),
+            |how| match how {
+                How::ByCopy(163_840) => Checked::Repaired,
+                _ => Checked::NotChecked("exit code 8".into()),
+            },
+        );
+        assert!(outcome.unwrap().unwrap().contains("copy in block 163840"));
     }
 
     #[test]
     fn damage_is_only_what_was_shown_to_be() {
-        let (steps, outcome) = lost(|_| Checked::NotChecked("exit code 8".into()));
-        assert_eq!((steps.len(), outcome), (5, Err(Problem::Damaged)));
-        let (steps, outcome) = lost(|_| Checked::Damaged("run it by hand".into()));
+        let repaired = |_| Checked::Repaired;
+        let damaged = |_| Checked::Damaged("run it by hand".into());
+        // A feature of a later kernel, a disk that is read-only, a module that is not there: the data may be whole.
+        let not_checked = |_| Checked::NotChecked("unsupported feature".into());
+
+        let (steps, outcome) = lost(|_| Some(false), repaired);
+        assert_eq!((steps.len(), outcome), (0, Err(Problem::Damaged)));
+        let (steps, outcome) = lost(|_| Some(true), damaged);
         assert_eq!((steps.len(), outcome), (1, Err(Problem::Damaged)));
+        let (steps, outcome) = lost(|_| Some(true), not_checked);
+        assert_eq!((steps.len(), outcome), (5, Err(Problem::Unusable)));
+        // One of the copies cannot be read.
+        let (_, outcome) = lost(|block| (block > 32_768).then_some(false), repaired);
+        assert_eq!(outcome, Err(Problem::Unusable));
 
         let unfit = |checks, mounts: &[bool]| {
             let mut fake = fake(&[(1, false)], mounts);
             fake.checks = checks;
             mount_checked(&mut fake, 0).unwrap_err().problem
         };
-        let damaged = |_| Checked::Damaged("run it by hand".into());
         assert_eq!(unfit(damaged, &[false]), Problem::Damaged);
-        // A feature of a later kernel, a disk that is read-only, a module that is not there: the data may be whole.
-        let not_checked = |_| Checked::NotChecked("unsupported feature".into());
         assert_eq!(unfit(not_checked, &[false]), Problem::Unusable);
         assert_eq!(
             unfit(|_| Checked::Clean, &[false, false]),
