@@ -23,16 +23,40 @@ pub(super) const SCENARIO: Scenario = Scenario {
 /// Where OVMF puts the TCO timer of QEMU's q35 machine.
 const TCO: u64 = 0x660;
 
-/// Action, instruction, register, value, mask: what firmware of such machines says of the timer.
-const INSTRUCTIONS: [(u8, u8, u64, u32, u32); 7] = [
-    (1, 2, 0x00, 1, 1),
-    (5, 1, 0x12, 0, 0x3ff),
-    (6, 0x83, 0x12, 0, 0x3ff),
-    (8, 0, 0x08, 0, 0x800),
-    (9, 0x82, 0x08, 0, 0x800),
-    (10, 0, 0x08, 0x800, 0x800),
-    (11, 0x82, 0x08, 0x800, 0x800),
+/// Where OVMF puts the chip set's "general control and status".
+const GCS: u64 = 0xfed1_f410;
+
+/// Action, instruction, place, value, mask: what firmware of such machines says of the timer. Action 17 is what lets it
+/// reset the machine; QEMU's does not begin with that, and OVMF leaves it so.
+const INSTRUCTIONS: [(u8, u8, Place, u32, u32); 8] = [
+    (1, 2, Place::Port(0x00), 1, 1),
+    (5, 1, Place::Port(0x12), 0, 0x3ff),
+    (6, 0x83, Place::Port(0x12), 0, 0x3ff),
+    (8, 0, Place::Port(0x08), 0, 0x800),
+    (9, 0x82, Place::Port(0x08), 0, 0x800),
+    (10, 0, Place::Port(0x08), 0x800, 0x800),
+    (11, 0x82, Place::Port(0x08), 0x800, 0x800),
+    (17, 0x82, Place::Memory(GCS), 0, 0x20),
 ];
+
+#[derive(Clone, Copy)]
+enum Place {
+    /// A register of the timer, 16 bits.
+    Port(u64),
+    /// An address, 32 bits.
+    Memory(u64),
+}
+
+impl Place {
+    /// As ACPI's generic address: space, bits, offset, width of an access, address.
+    fn generic_address(self) -> Vec<u8> {
+        let (kind, address) = match self {
+            Place::Port(register) => ([1, 16, 0, 2], TCO + register),
+            Place::Memory(address) => ([0, 32, 0, 3], address),
+        };
+        [&kind[..], &address.to_le_bytes()].concat()
+    }
+}
 
 fn run(context: &Context) -> Result<()> {
     let table = context.file("wdat.bin");
@@ -85,10 +109,9 @@ fn wdat() -> Vec<u8> {
     // Flags: enabled.
     table.extend([1, 0, 0, 0]);
     table.extend((INSTRUCTIONS.len() as u32).to_le_bytes());
-    for (action, instruction, register, value, mask) in INSTRUCTIONS {
-        // A port, 16 bits.
-        table.extend([action, instruction, 0, 0, 1, 16, 0, 2]);
-        table.extend((TCO + register).to_le_bytes());
+    for (action, instruction, place, value, mask) in INSTRUCTIONS {
+        table.extend([action, instruction, 0, 0]);
+        table.extend(place.generic_address());
         table.extend(value.to_le_bytes());
         table.extend(mask.to_le_bytes());
     }
