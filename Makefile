@@ -10,7 +10,7 @@ INPUT  ?=
 STATES ?= 500000
 N      ?= 200
 SEED   ?= 1
-HANGS  := goes-back go-back is-reset wdat
+HANGS  := goes-back go-back is-reset wdat that-panics that-faults
 
 CACHE  ?= $(or $(STERNPOST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sternpost)
 export STERNPOST_CACHE  := $(CACHE)

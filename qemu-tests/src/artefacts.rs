@@ -191,6 +191,12 @@ impl Artefacts {
         Ok(keys)
     }
 
+    /// Where programs are built that no image has.
+    #[must_use]
+    pub fn programs(&self) -> PathBuf {
+        self.directory.join("programs")
+    }
+
     /// Where images are, a directory each.
     #[must_use]
     pub fn images(&self) -> PathBuf {

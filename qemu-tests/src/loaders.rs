@@ -1,14 +1,16 @@
 //! Loaders to update to: the image's own, changed, and signed anew.
 
+use std::ops::Range;
 use std::path::PathBuf;
+use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use boot_core::pe::Program;
-use boot_core::{Digest, esp};
+use boot_core::{Digest, esp, trust};
 
 use crate::artefacts::Version;
 use crate::disk::Disk;
-use crate::scenario::{Architecture, Context};
+use crate::scenario::Context;
 
 /// A loader, and the bundle of it.
 pub struct Loader {
@@ -44,6 +46,41 @@ pub fn one_that_comes_back(context: &Context) -> Result<Loader> {
             .copy_from_slice(&CODE);
         Ok(())
     })
+}
+
+/// One that was built to fail after its first line: `feature` of its package says how.
+///
+/// # Errors
+/// It cannot be made.
+pub fn one_that_fails(context: &Context, feature: &str) -> Result<Loader> {
+    let target = format!("{}-unknown-uefi", context.scenario().architecture.name());
+    let directory = context.artefacts().programs();
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build
+        .args(["build", "--release", "--locked", "--quiet"])
+        .args(["--package", "loader", "--features", feature])
+        .args(["--target", &target])
+        .env("CARGO_TARGET_DIR", &directory)
+        .current_dir(crate::workspace());
+    let status = build.status().context("cannot run cargo")?;
+    ensure!(status.success(), "cargo did not build it: {status}");
+    let built = directory.join(target).join("release/loader.efi");
+    let failing =
+        std::fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    changed(context, |program| {
+        let root_of_trust = program[section(program)?].to_vec();
+        *program = failing;
+        let place = section(program)?;
+        program[place].copy_from_slice(&root_of_trust);
+        Ok(())
+    })
+}
+
+/// Where a loader keeps its root of trust.
+fn section(program: &[u8]) -> Result<Range<usize>> {
+    Program::parse(program)
+        .and_then(|program| program.section(trust::SECTION_NAME))
+        .context("the loader has no root of trust")
 }
 
 fn changed(context: &Context, change: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<Loader> {
@@ -83,8 +120,9 @@ fn entry_point(program: &[u8]) -> Option<usize> {
 ///
 /// # Errors
 /// There is none.
-pub fn on(disk: &Disk, label: &str) -> Result<Digest> {
-    let program = esp::read_loader(&mut disk.partition(label)?, Architecture::X86_64)
+pub fn on(context: &Context, disk: &Disk, label: &str) -> Result<Digest> {
+    let architecture = context.scenario().architecture;
+    let program = esp::read_loader(&mut disk.partition(label)?, architecture)
         .map_err(|error| anyhow::anyhow!("{label}: {error}"))?;
     Ok(Digest::of(&program))
 }

@@ -4,6 +4,7 @@
 //! The only module of this crate with `unsafe` in it, with what is below it. Nothing here decides anything.
 #![allow(unsafe_code)]
 
+pub(super) mod exceptions;
 pub(super) mod registers;
 
 use core::ffi::c_void;

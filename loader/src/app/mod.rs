@@ -49,9 +49,22 @@ fn main() -> uefi::Status {
     let clock = Clock::calibrate();
     let start_us = clock.microseconds(entered);
     say!("loader {VERSION}");
+    if let Err(error) = firmware::exceptions::restart_on_exceptions() {
+        say!("exceptions are left to firmware: {}", error.status());
+    }
+    fail_as_built();
     let reason = run(clock, start_us);
     say!("{reason}; starting again");
     panic::reset()
+}
+
+/// Raises an exception of the processor, or panics, in a build for the tests of what that leads to (Cargo.toml).
+#[cfg_attr(feature = "panics", expect(clippy::panic, reason = "what it is for"))]
+fn fail_as_built() {
+    #[cfg(feature = "faults")]
+    firmware::exceptions::raise();
+    #[cfg(feature = "panics")]
+    panic!("as it was built to");
 }
 
 /// Starts whatever can be started. Returns only when nothing can, with the reason.

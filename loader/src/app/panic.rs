@@ -1,7 +1,8 @@
 //! A panic is a bug, and still no reason to stand still: it is shown, and the machine starts again.
 
-use core::fmt::Write;
+use core::fmt::{Arguments, Write};
 use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 use uefi::runtime::{self, ResetType};
@@ -14,12 +15,21 @@ pub(super) const SHOW: Duration = Duration::from_secs(5);
 
 #[panic_handler]
 fn panicked(info: &PanicInfo<'_>) -> ! {
+    end(format_args!("{info}"))
+}
+
+/// Says what went wrong and resets the machine. If something goes wrong while it is said, the machine is reset at once.
+pub(super) fn end(what: Arguments<'_>) -> ! {
+    static ENDING: AtomicBool = AtomicBool::new(false);
+    if ENDING.swap(true, Ordering::Relaxed) {
+        runtime::reset(ResetType::COLD, Status::ABORTED, None)
+    }
     // No allocation: memory may be what ran out.
     if firmware::has_console() {
         system::with_stdout(|console| {
             let _ = writeln!(
                 console,
-                "sternpost: error in the loader: {info}; starting again"
+                "sternpost: error in the loader: {what}; starting again"
             );
         });
     }

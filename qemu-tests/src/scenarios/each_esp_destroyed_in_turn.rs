@@ -21,7 +21,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 fn run(context: &Context) -> Result<()> {
     let disk = context.first_disk()?;
-    let loader = loaders::on(&disk, "esp-a")?;
+    let loader = loaders::on(context, &disk, "esp-a")?;
     for (destroyed, left) in [("esp-a", "esp-b"), ("esp-b", "esp-a")] {
         let (_, size) = disk.bounds(destroyed)?;
         disk.zero(destroyed, 0, size)?;
@@ -37,7 +37,7 @@ fn run(context: &Context) -> Result<()> {
         )?;
         machine.run("bootctl update-loader --copy")?;
         machine.power_off()?;
-        let again = loaders::on(&disk, destroyed)?;
+        let again = loaders::on(context, &disk, destroyed)?;
         expect(
             again == loader,
             "the loader to be there again",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::artefacts::Version;
-use crate::loaders;
+use crate::loaders::{self, Loader};
 use crate::machine::Options;
 use crate::scenario::{Architecture, Context, Scenario};
 use crate::server::Server;
@@ -23,12 +23,19 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 fn run(context: &Context) -> Result<()> {
-    let new = loaders::one_that_comes_back(context)?;
+    is_given_up(context, &loaders::one_that_comes_back(context)?, None)
+}
+
+/// Updates to a loader that does not start the machine, which `says` so if it says anything.
+pub(super) fn is_given_up(context: &Context, new: &Loader, says: Option<&str>) -> Result<()> {
     let server = Server::start(&new.directory)?;
     let disk = context.first_disk()?;
-    let old = loaders::on(&disk, "esp-a")?;
+    let old = loaders::on(context, &disk, "esp-a")?;
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
     machine.update_loader_now(&server.url("loader.spb"))?;
+    if let Some(words) = says {
+        machine.wait_for_line(words, REBOOT)?;
+    }
     machine.wait_for_line("loaded from esp-a", REBOOT)?;
     machine.wait_until_good(Version::First.number())?;
     machine.history_with(

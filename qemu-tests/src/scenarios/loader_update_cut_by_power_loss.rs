@@ -26,7 +26,7 @@ fn run(context: &Context) -> Result<()> {
     let new = loaders::another(context)?;
     let server = Server::start(&new.directory)?;
     let disk = context.first_disk()?;
-    let old = loaders::on(&disk, "esp-a")?;
+    let old = loaders::on(context, &disk, "esp-a")?;
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
     // Slow enough to see from outside that the ESP is half-written.
     machine.limit_writes(4)?;
@@ -49,7 +49,7 @@ fn run(context: &Context) -> Result<()> {
     machine.cut_power();
     let _ = ssh.wait();
     expect(
-        loaders::on(&disk, "esp-b").is_err(),
+        loaders::on(context, &disk, "esp-b").is_err(),
         "the second ESP to be half-written",
         &serde_json::Value::Null,
     )?;

@@ -7,6 +7,7 @@ mod arm64_first_boot;
 mod arm64_hanging_userland_goes_back;
 mod arm64_kernel_that_hangs_goes_back;
 mod arm64_kubernetes_node_ready;
+mod arm64_loader_that_faults_is_given_up;
 mod arm64_uki_with_a_flipped_bit;
 mod arm64_upgrade;
 mod both_copies_of_the_record_destroyed;
@@ -32,7 +33,9 @@ mod kernel_that_hangs_goes_back;
 mod kubernetes_life_of_an_appliance;
 mod kubernetes_node_ready;
 mod loader_that_comes_back_is_given_up;
+mod loader_that_faults_is_given_up;
 mod loader_that_hangs_is_reset;
+mod loader_that_panics_is_given_up;
 mod loader_update_cut_by_power_loss;
 mod loader_update_reaches_both_esps;
 mod manifest_by_a_wrong_key;
@@ -92,7 +95,9 @@ pub const ALL: &[Scenario] = &[
     disk_write_errors::SCENARIO,
     disk_turned_read_only::SCENARIO,
     clock_that_jumps::SCENARIO,
+    loader_that_faults_is_given_up::SCENARIO,
     loader_that_hangs_is_reset::SCENARIO,
+    loader_that_panics_is_given_up::SCENARIO,
     crashes_go_back::SCENARIO,
     hangs_go_back::SCENARIO,
     gate_without_an_answer_goes_back::SCENARIO,
@@ -109,6 +114,7 @@ pub const ALL: &[Scenario] = &[
     disk_moved_to_another_bus::SCENARIO,
     arm64_first_boot::SCENARIO,
     arm64_upgrade::SCENARIO,
+    arm64_loader_that_faults_is_given_up::SCENARIO,
     arm64_uki_with_a_flipped_bit::SCENARIO,
     arm64_kernel_that_hangs_goes_back::SCENARIO,
     arm64_hanging_userland_goes_back::SCENARIO,
