@@ -13,6 +13,8 @@ pub struct MemoryDevice {
     pub block_size: u32,
     /// Reads of blocks that overlap this range fail.
     pub bad_reads: Option<core::ops::Range<u64>>,
+    /// Writes to blocks that overlap this range fail.
+    pub bad_writes: Option<core::ops::Range<u64>>,
     /// Writes fail.
     pub read_only: bool,
     /// Writes are acknowledged and not made.
@@ -44,6 +46,7 @@ impl MemoryDevice {
             bytes: vec![0; usize::try_from(size).unwrap_or(0)],
             block_size,
             bad_reads: None,
+            bad_writes: None,
             read_only: false,
             ignores_writes: false,
             writes: Vec::new(),
@@ -77,12 +80,7 @@ impl Device for MemoryDevice {
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), MemoryError> {
         let range = self.range(offset, buf.len())?;
-        let end = offset.saturating_add(buf.len() as u64);
-        if self
-            .bad_reads
-            .as_ref()
-            .is_some_and(|bad| bad.start < end && offset < bad.end)
-        {
+        if overlaps(self.bad_reads.as_ref(), offset, buf.len()) {
             return Err(MemoryError::Io(offset));
         }
         buf.copy_from_slice(self.bytes.get(range).unwrap_or_default());
@@ -91,7 +89,7 @@ impl Device for MemoryDevice {
 
     fn write_at(&mut self, offset: u64, buf: &[u8]) -> Result<(), MemoryError> {
         let range = self.range(offset, buf.len())?;
-        if self.read_only {
+        if self.read_only || overlaps(self.bad_writes.as_ref(), offset, buf.len()) {
             return Err(MemoryError::Io(offset));
         }
         self.writes.push((offset, buf.len()));
@@ -107,4 +105,10 @@ impl Device for MemoryDevice {
         self.flushes = self.flushes.saturating_add(1);
         Ok(())
     }
+}
+
+/// Whether `len` bytes at `offset` touch `bad`.
+fn overlaps(bad: Option<&core::ops::Range<u64>>, offset: u64, len: usize) -> bool {
+    let end = offset.saturating_add(len as u64);
+    bad.is_some_and(|bad| bad.start < end && offset < bad.end)
 }

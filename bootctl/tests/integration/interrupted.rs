@@ -1,12 +1,13 @@
-//! An installation that ends at each of its reads, writes and flushes in turn: the disk is unplugged, or
-//! the power is gone. What ran before still runs, and the same command goes on.
+//! An installation that ends at each of its reads, writes and flushes in turn: the disk is unplugged, the
+//! power is gone, or the disk refuses to write one of its blocks. What ran before still runs, and the same
+//! command goes on.
 
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use boot_core::record::SlotStatus;
-use boot_core::store::BootState;
+use boot_core::record::{Record, SlotStatus};
+use boot_core::store::{BootState, EVENT_RING, QUARANTINE_RING};
 use boot_core::test_support::{MemoryDevice, MemoryError};
 use boot_core::{Device, Nonce, Slot, Target, transition};
 use bootctl::control::{Context, Control};
@@ -170,6 +171,36 @@ impl Disk {
         )
         .map(|_| ())
     }
+
+    fn record(&mut self) -> Record {
+        BootState::new(&mut self.state).load().record.unwrap()
+    }
+
+    /// Slot A is good, and slot B what it was, empty, or all of `image`.
+    fn nothing_is_lost(&mut self, image: &Image) {
+        let record = self.record();
+        assert!(record.a.is_good());
+        match record.b.status() {
+            // Not touched yet, or complete and verified: never anything between.
+            SlotStatus::Good => assert_ne!(record.b.digest, image.digest()),
+            SlotStatus::Empty => {}
+            SlotStatus::Staged => {
+                fallback::verify(&mut self.boot, Target::B, &trust(), &record).unwrap();
+                let root = image.manifest.root.as_ref().unwrap();
+                bootctl::root_check::check(&mut self.root, root).unwrap();
+            }
+            other => panic!("slot B is {other}"),
+        }
+    }
+
+    fn is_staged(&mut self, image: &Image) {
+        let record = self.record();
+        assert!(record.a.is_good());
+        assert_eq!(
+            (record.b.status(), record.b.digest),
+            (SlotStatus::Staged, image.digest())
+        );
+    }
 }
 
 #[test]
@@ -193,28 +224,15 @@ fn wherever_the_disk_is_unplugged_nothing_is_lost_and_it_goes_on() {
 /// Installs with each of these numbers of operations left until one is enough; how many were not.
 fn end_after(numbers: impl Iterator<Item = usize>, disk: impl Fn() -> Disk) -> usize {
     let image = Image::small("2.0");
-    let digest = image.digest();
     let mut ended_early = 0;
     for operations in numbers {
         let mut disk = disk();
         disk.left.set(operations);
         let ended = disk.install(&image);
         disk.left.set(usize::MAX);
-        let record = BootState::new(&mut disk.state).load().record.unwrap();
-        assert!(record.a.is_good(), "slot A after {operations} operations");
-        match record.b.status() {
-            // Not touched yet, or complete and verified: never anything between.
-            SlotStatus::Good => assert_ne!(record.b.digest, digest),
-            SlotStatus::Empty => {}
-            SlotStatus::Staged => {
-                fallback::verify(&mut disk.boot, Target::B, &trust(), &record).unwrap();
-                let root = image.manifest.root.as_ref().unwrap();
-                bootctl::root_check::check(&mut disk.root, root).unwrap();
-            }
-            other => panic!("slot B is {other} after {operations} operations"),
-        }
+        disk.nothing_is_lost(&image);
         let Err(failure) = ended else {
-            assert_eq!(record.b.status(), SlotStatus::Staged);
+            disk.is_staged(&image);
             break;
         };
         // A slot that cannot be read back does not verify; a disk that goes between the reads of the two copies of
@@ -224,12 +242,42 @@ fn end_after(numbers: impl Iterator<Item = usize>, disk: impl Fn() -> Disk) -> u
         assert!(failure.next.is_some(), "{failure}");
         ended_early += 1;
         disk.install(&image).unwrap();
-        let record = BootState::new(&mut disk.state).load().record.unwrap();
-        assert_eq!(
-            (record.b.status(), record.b.digest),
-            (SlotStatus::Staged, digest)
-        );
-        assert!(record.a.is_good());
+        disk.is_staged(&image);
     }
     ended_early
+}
+
+#[test]
+fn whichever_block_cannot_be_written_nothing_is_lost_and_on_a_sound_disk_it_goes_on() {
+    let image = Image::small("2.0");
+    let mut sound = Disk::new(512, false);
+    sound.install(&image).unwrap();
+    let parts: [fn(&mut Disk) -> &mut MemoryDevice; 3] = [
+        |disk| &mut disk.state.inner,
+        |disk| &mut disk.boot.inner,
+        |disk| &mut disk.root.inner,
+    ];
+    for part in parts {
+        let writes = part(&mut sound).writes.clone();
+        assert!(writes.len() >= 2, "{writes:?}");
+        for (offset, length) in writes {
+            let end = offset + length as u64;
+            for block in [offset, end - 512] {
+                let mut disk = Disk::new(512, false);
+                part(&mut disk).bad_writes = Some(block..block + 512);
+                match disk.install(&image) {
+                    Err(failure) => {
+                        assert_eq!(failure.code, Code::Failed, "{failure}");
+                        assert!(failure.next.is_some(), "{failure}");
+                    }
+                    // History alone may have a gap.
+                    Ok(()) => assert!((EVENT_RING..QUARANTINE_RING).contains(&block)),
+                }
+                disk.nothing_is_lost(&image);
+                part(&mut disk).bad_writes = None;
+                disk.install(&image).unwrap();
+                disk.is_staged(&image);
+            }
+        }
+    }
 }

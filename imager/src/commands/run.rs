@@ -70,7 +70,7 @@ pub struct Args {
     /// Forward this port of 127.0.0.1 to the machine's SSH
     #[arg(long, value_name = "PORT")]
     ssh: Option<u16>,
-    /// Give the machine a hardware watchdog (x86_64)
+    /// Give the machine a hardware watchdog, i6300esb; Debian's cloud kernel for ARM64 has no driver of it
     #[arg(long)]
     watchdog: bool,
     /// Print the QEMU command line and do not start it
