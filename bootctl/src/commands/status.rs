@@ -10,6 +10,7 @@ use boot_core::store::CopyHealth;
 use boot_core::transition::{self, LONG_STREAK};
 use boot_core::trust::Trust;
 use boot_core::{Digest, Slot, Target};
+use rustix::fs::StatVfsMountFlags;
 use serde_json::{Value, json};
 
 use super::{control, history::short, update_loader};
@@ -56,6 +57,8 @@ struct Room {
     size: u64,
     free_inodes: u64,
     inodes: u64,
+    /// The kernel has turned it read-only, which it does after an error in it.
+    read_only: bool,
 }
 
 /// What the kernel says of the disk.
@@ -104,6 +107,7 @@ impl<'m> Facts<'m> {
             size: s.f_blocks * s.f_frsize,
             free_inodes: s.f_favail,
             inodes: s.f_files,
+            read_only: s.f_flag.contains(StatVfsMountFlags::RDONLY),
         });
         let disk = machine.boot.disk.as_deref();
         let disk =
@@ -307,7 +311,14 @@ impl<'m> Facts<'m> {
         if let Some(why) = &unfit {
             add(why.clone(), self.next_for_state());
         }
-        if self.disk.as_ref().is_some_and(|disk| disk.read_only) {
+        let disk_is_read_only = self.disk.as_ref().is_some_and(|disk| disk.read_only);
+        if !disk_is_read_only && self.state.as_ref().is_some_and(|room| room.read_only) {
+            add(
+                "the state filesystem has turned read-only after an error in it: nothing is kept any more".into(),
+                "journalctl -k says what it was; `bootctl reboot`: the next start checks the filesystem and repairs it",
+            );
+        }
+        if disk_is_read_only {
             add(
                 "the disk is read-only: nothing that happens is recorded, and nothing can be installed".into(),
                 "look at the disk: journalctl -k, smartctl; a flash disk at its end often does this",
@@ -418,6 +429,7 @@ impl<'m> Facts<'m> {
                 "free": self.state.as_ref().map(|room| room.free),
                 "size": self.state.as_ref().map(|room| room.size),
                 "free_inodes": self.state.as_ref().map(|room| room.free_inodes),
+                "read_only": self.state.as_ref().map(|room| room.read_only),
             },
             "disk": self.disk,
             "esps": self.esps.iter().map(|(esp, found)| {

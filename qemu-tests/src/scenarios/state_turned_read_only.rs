@@ -1,0 +1,55 @@
+//! a state that the kernel turns read-only after an error in it is said to be, and the next start repairs it
+
+use anyhow::Result;
+
+use crate::artefacts::Version;
+use crate::machine::Options;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::steps::expect;
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "state-turned-read-only",
+    shows: "a state that the kernel turns read-only after an error in it is said to be, and the next start repairs it",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: false,
+    seconds: 90,
+    run,
+};
+
+/// The kernel's own way to have an error in a filesystem.
+const ERROR: &str =
+    "sync; for knob in /sys/fs/ext4/*/trigger_fs_error; do echo tested > $knob; done";
+
+fn run(context: &Context) -> Result<()> {
+    let disk = context.first_disk()?;
+    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    machine.wait_for_ssh(machine.boot_limit())?;
+    machine.run("echo kept > /var/lib/witness")?;
+    let status = machine.status()?;
+    expect(
+        status["state"]["read_only"] == false,
+        "a state that can be written",
+        &status["state"],
+    )?;
+    machine.run(ERROR)?;
+    let status = machine.status()?;
+    expect(
+        status["state"]["read_only"] == true
+            && status["problems"]
+                .to_string()
+                .contains("turned read-only after an error"),
+        "a word about it",
+        &status["problems"],
+    )?;
+    machine.reboot()?;
+    let status = machine.wait_until_good(Version::First.number())?;
+    expect(
+        status["state"]["read_only"] == false
+            && status["state"]["check"]["status"] == "repaired"
+            && machine.run("cat /var/lib/witness")?.trim() == "kept",
+        "a state that was repaired, with what was on it",
+        &status["state"],
+    )
+}
