@@ -2,6 +2,9 @@
 //!
 //! Source: the kernel's `fs/ext4/ext4.h`, `struct ext4_super_block`, 1024 bytes at offset 1024.
 
+use std::collections::BTreeSet;
+use std::iter;
+
 use crc::{Algorithm, CRC_32_ISCSI, Crc};
 
 /// Bytes of the device needed to parse: up to the superblock's end.
@@ -22,9 +25,24 @@ const CRC32C: Crc<u32> = Crc::<u32>::new(&Algorithm {
     ..CRC_32_ISCSI
 });
 
-/// Blocks in which copies of the superblock lie, of 4096 bytes each: in the groups 1, 3, 5, 7 and 9 (`sparse_super`).
-/// `imager` and `bootctl` make `state` with blocks of that size; the smallest has the first.
-pub const COPIES: [u64; 5] = [32_768, 98_304, 163_840, 229_376, 294_912];
+/// Size of the blocks that [`copies`] are counted in: what `imager` and `bootctl` make `state` with.
+pub const BLOCK: u64 = 4096;
+/// Blocks of one group, as many as a block has bits.
+const GROUP: u64 = BLOCK * 8;
+
+/// Blocks in which copies of the superblock lie in a filesystem of `size` bytes: the first of group 1 and of those whose
+/// number is a power of 3, 5 or 7 (`sparse_super`).
+#[must_use]
+pub fn copies(size: u64) -> BTreeSet<u64> {
+    let powers = |base: u64| iter::successors(Some(base), move |power| power.checked_mul(base));
+    let groups = (size / BLOCK).div_ceil(GROUP);
+    [3, 5, 7]
+        .into_iter()
+        .flat_map(|base| powers(base).take_while(|group| *group < groups))
+        .chain((groups > 1).then_some(1))
+        .map(|group| group * GROUP)
+        .collect()
+}
 
 /// What matters of a superblock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +142,7 @@ pub fn parse_mounted(start: &[u8]) -> Result<Superblock, NotExt4> {
     parse_as(start, false)
 }
 
-/// Parses a copy of the superblock, at the beginning of one of the blocks of [`COPIES`].
+/// Parses a copy of the superblock, at the beginning of one of the blocks that [`copies`] names.
 ///
 /// # Errors
 /// When there is none, or it is damaged.
@@ -275,6 +293,24 @@ mod tests {
         assert_eq!(parse(&bytes), Err(NotExt4::Checksum));
         // Mounted, the kernel is ahead of its checksum.
         assert_eq!(parse_mounted(&bytes), Ok(parsed));
+    }
+
+    #[test]
+    fn copies_lie_where_mke2fs_puts_them() {
+        let first = |size| copies(size).into_iter().take(6).collect::<Vec<_>>();
+        assert!(first(128 << 20).is_empty());
+        assert_eq!(first(256 << 20), [32_768]);
+        assert_eq!(first((384 << 20) + 4096), [32_768, 98_304]);
+        // As `mke2fs -n` lists them.
+        let large = copies(200 << 30);
+        assert_eq!(
+            large.iter().copied().skip(4).collect::<Vec<_>>(),
+            [
+                294_912, 819_200, 884_736, 1_605_632, 2_654_208, 4_096_000, 7_962_624, 11_239_424,
+                20_480_000, 23_887_872
+            ]
+        );
+        assert!(copies(u64::MAX).len() < 80);
     }
 
     #[test]

@@ -179,8 +179,8 @@ trait Steps {
     fn superblock(&mut self) -> Result<Superblock, Unfit>;
     /// The same once it is mounted; none if it cannot be read.
     fn mounted_superblock(&mut self) -> Option<Superblock>;
-    /// Whether a copy of the superblock is in this block of 4096 bytes.
-    fn has_copy(&mut self, block: u64) -> Result<bool, Failure>;
+    /// The blocks of 4096 bytes in which there is a copy of the superblock; a failure for each that cannot be read.
+    fn copies(&mut self) -> Result<Vec<Result<u64, Failure>>, Failure>;
     fn check(&mut self, how: How, why: &dyn Display) -> Result<Checked, Failure>;
     fn mount(&mut self) -> Result<(), Failure>;
     fn unmount(&mut self) -> Result<(), Failure>;
@@ -240,33 +240,35 @@ fn check(steps: &mut impl Steps, how: How, why: &dyn Display) -> Result<Option<S
 
 /// Has the superblock restored, and with it whatever else `e2fsck -p` dares to repair.
 ///
-/// Lost for good is what has no copy. A copy that could not be read, or that e2fsck could not work with, may be whole.
+/// Lost for good is what has no copy, or none with which e2fsck gets on: behind each copy lies one of the group
+/// descriptors. A copy that could not be read, or that e2fsck could not work with, may be whole.
 fn restore(steps: &mut impl Steps, lost: Unfit) -> Result<String, Unfit> {
     let why = lost.failure.reason();
-    let mut unsure = None;
-    for block in ext4::COPIES {
-        let said = match steps.has_copy(block) {
-            Ok(false) => continue,
-            Err(failure) => failure.reason(),
-            Ok(true) => match steps.check(How::ByCopy(block), &why)? {
-                Checked::Clean | Checked::Repaired => {
-                    return Ok(format!(
-                        "{why}; e2fsck restored it from the copy in block {block}"
-                    ));
-                }
-                Checked::Damaged(said) => {
-                    let why = format!("{why}; e2fsck -p did not repair the rest ({said})");
-                    return Err(unfit_to_restore(Problem::Damaged, &why));
-                }
-                Checked::NotChecked(said) => said,
-            },
+    let mut worst = lost;
+    for copy in steps.copies()? {
+        let (problem, said) = match copy {
+            Err(failure) => (Problem::Unusable, failure.reason()),
+            Ok(block) => {
+                let (problem, said) = match steps.check(How::ByCopy(block), &why)? {
+                    Checked::Clean | Checked::Repaired => {
+                        return Ok(format!(
+                            "{why}; e2fsck restored it from the copy in block {block}"
+                        ));
+                    }
+                    Checked::Damaged(said) => (Problem::Damaged, said),
+                    Checked::NotChecked(said) => (Problem::Unusable, said),
+                };
+                (
+                    problem,
+                    format!("e2fsck -p by the copy in block {block}: {said}"),
+                )
+            }
         };
-        unsure = Some(format!("{why}; the copy in block {block}: {said}"));
+        if worst.problem == Problem::Damaged {
+            worst = unfit_to_restore(problem, &format!("{why}; {said}"));
+        }
     }
-    Err(match unsure {
-        Some(why) => unfit_to_restore(Problem::Unusable, &why),
-        None => lost,
-    })
+    Err(worst)
 }
 
 fn unfit_to_restore(problem: Problem, why: &str) -> Unfit {
@@ -295,17 +297,22 @@ impl Steps for Filesystem<'_> {
         Some(superblock)
     }
 
-    fn has_copy(&mut self, block: u64) -> Result<bool, Failure> {
+    fn copies(&mut self) -> Result<Vec<Result<u64, Failure>>, Failure> {
         let mut device = BlockDevice::open(self.name, false)?;
-        let mut bytes = [0; 4096];
-        let start = block.saturating_mul(4096);
-        if start.saturating_add(4096) > device.size() {
-            return Ok(false);
+        let mut found = Vec::new();
+        for block in ext4::copies(device.size()) {
+            let mut bytes = [0; ext4::BLOCK as usize];
+            match device.read_at(block * ext4::BLOCK, &mut bytes) {
+                Ok(()) if ext4::parse_copy(&bytes).is_ok() => found.push(Ok(block)),
+                Ok(()) => {}
+                Err(error) => found.push(Err(Failure::new(
+                    "reading",
+                    format_args!("block {block} of {}", self.device),
+                    error,
+                ))),
+            }
         }
-        device
-            .read_at(start, &mut bytes)
-            .context("reading", device.path.display())?;
-        Ok(ext4::parse_copy(&bytes).is_ok())
+        Ok(found)
     }
 
     fn check(&mut self, how: How, why: &dyn Display) -> Result<Checked, Failure> {
@@ -452,8 +459,8 @@ mod tests {
     struct Fake {
         superblocks: Vec<Result<Superblock, NotExt4>>,
         mounts: Vec<bool>,
-        /// Whether there is a copy of the superblock in a block; none: the block cannot be read.
-        copies: fn(u64) -> Option<bool>,
+        /// Blocks with copies of the superblock; none: one that cannot be read.
+        copies: Vec<Option<u64>>,
         /// What e2fsck comes to by this copy of the superblock; without one it repairs.
         checks: fn(How) -> Checked,
         done: Vec<String>,
@@ -469,8 +476,11 @@ mod tests {
         fn mounted_superblock(&mut self) -> Option<Superblock> {
             self.superblock().ok()
         }
-        fn has_copy(&mut self, block: u64) -> Result<bool, Failure> {
-            (self.copies)(block).context("reading", format_args!("block {block}"))
+        fn copies(&mut self) -> Result<Vec<Result<u64, Failure>>, Failure> {
+            let found = self.copies.iter();
+            Ok(found
+                .map(|copy| copy.context("reading", "a block"))
+                .collect())
         }
         fn check(&mut self, how: How, why: &dyn Display) -> Result<Checked, Failure> {
             self.done.push(format!("check {how:?}: {why}"));
@@ -507,7 +517,7 @@ mod tests {
                 .map(|(state, replay)| Ok(superblock_with(*state, *replay)))
                 .collect(),
             mounts: mounts.to_vec(),
-            copies: |_| Some(false),
+            copies: Vec::new(),
             checks: |_| Checked::Repaired,
             done: Vec::new(),
         }
@@ -550,12 +560,12 @@ mod tests {
     }
 
     fn lost(
-        copies: fn(u64) -> Option<bool>,
+        copies: &[Option<u64>],
         checks: fn(How) -> Checked,
     ) -> (Vec<String>, Result<Option<String>, Problem>) {
         let mut fake = Fake {
             superblocks: vec![Err(NotExt4::Magic)],
-            copies,
+            copies: copies.to_vec(),
             checks,
             ..fake(&[], &[true])
         };
@@ -565,18 +575,21 @@ mod tests {
 
     #[test]
     fn a_lost_superblock_is_restored_from_the_first_copy_that_there_is() {
-        let (steps, outcome) = lost(|block| Some(block > 32_768), |_| Checked::Repaired);
+        let (steps, outcome) = lost(&[Some(98_304), Some(163_840)], |_| Checked::Repaired);
         assert!(outcome.unwrap().unwrap().contains("copy in block 98304"));
         assert_eq!(steps.len(), 2, "{steps:?}");
         assert_eq!(steps[1], "mount");
-        let (_, outcome) = lost(
-            |block| (block > 32_768).then_some(true),
-            |how| match how {
-                How::ByCopy(163_840) => Checked::Repaired,
-                _ => Checked::NotChecked("exit code 8".into()),
-            },
-        );
-        assert!(outcome.unwrap().unwrap().contains("copy in block 163840"));
+    }
+
+    #[test]
+    fn a_copy_that_e2fsck_does_not_get_on_with_is_not_the_last_word() {
+        let copies = [None, Some(98_304), Some(163_840), Some(229_376)];
+        let (_, outcome) = lost(&copies, |how| match how {
+            How::ByCopy(229_376) => Checked::Repaired,
+            How::ByCopy(163_840) => Checked::NotChecked("exit code 8".into()),
+            _ => Checked::Damaged("run it by hand".into()),
+        });
+        assert!(outcome.unwrap().unwrap().contains("copy in block 229376"));
     }
 
     #[test]
@@ -586,14 +599,15 @@ mod tests {
         // A feature of a later kernel, a disk that is read-only, a module that is not there: the data may be whole.
         let not_checked = |_| Checked::NotChecked("unsupported feature".into());
 
-        let (steps, outcome) = lost(|_| Some(false), repaired);
+        let (steps, outcome) = lost(&[], repaired);
         assert_eq!((steps.len(), outcome), (0, Err(Problem::Damaged)));
-        let (steps, outcome) = lost(|_| Some(true), damaged);
-        assert_eq!((steps.len(), outcome), (1, Err(Problem::Damaged)));
-        let (steps, outcome) = lost(|_| Some(true), not_checked);
-        assert_eq!((steps.len(), outcome), (5, Err(Problem::Unusable)));
-        // One of the copies cannot be read.
-        let (_, outcome) = lost(|block| (block > 32_768).then_some(false), repaired);
+        let (steps, outcome) = lost(&[Some(1), Some(2)], damaged);
+        assert_eq!((steps.len(), outcome), (2, Err(Problem::Damaged)));
+        let (steps, outcome) = lost(&[Some(1), Some(2)], not_checked);
+        assert_eq!((steps.len(), outcome), (2, Err(Problem::Unusable)));
+        let (_, outcome) = lost(&[Some(1), None, Some(2)], damaged);
+        assert_eq!(outcome, Err(Problem::Unusable), "one cannot be read");
+        let (_, outcome) = lost(&[None], repaired);
         assert_eq!(outcome, Err(Problem::Unusable));
 
         let unfit = |checks, mounts: &[bool]| {

@@ -54,7 +54,7 @@ pub fn one_that_comes_back(context: &Context) -> Result<Loader> {
 /// It cannot be made.
 pub fn one_that_fails(context: &Context, feature: &str) -> Result<Loader> {
     let target = format!("{}-unknown-uefi", context.scenario().architecture.name());
-    let directory = context.artefacts().programs();
+    let directory = context.artefacts().programs().join(feature);
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     build
         .args(["build", "--release", "--locked", "--quiet"])

@@ -13,7 +13,7 @@ pub struct MemoryDevice {
     pub block_size: u32,
     /// Reads of blocks that overlap this range fail.
     pub bad_reads: Option<core::ops::Range<u64>>,
-    /// Writes to blocks that overlap this range fail.
+    /// Writes to blocks that overlap this range fail, after what is before it was written.
     pub bad_writes: Option<core::ops::Range<u64>>,
     /// Writes fail.
     pub read_only: bool,
@@ -89,8 +89,18 @@ impl Device for MemoryDevice {
 
     fn write_at(&mut self, offset: u64, buf: &[u8]) -> Result<(), MemoryError> {
         let range = self.range(offset, buf.len())?;
-        if self.read_only || overlaps(self.bad_writes.as_ref(), offset, buf.len()) {
+        if self.read_only {
             return Err(MemoryError::Io(offset));
+        }
+        if let Some(bad) = self.bad_writes.clone()
+            && overlaps(Some(&bad), offset, buf.len())
+        {
+            let before = usize::try_from(bad.start.saturating_sub(offset)).unwrap_or(0);
+            let (place, arrives) = (self.bytes.get_mut(range), buf.get(..before));
+            if let Some((place, arrives)) = place.zip(arrives) {
+                place[..before].copy_from_slice(arrives);
+            }
+            return Err(MemoryError::Io(bad.start));
         }
         self.writes.push((offset, buf.len()));
         if !self.ignores_writes

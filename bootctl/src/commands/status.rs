@@ -10,7 +10,6 @@ use boot_core::store::CopyHealth;
 use boot_core::transition::{self, LONG_STREAK};
 use boot_core::trust::Trust;
 use boot_core::{Digest, Slot, Target};
-use rustix::fs::StatVfsMountFlags;
 use serde_json::{Value, json};
 
 use super::{control, history::short, update_loader};
@@ -57,8 +56,8 @@ struct Room {
     size: u64,
     free_inodes: u64,
     inodes: u64,
-    /// The kernel has turned it read-only, which it does after an error in it.
-    read_only: bool,
+    /// Errors that the kernel has found in it; after the first one nothing is kept any more.
+    errors: u64,
 }
 
 /// What the kernel says of the disk.
@@ -80,6 +79,19 @@ impl DiskFacts {
             read_only: text("ro").is_ok_and(|text| text == "1"),
         }
     }
+}
+
+/// How many errors the kernel has counted in `state`, which it does in the superblock; 0 if it is not mounted.
+///
+/// After an error the kernel lets nothing be written (`errors=remount-ro`). From Linux 6.12 on, mount flags do not show
+/// that.
+fn errors_of_state(machine: &Machine) -> u64 {
+    let name = machine.boot.partitions.get("state");
+    let count = name.and_then(|path| {
+        let ext4 = machine.paths().at("/sys/fs/ext4").join(path.file_name()?);
+        std::fs::read_to_string(ext4.join("errors_count")).ok()
+    });
+    count.map_or(0, |count| count.trim().parse().unwrap_or(0))
 }
 
 impl<'m> Facts<'m> {
@@ -107,7 +119,7 @@ impl<'m> Facts<'m> {
             size: s.f_blocks * s.f_frsize,
             free_inodes: s.f_favail,
             inodes: s.f_files,
-            read_only: s.f_flag.contains(StatVfsMountFlags::RDONLY),
+            errors: errors_of_state(machine),
         });
         let disk = machine.boot.disk.as_deref();
         let disk =
@@ -312,9 +324,12 @@ impl<'m> Facts<'m> {
             add(why.clone(), self.next_for_state());
         }
         let disk_is_read_only = self.disk.as_ref().is_some_and(|disk| disk.read_only);
-        if !disk_is_read_only && self.state.as_ref().is_some_and(|room| room.read_only) {
+        let errors = self.state.as_ref().map_or(0, |room| room.errors);
+        if !disk_is_read_only && errors > 0 {
             add(
-                "the state filesystem has turned read-only after an error in it: nothing is kept any more".into(),
+                format!(
+                    "the kernel found an error in the state filesystem, {errors} in all: nothing is kept any more"
+                ),
                 "journalctl -k says what it was; `bootctl reboot`: the next start checks the filesystem and repairs it",
             );
         }
@@ -429,7 +444,7 @@ impl<'m> Facts<'m> {
                 "free": self.state.as_ref().map(|room| room.free),
                 "size": self.state.as_ref().map(|room| room.size),
                 "free_inodes": self.state.as_ref().map(|room| room.free_inodes),
-                "read_only": self.state.as_ref().map(|room| room.read_only),
+                "errors": self.state.as_ref().map(|room| room.errors),
             },
             "disk": self.disk,
             "esps": self.esps.iter().map(|(esp, found)| {

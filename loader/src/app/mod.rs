@@ -49,8 +49,9 @@ fn main() -> uefi::Status {
     let clock = Clock::calibrate();
     let start_us = clock.microseconds(entered);
     say!("loader {VERSION}");
-    if let Err(error) = firmware::exceptions::restart_on_exceptions() {
-        say!("exceptions are left to firmware: {}", error.status());
+    let kept = firmware::exceptions::restart_on_exceptions();
+    if !kept.is_empty() {
+        say!("exceptions {kept:?} are left to firmware");
     }
     fail_as_built();
     let reason = run(clock, start_us);

@@ -15,7 +15,7 @@ pub(super) const SHOW: Duration = Duration::from_secs(5);
 
 #[panic_handler]
 fn panicked(info: &PanicInfo<'_>) -> ! {
-    end(format_args!("{info}"))
+    end(format_args!("error in the loader: {info}"))
 }
 
 /// Says what went wrong and resets the machine. If something goes wrong while it is said, the machine is reset at once.
@@ -27,10 +27,7 @@ pub(super) fn end(what: Arguments<'_>) -> ! {
     // No allocation: memory may be what ran out.
     if firmware::has_console() {
         system::with_stdout(|console| {
-            let _ = writeln!(
-                console,
-                "sternpost: error in the loader: {what}; starting again"
-            );
+            let _ = writeln!(console, "sternpost: {what}; starting again");
         });
     }
     reset()

@@ -258,6 +258,18 @@ mod tests {
     }
 
     #[test]
+    fn where_resetting_is_to_be_allowed_it_is_before_the_timer_starts() {
+        let mut instructions = TCO.to_vec();
+        // Bit 5 of a register says that it may not.
+        instructions.push([SET_REBOOT.into(), 0x82, 0x610, 3, 0, 0x20]);
+        let program = program(&table(&instructions), 180).unwrap();
+        let mut registers = Simulated::default();
+        registers.values.insert(Place::Io(0x610), 0x2a);
+        program.arm(&mut registers).unwrap();
+        assert_eq!(registers.writes.first(), Some(&(Place::Io(0x610), 0x0a)));
+    }
+
+    #[test]
     fn as_long_as_it_can_be_but_not_too_short() {
         assert_eq!(program(&table(&TCO), 100_000).unwrap().seconds, 613);
         assert_eq!(program(&changed(53, 0), 180).unwrap().seconds, 153);

@@ -22,6 +22,6 @@ fn run(context: &Context) -> Result<()> {
     is_given_up(
         context,
         &new,
-        Some("error in the loader: exception 0 of the processor"),
+        Some("sternpost: exception 0 of the processor"),
     )
 }

@@ -22,6 +22,6 @@ fn run(context: &Context) -> Result<()> {
     is_given_up(
         context,
         &new,
-        Some("error in the loader: exception 6 of the processor"),
+        Some("sternpost: exception 6 of the processor"),
     )
 }

@@ -54,7 +54,7 @@ mod slot_header_of_the_other_slot;
 mod state_damaged_beyond_repair;
 mod state_full;
 mod state_keeps_what_can_be_kept;
-mod state_turned_read_only;
+mod state_with_an_error;
 mod ten_plug_pulls_in_a_row;
 mod timer_described_by_wdat;
 mod two_disks_of_the_same_image;
@@ -92,7 +92,7 @@ pub const ALL: &[Scenario] = &[
     ten_plug_pulls_in_a_row::SCENARIO,
     state_damaged_beyond_repair::SCENARIO,
     state_keeps_what_can_be_kept::SCENARIO,
-    state_turned_read_only::SCENARIO,
+    state_with_an_error::SCENARIO,
     state_full::SCENARIO,
     disk_write_errors::SCENARIO,
     disk_turned_read_only::SCENARIO,

@@ -1,13 +1,17 @@
 //! Exceptions of the processor. Firmware's own answer to one is to stand still, with the interrupt off that its watchdog
-//! needs; ours is to restart the machine, like after a panic.
+//! needs; ours is to restart the machine, as after a panic.
 //!
-//! It holds until the kernel has its own answers: in the loader, in firmware's drivers, in the stub of what is started.
+//! It holds until the kernel has its own answers: in the loader, in firmware's drivers, in the stub of what is started,
+//! and for the few instructions between ExitBootServices and the kernel's own table.
 
 use core::ffi::c_void;
 
-use uefi::boot;
+use alloc::vec::Vec;
+use uefi::Status;
+use uefi::boot::{self, Tpl};
 use uefi::proto::unsafe_protocol;
-use uefi::{Result, Status};
+use uefi::runtime::{self, ResetType};
+use uefi::table::system_table_raw;
 
 use super::peek;
 use crate::app::panic;
@@ -21,35 +25,74 @@ struct Cpu {
     register_interrupt_handler: unsafe extern "efiapi" fn(*const Cpu, isize, Handler) -> Status,
 }
 
-type Handler = unsafe extern "efiapi" fn(isize, *const c_void);
+type Handler = unsafe extern "efiapi" fn(isize, *const u64);
 
-/// The exceptions (UEFI 2.10, section 18.2.4) that mean that something is broken: all but those of debuggers and NMI.
+/// The exceptions that mean that something is broken: of those that UEFI 2.10, section 18.2.4, names, all but the
+/// debugger's and NMI; and control protection.
 #[cfg(target_arch = "x86_64")]
-const KINDS: [isize; 13] = [0, 4, 5, 6, 8, 10, 11, 12, 13, 14, 16, 17, 19];
+const KINDS: [isize; 15] = [0, 4, 5, 6, 8, 10, 11, 12, 13, 14, 16, 17, 18, 19, 21];
 /// Synchronous exceptions and SError.
 #[cfg(target_arch = "aarch64")]
 const KINDS: [isize; 2] = [0, 3];
 
-/// From now on exceptions restart the machine.
-///
-/// # Errors
-/// Firmware does not let itself be told so; what it has an answer of its own to is no error.
-pub(in crate::app) fn restart_on_exceptions() -> Result {
-    let cpu = peek::<Cpu>(boot::get_handle_for_protocol::<Cpu>()?)?;
-    for kind in KINDS {
+/// Where the address of the instruction is in what firmware hands over (EFI_SYSTEM_CONTEXT_X64: Rip), counted in words.
+#[cfg(target_arch = "x86_64")]
+const INSTRUCTION: usize = 84;
+/// Where the address of the instruction is in what firmware hands over (EFI_SYSTEM_CONTEXT_AARCH64: ELR).
+#[cfg(target_arch = "aarch64")]
+const INSTRUCTION: usize = 96;
+
+/// From now on exceptions restart the machine, but for those that are returned: firmware keeps them for itself.
+pub(in crate::app) fn restart_on_exceptions() -> Vec<isize> {
+    let cpu = boot::get_handle_for_protocol::<Cpu>().and_then(peek::<Cpu>);
+    let Ok(cpu) = cpu else {
+        return KINDS.into();
+    };
+    let mut kept = Vec::from(KINDS);
+    kept.retain(|kind| {
         // SAFETY: the protocol is firmware's own and lives as long as boot services. The handler is code of this image,
-        // which firmware keeps until the machine is reset or boot services end: the loader never returns to it.
-        match unsafe { (cpu.register_interrupt_handler)(&raw const *cpu, kind, raised) } {
-            Status::SUCCESS | Status::ALREADY_STARTED | Status::UNSUPPORTED => {}
-            error => return Err(error.into()),
-        }
-    }
-    Ok(())
+        // which is never unloaded (the loader does not return), and whose memory nobody else gets before the kernel
+        // has left firmware's table of handlers behind.
+        let status = unsafe { (cpu.register_interrupt_handler)(&raw const *cpu, *kind, raised) };
+        !status.is_success()
+    });
+    kept
 }
 
 /// What firmware calls in place of its own answer.
-unsafe extern "efiapi" fn raised(kind: isize, _context: *const c_void) {
-    panic::end(format_args!("exception {kind} of the processor"))
+unsafe extern "efiapi" fn raised(kind: isize, context: *const u64) {
+    if may_print() {
+        // SAFETY: firmware hands over the context of its architecture, which is longer than this.
+        let instruction = unsafe { context.add(INSTRUCTION).read() };
+        panic::end(format_args!(
+            "exception {kind} of the processor at {instruction:#x}"
+        ));
+    }
+    runtime::reset(ResetType::COLD, Status::ABORTED, None)
+}
+
+/// Whether firmware's console may be used: not where what faulted ran above its level, nor after boot services.
+///
+/// On the way interrupts are on again, so that firmware's watchdog ends what hangs while it prints.
+fn may_print() -> bool {
+    let Some(table) = system_table_raw() else {
+        return false;
+    };
+    // SAFETY: the system table is the one that firmware passed to this image; firmware empties the field when boot
+    // services end.
+    let services = unsafe { (*table.as_ptr()).boot_services };
+    if services.is_null() {
+        return false;
+    }
+    // SAFETY: boot services are there, and the level is put back at once if it is one at which anything may be called.
+    unsafe {
+        let level = ((*services).raise_tpl)(Tpl::HIGH_LEVEL);
+        if level > Tpl::NOTIFY {
+            return false;
+        }
+        ((*services).restore_tpl)(level);
+    }
+    true
 }
 
 /// Raises one, for the test of what comes of it.
