@@ -103,9 +103,10 @@ fn campaign(arguments: &Arguments) -> Result<bool> {
     })?;
     let outcomes: Vec<Outcome> = seeds.clone().filter_map(|seed| results.of(seed)).collect();
     let failed = outcomes.iter().filter(|it| it.version.is_none()).count();
+    let further: usize = outcomes.iter().map(|it| it.further.len()).sum();
     print!("\n{}\n", table(&outcomes));
     println!(
-        "power-cuts: {} cuts, {failed} failed, seeds {} to {}, {} s; results in {}",
+        "power-cuts: {} cuts and {further} further ones, {failed} failed, seeds {} to {}, {} s; results in {}",
         outcomes.len(),
         seeds.start,
         seeds.end.saturating_sub(1),
