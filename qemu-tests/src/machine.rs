@@ -30,6 +30,8 @@ pub struct Options {
     pub bus: &'static str,
     /// MiB of memory.
     pub memory: u32,
+    /// Processors.
+    pub cpus: u32,
     /// A hardware watchdog that resets the machine.
     pub watchdog: bool,
     /// Where the writes and flushes of the first disk are recorded.
@@ -43,6 +45,7 @@ impl Default for Options {
         Options {
             bus: "virtio",
             memory: 1024,
+            cpus: 2,
             watchdog: false,
             record: None,
             extra: Vec::new(),
@@ -96,7 +99,7 @@ impl<'c> Machine<'c> {
         command
             .arg("--memory")
             .arg(options.memory.to_string())
-            .args(["--cpus", "2"]);
+            .args(["--cpus", &options.cpus.to_string()]);
         command
             .arg("--serial")
             .arg(&log)

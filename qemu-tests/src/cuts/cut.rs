@@ -63,7 +63,7 @@ pub fn try_seed(seed: u64, lives: &[Recorded], context: &Context) -> Result<Outc
         seconds: 0,
     };
     let server = Server::start(context.image(Version::Second)?.directory())?;
-    let mut machine = context.start(&[&disk], recorded.life.machine())?;
+    let mut machine = context.start(&[&disk], machine_of(recorded.life))?;
     let ended = until_well(&mut machine, recorded.life, phase, &server, &mut outcome);
     outcome.starts = machine.console().count(LOADER_STARTS);
     outcome.seconds = began.elapsed().as_secs();
@@ -74,13 +74,22 @@ pub fn try_seed(seed: u64, lives: &[Recorded], context: &Context) -> Result<Outc
     Ok(outcome)
 }
 
+/// The machine of `life`, with one processor: lanes side by side have no more than one each, and to emulate two that
+/// wait for one another takes longer.
+fn machine_of(life: Life) -> Options {
+    Options {
+        cpus: 1,
+        ..life.machine()
+    }
+}
+
 /// Starts the machine, kills it at a random moment, and has the disk lose by chance what was not flushed.
 fn cut_again(life: Life, disk: &Disk, context: &Context, chance: &mut Rng) -> Result<Loss> {
     let live = Disk::copy(disk.path(), &context.file("live.raw"), disk.sector_size())?;
     let writes = context.file("writes.log");
     let options = Options {
         record: Some(writes.clone()),
-        ..life.machine()
+        ..machine_of(life)
     };
     let mut machine = context.start(&[&live], options)?;
     std::thread::sleep(FURTHER.mul_f64(chance.f64()));
