@@ -1,0 +1,99 @@
+//! Which slot comes first, where things lie and what they are called: single cases beside the properties of `rules.rs`.
+#![allow(clippy::unwrap_used)]
+
+use boot_core::{
+    Device as _, Digest, SecurityVersion, Target,
+    record::{Record, SlotContents},
+    select::{Selector, Why},
+    store::{self, BootState, COPIES, PARTITION_SIZE},
+    test_support::MemoryDevice,
+    transition::{self, LONG_STREAK},
+};
+
+fn contents(number: u8, security_version: u64) -> SlotContents {
+    SlotContents {
+        version: "1.0".parse().unwrap(),
+        security_version: SecurityVersion(security_version),
+        digest: Digest([number; 32]),
+    }
+}
+
+/// Both slots are good; slot B comes first.
+fn two_good_slots() -> Record {
+    let mut record = transition::rebuild(Some(contents(1, 1)), Some(contents(2, 1)));
+    for (slot, priority) in [(&mut record.a, 1), (&mut record.b, 2)] {
+        (slot.priority, slot.tries, slot.successful) = (priority, 0, true);
+    }
+    record
+}
+
+fn first(record: &Record) -> Target {
+    Selector::new(record).next().unwrap().target
+}
+
+#[test]
+fn the_partition_is_where_the_format_says() {
+    assert_eq!(store::COPIES, [0, 0x10_0000]);
+    assert_eq!(store::EVENT_RING, 0x20_0000);
+    assert_eq!(store::QUARANTINE_RING, 0x30_0000);
+    assert_eq!(store::PARTITION_SIZE, 0x40_0000);
+    assert_eq!(store::STRIDE, 0x1000);
+}
+
+#[test]
+fn a_rebuilt_record_gives_each_slot_one_try_and_the_higher_security_version_the_first() {
+    for (a, b, expected) in [(1, 1, Target::A), (2, 1, Target::A), (1, 2, Target::B)] {
+        let record = transition::rebuild(Some(contents(1, a)), Some(contents(2, b)));
+        assert_eq!((record.a.tries, record.b.tries), (1, 1));
+        assert!(record.a.priority > 0 && record.b.priority > 0);
+        assert_ne!(record.a.priority, record.b.priority);
+        assert_eq!(first(&record), expected, "{a} and {b}");
+    }
+}
+
+#[test]
+fn of_two_good_slots_the_one_with_a_long_streak_yields() {
+    let mut record = two_good_slots();
+    assert_eq!(first(&record), Target::B);
+    record.b.failure_streak = LONG_STREAK;
+    assert_eq!(first(&record), Target::A);
+    (record.a, record.b) = (record.b, record.a);
+    assert_eq!(first(&record), Target::B);
+    record.b.failure_streak = LONG_STREAK;
+    assert_eq!(first(&record), Target::A, "as long: by priority");
+}
+
+#[test]
+fn the_copy_that_wins_is_named() {
+    let record = two_good_slots();
+    let mut permits_less = record.clone();
+    permits_less.a.priority = 0;
+    for (copies, newest) in [
+        ([&record, &permits_less], 1),
+        ([&permits_less, &record], 0),
+        ([&record, &record], 0),
+    ] {
+        let mut device = MemoryDevice::new(PARTITION_SIZE, 512);
+        for (record, place) in copies.iter().zip(COPIES) {
+            device.write_at(place, &record.encode()).unwrap();
+        }
+        let loaded = BootState::new(device).load();
+        assert_eq!(loaded.newest, Some(newest));
+        assert_eq!(loaded.record.as_ref(), Some(copies[newest]));
+    }
+}
+
+#[test]
+fn reasons_have_the_names_that_the_hand_over_has() {
+    for why in [
+        Why::Priority,
+        Why::OneShot,
+        Why::LastResort,
+        Why::Rebuilt,
+        Why::Unrecorded,
+    ] {
+        let written = serde_json::to_value(why).unwrap();
+        assert_eq!(written, why.name());
+        assert_eq!(format!("{why}"), why.name());
+    }
+}
