@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use boot_core::{
-    Device as _, Digest, SecurityVersion, Target,
+    Device as _, Digest, SecurityVersion, Slot, Target,
     record::{Record, SlotContents},
     select::{Selector, Why},
     store::{self, BootState, COPIES, PARTITION_SIZE},
@@ -61,6 +61,15 @@ fn of_two_good_slots_the_one_with_a_long_streak_yields() {
     assert_eq!(first(&record), Target::B);
     record.b.failure_streak = LONG_STREAK;
     assert_eq!(first(&record), Target::A, "as long: by priority");
+}
+
+#[test]
+fn a_slot_on_trial_that_is_rolled_back_has_no_tries_left() {
+    let mut record = two_good_slots();
+    (record.b.successful, record.b.tries) = (false, 2);
+    let back = transition::rollback(&record, Slot::B).unwrap();
+    assert_eq!(back.b.tries, 0);
+    assert_eq!(first(&back), Target::A);
 }
 
 #[test]
