@@ -160,3 +160,39 @@ impl<D: Device> BootState<D> {
         Ok(places)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(reason: &str) -> QuarantineEntry {
+        QuarantineEntry {
+            sequence: 3,
+            time: 4,
+            digest: Digest([5; 32]),
+            reason: reason.into(),
+        }
+    }
+
+    #[test]
+    fn an_entry_of_another_kind_or_format_is_none_even_if_it_is_sealed() {
+        let good = entry("unhealthy").encode();
+        assert_eq!(QuarantineEntry::decode(&good), Some(entry("unhealthy")));
+        for at in [0, 4] {
+            let mut bytes = good;
+            bytes[at] ^= 1;
+            bytes::seal(&mut bytes, CRC_AT);
+            assert_eq!(QuarantineEntry::decode(&bytes), None, "byte {at}");
+        }
+        let mut torn = good;
+        torn[60] ^= 1;
+        assert_eq!(QuarantineEntry::decode(&torn), None);
+    }
+
+    #[test]
+    fn a_reason_ends_where_the_entry_ends() {
+        let long = entry(&"x".repeat(600)).encode();
+        let read = QuarantineEntry::decode(&long).unwrap();
+        assert_eq!(read.reason, "x".repeat(512 - 88));
+    }
+}

@@ -93,6 +93,23 @@ fn the_copy_that_wins_is_named() {
 }
 
 #[test]
+fn only_what_is_in_quarantine_is_found_there() {
+    let mut store = BootState::new(MemoryDevice::new(PARTITION_SIZE, 512));
+    store.quarantine(&Digest([1; 32]), "bad", 0).unwrap();
+    assert_eq!(store.quarantine_entry(&Digest([2; 32])), Ok(None));
+    let found = store.quarantine_entry(&Digest([1; 32])).unwrap();
+    assert_eq!(found.unwrap().reason, "bad");
+}
+
+#[test]
+fn an_entry_says_what_is_in_its_slot() {
+    let record = transition::rebuild(Some(contents(1, 1)), None);
+    assert_eq!(record.a.contents(), Some(contents(1, 1)));
+    assert_eq!(record.b.contents(), None);
+    assert!(format!("{record:?}").contains("Reserved(..)"));
+}
+
+#[test]
 fn reasons_have_the_names_that_the_hand_over_has() {
     for why in [
         Why::Priority,
