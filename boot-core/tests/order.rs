@@ -93,6 +93,17 @@ fn the_copy_that_wins_is_named() {
 }
 
 #[test]
+fn a_record_with_an_empty_slot_permits_less() {
+    let mut full = two_good_slots();
+    (full.b.priority, full.b.successful) = (0, false);
+    let mut emptier = full.clone();
+    emptier.b.digest = Digest::ZERO;
+    for (one, other) in [(&full, &emptier), (&emptier, &full)] {
+        assert_eq!(one.clone().that_permits_less(other.clone()), emptier);
+    }
+}
+
+#[test]
 fn only_what_is_in_quarantine_is_found_there() {
     let mut store = BootState::new(MemoryDevice::new(PARTITION_SIZE, 512));
     store.quarantine(&Digest([1; 32]), "bad", 0).unwrap();
@@ -107,6 +118,20 @@ fn an_entry_says_what_is_in_its_slot() {
     assert_eq!(record.a.contents(), Some(contents(1, 1)));
     assert_eq!(record.b.contents(), None);
     assert!(format!("{record:?}").contains("Reserved(..)"));
+}
+
+#[test]
+fn targets_have_the_names_that_people_and_the_partition_table_know() {
+    let names = Target::ALL.map(|it| (format!("{it}"), it.label_boot()));
+    let expected = [
+        ("slot A", "boot-a"),
+        ("slot B", "boot-b"),
+        ("recovery", "boot-r"),
+    ];
+    assert_eq!(
+        names,
+        expected.map(|(name, label)| (name.to_owned(), label))
+    );
 }
 
 #[test]
