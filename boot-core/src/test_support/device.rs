@@ -80,7 +80,7 @@ impl Device for MemoryDevice {
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), MemoryError> {
         let range = self.range(offset, buf.len())?;
-        if overlaps(self.bad_reads.as_ref(), offset, buf.len()) {
+        if touched(self.bad_reads.as_ref(), offset, buf.len()).is_some() {
             return Err(MemoryError::Io(offset));
         }
         buf.copy_from_slice(self.bytes.get(range).unwrap_or_default());
@@ -92,15 +92,13 @@ impl Device for MemoryDevice {
         if self.read_only {
             return Err(MemoryError::Io(offset));
         }
-        if let Some(bad) = self.bad_writes.clone()
-            && overlaps(Some(&bad), offset, buf.len())
-        {
-            let before = usize::try_from(bad.start.saturating_sub(offset)).unwrap_or(0);
-            let (place, arrives) = (self.bytes.get_mut(range), buf.get(..before));
-            if let Some((place, arrives)) = place.zip(arrives) {
-                place[..before].copy_from_slice(arrives);
+        if let Some(bad) = touched(self.bad_writes.as_ref(), offset, buf.len()) {
+            let before = usize::try_from(bad.saturating_sub(offset)).unwrap_or(0);
+            let place = self.bytes.get_mut(range).unwrap_or_default();
+            for (old, new) in place.iter_mut().zip(buf).take(before) {
+                *old = *new;
             }
-            return Err(MemoryError::Io(bad.start));
+            return Err(MemoryError::Io(bad));
         }
         self.writes.push((offset, buf.len()));
         if !self.ignores_writes
@@ -117,8 +115,9 @@ impl Device for MemoryDevice {
     }
 }
 
-/// Whether `len` bytes at `offset` touch `bad`.
-fn overlaps(bad: Option<&core::ops::Range<u64>>, offset: u64, len: usize) -> bool {
+/// Where `bad` starts, if `len` bytes at `offset` touch it.
+fn touched(bad: Option<&core::ops::Range<u64>>, offset: u64, len: usize) -> Option<u64> {
     let end = offset.saturating_add(len as u64);
-    bad.is_some_and(|bad| bad.start < end && offset < bad.end)
+    bad.filter(|bad| bad.start < end && offset < bad.end)
+        .map(|bad| bad.start)
 }

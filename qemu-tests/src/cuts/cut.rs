@@ -74,8 +74,7 @@ pub fn try_seed(seed: u64, lives: &[Recorded], context: &Context) -> Result<Outc
     Ok(outcome)
 }
 
-/// The machine of `life`, with one processor: lanes side by side have no more than one each, and to emulate two that
-/// wait for one another takes longer.
+/// The machine of `life`, with one processor: on a host with two, more of them run side by side.
 fn machine_of(life: Life) -> Options {
     Options {
         cpus: 1,

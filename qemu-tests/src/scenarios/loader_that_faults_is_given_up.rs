@@ -19,9 +19,9 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 fn run(context: &Context) -> Result<()> {
     let new = loaders::one_that_fails(context, "faults")?;
-    is_given_up(
-        context,
-        &new,
-        Some("sternpost: exception 6 of the processor"),
-    )
+    let says = match context.scenario().architecture {
+        Architecture::X86_64 => "sternpost: exception 6 of the processor",
+        Architecture::Aarch64 => "sternpost: exception 0 of the processor",
+    };
+    is_given_up(context, &new, Some(says))
 }
