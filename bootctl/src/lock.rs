@@ -21,6 +21,14 @@ pub struct Lock {
 }
 
 impl Lock {
+    /// Whether somebody holds the lock at `path`. To ask keeps nobody else from asking.
+    pub fn is_held(path: &Path) -> bool {
+        File::open(path).is_ok_and(|file| {
+            flock(&file, FlockOperation::NonBlockingLockShared)
+                == Err(rustix::io::Errno::WOULDBLOCK)
+        })
+    }
+
     /// Takes the lock at `path` as soon as whoever holds it has let go; fails after some seconds.
     pub fn wait_for(path: &Path, what: &str) -> Result<Self> {
         let deadline = Instant::now() + PATIENCE;
@@ -89,7 +97,9 @@ mod tests {
     fn the_second_one_is_refused_with_who_holds_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/bootctl.lock");
+        assert!(!Lock::is_held(&path));
         let first = Lock::take(&path, "install http://server/bundle.spb").unwrap();
+        assert!(Lock::is_held(&path));
         let refused = Lock::take(&path, "rollback").unwrap_err();
         assert_eq!(refused.code, Code::Locked);
         assert!(
