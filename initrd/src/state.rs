@@ -265,17 +265,11 @@ fn restore(steps: &mut impl Steps, lost: Unfit) -> Result<String, Unfit> {
             }
         };
         if worst.problem == Problem::Damaged {
-            worst = unfit_to_restore(problem, &format!("{why}; {said}"));
+            let failure = Failure::new("restoring", "state", format_args!("{why}; {said}"));
+            worst = Unfit { problem, failure };
         }
     }
     Err(worst)
-}
-
-fn unfit_to_restore(problem: Problem, why: &str) -> Unfit {
-    Unfit {
-        problem,
-        failure: Failure::new("restoring", "state", why),
-    }
 }
 
 /// The partition, and where it is to be mounted.

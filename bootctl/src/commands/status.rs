@@ -86,8 +86,7 @@ impl DiskFacts {
 /// After an error the kernel lets nothing be written (`errors=remount-ro`). From Linux 6.12 on, mount flags do not show
 /// that.
 fn errors_of_state(machine: &Machine) -> u64 {
-    let name = machine.boot.partitions.get("state");
-    let count = name.and_then(|path| {
+    let count = machine.partition("state").ok().and_then(|path| {
         let ext4 = machine.paths().at("/sys/fs/ext4").join(path.file_name()?);
         std::fs::read_to_string(ext4.join("errors_count")).ok()
     });

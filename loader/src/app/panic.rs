@@ -22,7 +22,7 @@ fn panicked(info: &PanicInfo<'_>) -> ! {
 pub(super) fn end(what: Arguments<'_>) -> ! {
     static ENDING: AtomicBool = AtomicBool::new(false);
     if ENDING.swap(true, Ordering::Relaxed) {
-        runtime::reset(ResetType::COLD, Status::ABORTED, None)
+        reset_at_once()
     }
     // No allocation: memory may be what ran out.
     if firmware::has_console() {
@@ -36,5 +36,10 @@ pub(super) fn end(what: Arguments<'_>) -> ! {
 /// Waits long enough for a person to read the last line, then resets the machine.
 pub(super) fn reset() -> ! {
     boot::stall(SHOW);
+    reset_at_once()
+}
+
+/// Resets the machine. Needs nothing but runtime services.
+pub(super) fn reset_at_once() -> ! {
     runtime::reset(ResetType::COLD, Status::ABORTED, None)
 }

@@ -10,7 +10,6 @@ use alloc::vec::Vec;
 use uefi::Status;
 use uefi::boot::{self, Tpl};
 use uefi::proto::unsafe_protocol;
-use uefi::runtime::{self, ResetType};
 use uefi::table::system_table_raw;
 
 use super::peek;
@@ -68,7 +67,7 @@ unsafe extern "efiapi" fn raised(kind: isize, context: *const u64) {
             "exception {kind} of the processor at {instruction:#x}"
         ));
     }
-    runtime::reset(ResetType::COLD, Status::ABORTED, None)
+    panic::reset_at_once()
 }
 
 /// Whether firmware's console may be used: not where what faulted ran above its level, nor after boot services.
