@@ -375,6 +375,7 @@ fn what_the_firmware_refuses_is_recorded_and_the_next_is_tried() {
     (record.b.priority, record.b.digest) = (1, b.digest);
     let mut machine = Machine::new(4096, [Some(&a), Some(&b), None]);
     machine.set_record(&record);
+    machine.now = Some(1_790_000_000);
     let trust = trust();
     let mut boot = Boot::new(&trust);
     assert_eq!(boot.next(&mut machine).unwrap().target, Target::A);
@@ -392,6 +393,41 @@ fn what_the_firmware_refuses_is_recorded_and_the_next_is_tried() {
         ["start-failed", "start-failed", "last-resort", "rejected"]
     );
     assert_eq!(events[0].digest, a.digest);
+    assert_eq!(events[0].time, 1_790_000_000);
+    assert_eq!(events[0].nonce.0[0], 1, "of this start");
+}
+
+#[test]
+fn a_long_reason_is_cut_between_two_characters() {
+    let trust = trust();
+    let mut machine = Machine::new(512, [None; 3]);
+    let mut boot = Boot::new(&trust);
+    let longest = "x".repeat(240);
+    let reasons = [
+        longest.clone(),
+        format!("{longest}x"),
+        "é".repeat(121),
+        format!("x{longest}é"),
+    ];
+    for reason in reasons {
+        boot.failed_to_start(&mut machine, Target::A, reason);
+    }
+    let reasons: Vec<_> = boot
+        .rejected()
+        .iter()
+        .map(|it| it.reason.as_str())
+        .collect();
+    let cut = format!("{longest}…");
+    let cut_before_the_last = format!("{}…", "é".repeat(120));
+    assert_eq!(
+        reasons,
+        [
+            &longest,
+            &cut,
+            &cut_before_the_last,
+            &format!("x{}…", "x".repeat(239))
+        ]
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod support;
 
 use boot_core::{
     Device as _, Nonce, SecurityVersion, Slot, Target,
-    boot::Floors,
+    boot::{Boot, Floors},
     record::{Record, SlotStatus},
     select::{RECOVERY_STREAK, Selector, Why},
     store::{BootState, COPIES, CommitError},
@@ -14,7 +14,7 @@ use boot_core::{
     transition,
 };
 use proptest::prelude::*;
-use support::{Disk, contents, disk, good, machine, record, trial};
+use support::{Disk, Health, contents, disk, good, machine, record, trial};
 
 proptest! {
     #![proptest_config(support::config())]
@@ -477,6 +477,67 @@ proptest! {
         if let Ok(next) = next {
             prop_assert_eq!(support::reserved(&next), support::reserved(&record));
         }
+    }
+}
+
+#[test]
+fn rule_6_a_slot_that_was_adopted_is_tried_once_in_a_start() {
+    let disk = Disk::sound();
+    let mut record = Record::empty();
+    record.a = good(contents(1, 2), 2);
+    record.b = good(contents(2, 3), 1);
+    let mut machine = machine(&disk, Some(&record));
+    let trust = trust();
+    let mut boot = Boot::new(&trust);
+    let mut tried = Vec::new();
+    while let Some(chosen) = boot.next(&mut machine) {
+        boot.failed_to_start(&mut machine, chosen.target, "LoadImage: not supported");
+        tried.push((chosen.target, chosen.why));
+    }
+    let expected = [
+        (Target::A, Why::Rebuilt),
+        (Target::B, Why::Rebuilt),
+        (Target::Recovery, Why::LastResort),
+    ];
+    assert_eq!(tried, expected);
+}
+
+#[test]
+fn rule_8_a_slot_of_which_nothing_can_be_recorded_is_the_last_resort() {
+    let disk = Disk {
+        health: [Health::Sound, Health::Missing, Health::Missing],
+        ..Disk::sound()
+    };
+    let mut record = Record::empty();
+    record.a = good(contents(1, 2), 2);
+    let mut machine = machine(&disk, Some(&record));
+    machine.boot_state.as_mut().unwrap().read_only = true;
+    let chosen = machine.start(&trust()).unwrap();
+    assert_eq!((chosen.target, chosen.why), (Target::A, Why::LastResort));
+}
+
+#[test]
+fn rule_9_a_floor_above_every_slot_is_not_believed_in_the_last_resort() {
+    let disk = Disk::sound();
+    let mut record = Record::empty();
+    record.floor = SecurityVersion(disk.highest() + 1);
+    record.a = trial(disk.contents(Slot::A), 2, 0);
+    record.b = trial(contents(2, disk.highest() + 2), 1, 0);
+    let chosen = machine(&disk, Some(&record)).start(&trust()).unwrap();
+    assert_eq!((chosen.target, chosen.why), (Target::A, Why::LastResort));
+}
+
+#[test]
+fn rule_9_a_floor_above_every_slot_costs_no_try_and_one_below_no_second_look() {
+    let disk = Disk::sound();
+    let mut record = Record::empty();
+    record.a = trial(disk.contents(Slot::A), 2, 1);
+    for (floor, loads) in [(disk.highest() + 1, 3), (2, 1)] {
+        record.floor = SecurityVersion(floor);
+        let mut machine = machine(&disk, Some(&record));
+        let chosen = machine.start(&trust()).unwrap();
+        assert_eq!((chosen.target, chosen.why), (Target::A, Why::Priority));
+        assert_eq!(machine.loads.len(), loads, "{:#?}", machine.log);
     }
 }
 

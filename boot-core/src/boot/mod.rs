@@ -73,12 +73,6 @@ enum Phase {
     LastResort,
 }
 
-/// Starts the decision and returns the first thing to start; [`Boot`] is for a loader that also has to
-/// go on when the firmware will not start it.
-pub fn choose<P: Platform>(platform: &mut P, trust: &Trust) -> Option<Chosen<P::Image>> {
-    Boot::new(trust).next(platform)
-}
-
 impl<'t> Boot<'t> {
     /// A start, for the images that `trust` allows.
     pub fn new(trust: &'t Trust) -> Self {
@@ -103,11 +97,6 @@ impl<'t> Boot<'t> {
     /// What was tried so far and not started, for the hand-over.
     pub fn rejected(&self) -> &[Rejection] {
         &self.rejected
-    }
-
-    /// The newest record, as far as is known.
-    pub fn record(&self) -> Option<&Record> {
-        self.record.as_ref()
     }
 
     /// Records that the firmware would not start what was chosen; [`next`](Self::next) goes on.
@@ -178,12 +167,9 @@ impl<'t> Boot<'t> {
                 self.round = select::round(Target::from_code(first));
             }
         }
-        let mut target = self.next_in_round();
-        if target.is_none() && self.reconsider_floor(platform) {
-            target = self.next_in_round();
-        }
+        self.reconsider_floor(platform);
         let why = Why::LastResort;
-        target.map(|target| Candidate { target, why })
+        self.next_in_round().map(|target| Candidate { target, why })
     }
 
     /// Rule 6, for a record that is valid and about other images than the disk holds, as one is that was restored from
