@@ -445,6 +445,25 @@ proptest! {
     }
 
     #[test]
+    fn rule_9_recoverys_firmware_floor_follows_no_further_than_recovery(
+        firmware in 0_u64..4, cached in 0_u64..6, health in any::<bool>(),
+    ) {
+        let mut disk = Disk { security_versions: [2, 3, 2], ..Disk::sound() };
+        if !health {
+            disk.health[2] = Health::BadEnvelope;
+        }
+        let mut record = Record::empty();
+        record.recovery_floor = SecurityVersion(cached);
+        record.a = good(disk.contents(Slot::A), 2);
+        let mut machine = machine(&disk, Some(&record));
+        machine.floors = Some(Floors::of(0, firmware));
+        machine.start(&trust());
+        let recovery = if health && firmware <= 2 { 2 } else { 0 };
+        let expected = firmware.max(cached.min(recovery));
+        prop_assert_eq!(machine.floors, Some(Floors::of(0, expected)));
+    }
+
+    #[test]
     fn no_decision_reads_the_clock(disk in disk(), record in prop::option::of(record())) {
         let start = |now| {
             let mut machine = machine(&disk, record.as_ref());
@@ -539,6 +558,19 @@ fn rule_9_a_floor_above_every_slot_costs_no_try_and_one_below_no_second_look() {
         assert_eq!((chosen.target, chosen.why), (Target::A, Why::Priority));
         assert_eq!(machine.loads.len(), loads, "{:#?}", machine.log);
     }
+}
+
+#[test]
+fn rule_9_a_floor_that_one_slot_reaches_is_believed() {
+    let disk = Disk::sound();
+    let mut record = Record::empty();
+    record.floor = SecurityVersion(disk.highest());
+    record.a = good(disk.contents(Slot::A), 2);
+    record.b = trial(disk.contents(Slot::B), 1, 0);
+    let mut machine = machine(&disk, Some(&record));
+    let chosen = machine.start(&trust()).unwrap();
+    assert_eq!((chosen.target, chosen.why), (Target::B, Why::LastResort));
+    assert_eq!(machine.record().unwrap().floor, record.floor);
 }
 
 #[test]

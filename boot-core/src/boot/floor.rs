@@ -28,8 +28,7 @@ impl Boot<'_> {
                 .flatten()
                 .map(|contents| contents.security_version)
                 .max();
-            record.floor > self.firmware.system
-                && highest.is_some_and(|highest| record.floor > highest)
+            highest.is_some_and(|highest| record.floor > highest)
         })
     }
 

@@ -54,22 +54,16 @@ pub trait Platform {
     fn log(&mut self, line: fmt::Arguments<'_>);
 
     /// Seconds since 1970, if the clock can be read. For events only; nothing is decided by it.
-    fn now(&mut self) -> Option<i64> {
-        None
-    }
+    fn now(&mut self) -> Option<i64>;
 
     /// The floors that count under Secure Boot; none without.
-    fn firmware_floors(&mut self) -> Option<Floors> {
-        None
-    }
+    fn firmware_floors(&mut self) -> Option<Floors>;
 
     /// Raises them.
     ///
     /// # Errors
     /// What went wrong, for a person.
-    fn raise_firmware_floors(&mut self, _floors: Floors) -> Result<(), String> {
-        Ok(())
-    }
+    fn raise_firmware_floors(&mut self, floors: Floors) -> Result<(), String>;
 
     /// Verifies what a slot holds. Here so that a simulator can remember what it has verified before;
     /// nothing else has a reason to replace it.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use boot_core::boot::{Boot, Platform};
+use boot_core::boot::{Boot, Floors, Platform};
 use boot_core::record::Record;
 use boot_core::select::Why;
 use boot_core::slot_header::{SlotHeader, read_slot};
@@ -140,6 +140,18 @@ impl Platform for Firmware<'_> {
         if let Some(told) = self.told {
             told.borrow_mut().push(format!("loader: {line}"));
         }
+    }
+
+    fn now(&mut self) -> Option<i64> {
+        None
+    }
+
+    fn firmware_floors(&mut self) -> Option<Floors> {
+        None
+    }
+
+    fn raise_firmware_floors(&mut self, _: Floors) -> Result<(), String> {
+        Err("Secure Boot is off".into())
     }
 
     fn verify(
