@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 use boot_core::{
+    Target,
     bundle::{BundleError, FRAME_MAX, FrameTable},
-    dsse::PAYLOAD_MAX,
+    dsse::{ENVELOPE_MAX, PAYLOAD_MAX},
     keyring::{CHAIN_MAX, Chain, KeyringError},
     layout::{self, Part, Sizes, TYPE_ESP},
     manifest::{CHUNK_SIZE, Kind, Manifest, ManifestError, UKI_MAX},
+    slot_header::{HeaderError, clear_header, read_header},
     test_support::{Image, Signers, manifest, trust},
+    trust::{SECTION_SIZE, TrustError},
     types::Digest,
 };
 
@@ -63,6 +66,37 @@ fn of_a_manifest() {
     let mut root = sound.root.unwrap();
     root.data_size = 3 * 4096;
     assert_eq!(root.data_blocks(), 3);
+}
+
+#[test]
+fn of_a_slots_parts() {
+    let image = Image::new(Kind::System, "1", 1);
+    let mut header = image.header(Target::A);
+    header.uki_offset = 1 << 30;
+    let mut with_envelope = |length: usize| {
+        header.envelope_length = u32::try_from(length).unwrap();
+        header.check(2 << 30)
+    };
+    assert_eq!(with_envelope(ENVELOPE_MAX), Ok(()));
+    let too_long = with_envelope(ENVELOPE_MAX + 1);
+    assert_eq!(too_long, Err(HeaderError::Place("manifest")));
+
+    let mut device = image.device(Target::A, 512);
+    clear_header(&mut device).unwrap();
+    assert!(read_header(&mut device).is_err());
+}
+
+#[test]
+fn of_the_root_of_trust() {
+    let mut trust = trust();
+    let others = trust.to_json().len() - trust.product.len();
+    let mut with_product = |length: usize| {
+        trust.product = "x".repeat(length - others);
+        trust.to_section().map(|section| section.len())
+    };
+    assert_eq!(with_product(SECTION_SIZE - 12), Ok(SECTION_SIZE));
+    let too_large = with_product(SECTION_SIZE - 11);
+    assert_eq!(too_large, Err(TrustError::TooLarge(SECTION_SIZE - 11)));
 }
 
 #[test]

@@ -3,10 +3,11 @@
 
 use boot_core::{
     Device as _, Digest, SecurityVersion, Slot, Target,
+    event::Stage,
     record::{Record, SlotContents},
     select::{Selector, Why},
     store::{self, BootState, COPIES, PARTITION_SIZE},
-    test_support::MemoryDevice,
+    test_support::{MemoryDevice, trust},
     transition::{self, LONG_STREAK},
 };
 
@@ -132,6 +133,25 @@ fn targets_have_the_names_that_people_and_the_partition_table_know() {
         names,
         expected.map(|(name, label)| (name.to_owned(), label))
     );
+}
+
+#[test]
+fn stages_have_names() {
+    let stages = [
+        Stage::LOADER,
+        Stage::INITRD,
+        Stage::BOOTCTL,
+        Stage::RECOVERY,
+        Stage(9),
+    ];
+    let expected = ["loader", "initrd", "bootctl", "recovery", "unknown"];
+    assert_eq!(stages.map(Stage::name), expected);
+}
+
+#[test]
+fn the_root_of_trust_is_told_in_one_line() {
+    let told = "product test, x86_64, layout ab-1, 1 of 1 root key(s)";
+    assert_eq!(trust().summary(), told);
 }
 
 #[test]
