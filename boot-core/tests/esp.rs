@@ -81,6 +81,23 @@ fn another_implementations_filesystem_is_read() {
 }
 
 #[test]
+fn a_cluster_beyond_the_first_65536_is_found() {
+    let mut device = device(512);
+    let loader = loader(4, 100);
+    esp::write(&mut device, &loader, X86).unwrap();
+    let (near, far) = (5, 0x1_0005);
+    let fat_blocks = u32::from_le_bytes(device.bytes[36..40].try_into().unwrap()) as usize;
+    let cluster = |number: usize| (32 + 2 * fat_blocks + number - 2) * 512;
+    // The third entry of EFI/BOOT, which is cluster 4.
+    device.bytes[cluster(4) + 2 * 32 + 20] = 1;
+    device.bytes[32 * 512 + far * 4..][..4].copy_from_slice(&0x0fff_ffff_u32.to_le_bytes());
+    let (from, to) = (cluster(near), cluster(far));
+    device.bytes.copy_within(from..from + 512, to);
+    device.bytes[from..from + 512].fill(0);
+    assert!(esp::read_loader(&mut device, X86).unwrap() == loader);
+}
+
+#[test]
 fn what_does_not_fit_is_refused_before_anything_is_written() {
     let mut small = MemoryDevice::new(32 << 20, 512);
     assert_eq!(esp::write(&mut small, &[1], X86), Err(EspError::TooSmall));
@@ -90,6 +107,28 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
         assert_eq!(refused, Err(EspError::Loader(length)));
     }
     assert!(small.writes.is_empty() && device.writes.is_empty());
+}
+
+#[test]
+fn what_is_no_fat32_filesystem_is_not_taken_for_one() {
+    let mut device = device(512);
+    esp::write(&mut device, &loader(1, 100), X86).unwrap();
+    let [signature, name, fat16, cluster, sector, fats] = [510, 82, 22, 13, 12, 16];
+    let damage = [
+        (signature, 0),
+        (name, b'X'),
+        (fat16, 1),
+        (cluster, 0),
+        (sector, 1),
+        (fats, 0),
+    ];
+    for (at, value) in damage {
+        let sound = std::mem::replace(&mut device.bytes[at], value);
+        let found = esp::read_loader(&mut device, X86);
+        assert_eq!(found, Err(EspError::NoFilesystem), "byte {at}");
+        device.bytes[at] = sound;
+    }
+    assert!(esp::read_loader(&mut device, X86).is_ok());
 }
 
 #[test]

@@ -8,10 +8,12 @@ use boot_core::{
     keyring::{CHAIN_MAX, Chain, KeyringError},
     layout::{self, Part, Sizes, TYPE_ESP},
     manifest::{CHUNK_SIZE, Kind, Manifest, ManifestError, UKI_MAX},
+    record::Record,
     slot_header::{HeaderError, clear_header, read_header},
     test_support::{Image, Signers, manifest, trust},
     trust::{SECTION_SIZE, TrustError},
-    types::Digest,
+    types::{Digest, RootHash, Salt, Version},
+    verity::{self, Geometry, TreeBuilder},
 };
 
 fn padded(mut json: Vec<u8>, length: usize) -> Vec<u8> {
@@ -97,6 +99,32 @@ fn of_the_root_of_trust() {
     assert_eq!(with_product(SECTION_SIZE - 12), Ok(SECTION_SIZE));
     let too_large = with_product(SECTION_SIZE - 11);
     assert_eq!(too_large, Err(TrustError::TooLarge(SECTION_SIZE - 11)));
+}
+
+#[test]
+fn of_a_verity_tree() {
+    let geometry = Geometry::new(129).unwrap();
+    assert_eq!((geometry.data_blocks(), geometry.tree_blocks()), (129, 3));
+    assert_eq!(geometry.total_size(), Some(132 * 4096));
+    assert_eq!(geometry.leaves_offset(), Some(130 * 4096));
+    assert_eq!(geometry.leaves_len(), 129 * 32);
+    assert_eq!(Geometry::new(1).unwrap().leaves_offset(), None);
+    assert_eq!(verity::blocks_len(3), 3 * 4096);
+    let leaf = [7; 32];
+    let root = TreeBuilder::root_of(&Salt([1; 32]), &leaf);
+    assert_eq!(root, Some(RootHash(leaf)), "of one block its leaf");
+    assert_eq!(TreeBuilder::root_of(&Salt([1; 32]), &[]), None);
+}
+
+#[test]
+fn of_a_version() {
+    let longest = "1".repeat(Version::MAX);
+    let version: Version = longest.parse().unwrap();
+    assert_eq!((version.as_str(), version.is_empty()), (&*longest, false));
+    assert!(format!("{longest}1").parse::<Version>().is_err());
+    assert!(Record::empty().a.version.is_empty());
+    let version: Version = "1.0".parse().unwrap();
+    assert_eq!(format!("{version:?}"), r#"Version("1.0")"#);
 }
 
 #[test]
