@@ -81,15 +81,19 @@ fn another_implementations_filesystem_is_read() {
 }
 
 #[test]
-fn a_cluster_beyond_the_first_65536_is_found() {
+fn the_last_cluster_which_is_beyond_the_first_65536_is_found() {
     let mut device = device(512);
     let loader = loader(4, 100);
     esp::write(&mut device, &loader, X86).unwrap();
-    let (near, far) = (5, 0x1_0005);
     let fat_blocks = u32::from_le_bytes(device.bytes[36..40].try_into().unwrap()) as usize;
-    let cluster = |number: usize| (32 + 2 * fat_blocks + number - 2) * 512;
+    let data = 32 + 2 * fat_blocks;
+    let (near, far) = (5, device.bytes.len() / 512 - data + 1);
+    let cluster = |number: usize| (data + number - 2) * 512;
     // The third entry of EFI/BOOT, which is cluster 4.
-    device.bytes[cluster(4) + 2 * 32 + 20] = 1;
+    let entry = cluster(4) + 2 * 32;
+    let [low, high, upper, _] = u32::try_from(far).unwrap().to_le_bytes();
+    device.bytes[entry + 26..entry + 28].copy_from_slice(&[low, high]);
+    device.bytes[entry + 20] = upper;
     device.bytes[32 * 512 + far * 4..][..4].copy_from_slice(&0x0fff_ffff_u32.to_le_bytes());
     let (from, to) = (cluster(near), cluster(far));
     device.bytes.copy_within(from..from + 512, to);
@@ -107,6 +111,20 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
         assert_eq!(refused, Err(EspError::Loader(length)));
     }
     assert!(small.writes.is_empty() && device.writes.is_empty());
+}
+
+#[test]
+fn every_number_that_ends_a_chain_ends_it_and_nothing_after_the_end_is_followed() {
+    let mut device = device(512);
+    let loader = loader(5, 512);
+    esp::write(&mut device, &loader, X86).unwrap();
+    let fat = 32 * 512;
+    // EFI/BOOT, and the loader, whose one cluster is full.
+    for (cluster, next) in [(4, 0x0fff_fff8_u32), (5, 1)] {
+        let entry = fat + cluster * 4;
+        device.bytes[entry..entry + 4].copy_from_slice(&next.to_le_bytes());
+    }
+    assert!(esp::read_loader(&mut device, X86).unwrap() == loader);
 }
 
 #[test]
