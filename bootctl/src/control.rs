@@ -209,12 +209,7 @@ impl<D: Device> Control<D> {
     /// Gives up a slot whose disk has rotted. Nothing speaks against its version: it does not go into quarantine.
     pub fn give_up_damaged(&mut self, slot: Slot, why: &str) -> Result<Record> {
         let digest = self.record()?.slot(slot).digest;
-        let record = self.change(&format!("giving up slot {slot}"), |r| {
-            transition::give_up(r, slot, &digest)
-        })?;
-        let text = format!("damaged: {why}");
-        self.event(EventKind::GIVEN_UP, Some(slot.into()), digest, &text);
-        Ok(record)
+        self.abandon(slot, &digest, &format!("damaged: {why}"))
     }
 
     /// Keeps `digest` from being installed again, or its slot from being marked good.
