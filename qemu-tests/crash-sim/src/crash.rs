@@ -156,12 +156,12 @@ impl Piece {
         contents.write(self.part, self.offset, &self.bytes);
     }
 
-    /// The first half arrived, the second is something else.
+    /// In turn 32 bytes arrived and 32 are something else, so that each structure is torn, however long it is and where
+    /// in the sector it lies.
     fn tear(&self, contents: &mut Contents) {
         let mut bytes = self.bytes.to_vec();
-        let half = bytes.len() / 2;
-        for byte in &mut bytes[half..] {
-            *byte ^= 0xa5;
+        for lost in bytes.chunks_mut(32).skip(1).step_by(2) {
+            lost.iter_mut().for_each(|byte| *byte ^= 0xa5);
         }
         contents.write(self.part, self.offset, &bytes);
     }

@@ -9,10 +9,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 
 use crate::explore::{Explorer, Tally};
+use crate::invariants::Violation;
 use crate::path::Path;
 use crate::table;
 use crate::wrong::Wrong;
@@ -59,10 +60,7 @@ fn replay(path: &Path, wrong: Option<&str>) -> Result<bool> {
         found.with_context(|| format!("there is no wrong system {name}"))
     };
     let wrong = wrong.map(named).transpose()?;
-    let violation = match path.history.as_str() {
-        table::NAME => table::replay(path)?,
-        _ => Explorer::new(1, wrong)?.replay(path)?,
-    };
+    let violation = again(path, wrong, &mut |line| println!("{line}"))?;
     match &violation {
         Some(violation) => println!("VIOLATION {violation}"),
         None => println!("everything holds"),
@@ -70,10 +68,21 @@ fn replay(path: &Path, wrong: Option<&str>) -> Result<bool> {
     Ok(violation.is_none())
 }
 
+fn again(
+    path: &Path,
+    wrong: Option<Wrong>,
+    tell: &mut dyn FnMut(String),
+) -> Result<Option<Violation>> {
+    match path.history.as_str() {
+        table::NAME => table::replay(path, wrong, tell),
+        _ => Explorer::new(1, wrong)?.replay(path, tell),
+    }
+}
+
 fn explore(arguments: &Arguments) -> Result<bool> {
     let began = Instant::now();
     let threads = arguments.threads.max(1);
-    let mut tally = table::explore(arguments.seed, 2)?;
+    let mut tally = table::explore(arguments.seed, 2, None)?;
     let share = arguments.states.saturating_sub(tally.tried) / threads as u64 + 1;
     let tallies = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
@@ -115,24 +124,35 @@ fn explore(arguments: &Arguments) -> Result<bool> {
 }
 
 /// Tries the systems that are wrong on purpose; how many were caught.
+///
+/// # Errors
+/// If one could not be tried, or the way to a violation does not lead to it again.
 fn wrong_ones() -> Result<usize> {
     let mut caught = 0;
     for wrong in Wrong::ALL {
+        let mut tally = table::explore(1, 2, Some(wrong))?;
         let mut explorer = Explorer::new(1, Some(wrong))?;
         explorer.listed(0, 1);
-        let names: Vec<_> = explorer
-            .tally
-            .violations
-            .keys()
-            .map(|invariant| invariant.name())
-            .collect();
+        tally.add(explorer.tally);
+        let found = &tally.violations;
+        let names: Vec<_> = found.keys().map(|invariant| invariant.name()).collect();
         let by = if names.is_empty() {
             "NOTHING".into()
         } else {
             names.join(", ")
         };
         println!("{:32} caught by {by}", wrong.name());
-        caught += usize::from(!names.is_empty());
+        for (invariant, (path, _)) in found {
+            let violation = again(path, Some(wrong), &mut drop)?;
+            let seen = violation.is_some_and(|it| it.invariant == *invariant);
+            ensure!(
+                seen,
+                "--wrong {} --replay {path}: not {}",
+                wrong.name(),
+                invariant.name()
+            );
+        }
+        caught += usize::from(!found.is_empty());
     }
     Ok(caught)
 }

@@ -68,8 +68,14 @@ impl Tally {
         }
     }
 
+    /// Counts a violation.
+    pub(crate) fn violates(&mut self, path: Path, violation: Violation) {
+        self.violated += 1;
+        self.note(violation.invariant, path, violation);
+    }
+
     /// Keeps the shortest way to each violation.
-    pub(crate) fn note(&mut self, invariant: Invariant, path: Path, violation: Violation) {
+    fn note(&mut self, invariant: Invariant, path: Path, violation: Violation) {
         let shorter = |old: &(Path, Violation)| path.length() < old.0.length();
         if self.violations.get(&invariant).is_none_or(shorter) {
             self.violations.insert(invariant, (path, violation));
@@ -107,7 +113,7 @@ impl Explorer {
                 });
             }
         }
-        world.commits_late = wrong == Some(Wrong::CommitAfterStart);
+        world.wrong = wrong;
         Ok(Self {
             world,
             lives,
@@ -169,32 +175,33 @@ impl Explorer {
         let mut before = prepared.before.clone();
         for deeper in 0..=more {
             tally.tried += 1;
+            let cut = Before::of(world, &contents);
+            if let Err(violation) = check_cut(world, &before, &cut, &contents) {
+                return tally.violates(path, violation);
+            }
             let new = tally.distinct.insert(contents.fingerprint() ^ key);
             // What was seen is mostly left at that; going on from some of it finds what lies behind.
             if !new && (deeper == more || random.below(4) != 0) {
                 return;
             }
             let follow = random.below(FOLLOWED) == 0;
-            let rested = rest(world, &before, &contents, None).and_then(|rested| match follow {
+            let rested = rest(world, &cut, &contents, None).and_then(|rested| match follow {
                 true => goes_on(world, &rested, prepared).map(|()| rested),
                 false => Ok(rested),
             });
             let rested = match rested {
                 Ok(rested) => rested,
-                Err(violation) => {
-                    tally.violated += 1;
-                    return tally.note(violation.invariant, path, violation);
-                }
+                Err(violation) => return tally.violates(path, violation),
             };
             if deeper == more {
                 return;
             }
             let epochs = Epoch::of(&contents, &rested.log);
             let epoch = random.below(epochs.len());
-            let cut = epochs[epoch].any(random);
-            contents = epochs[epoch].after(&cut);
-            path.places.push(Place { epoch, cut });
-            before = rested.cut;
+            let place = epochs[epoch].any(random);
+            contents = epochs[epoch].after(&place);
+            path.places.push(Place { epoch, cut: place });
+            before = cut;
         }
     }
 
@@ -202,7 +209,11 @@ impl Explorer {
     ///
     /// # Errors
     /// If there is no such place.
-    pub(crate) fn replay(&self, path: &Path) -> Result<Option<Violation>> {
+    pub(crate) fn replay(
+        &self,
+        path: &Path,
+        tell: &mut dyn FnMut(String),
+    ) -> Result<Option<Violation>> {
         let life = self
             .lives
             .iter()
@@ -218,13 +229,9 @@ impl Explorer {
             .steps
             .get(path.step)
             .context("the history has no such step")?;
-        println!(
-            "{} on sectors of {}: {:?}",
-            path.history,
-            path.sector,
-            &steps[..path.step]
-        );
-        println!("cut in {:?}", prepared.done.step);
+        let (name, sector, lived) = (&path.history, path.sector, &steps[..path.step]);
+        tell(format!("{name} on sectors of {sector}: {lived:?}"));
+        tell(format!("cut in {:?}", prepared.done.step));
         let mut before = prepared.before.clone();
         let mut contents = prepared.done.base.clone();
         let mut log = prepared.done.log.clone();
@@ -237,26 +244,30 @@ impl Explorer {
                 &own
             };
             let epoch = epochs.get(place.epoch).context("there is no such flush")?;
-            println!(
-                "cut {}: after {} flushes; {}",
-                number + 1,
-                place.epoch,
-                epoch.describe(&place.cut)
-            );
+            let (cut, flushes) = (number + 1, place.epoch);
+            let arrived = epoch.describe(&place.cut);
+            tell(format!("cut {cut}: after {flushes} flushes; {arrived}"));
             contents = epoch.after(&place.cut);
-            let told = RefCell::default();
-            let rested = rest(&self.world, &before, &contents, Some(&told));
-            told.into_inner()
-                .iter()
-                .for_each(|line: &String| println!("  {line}"));
-            match rested {
-                Ok(rested) => {
-                    println!("  rests in slot {}", rested.slot);
-                    before = rested.cut;
-                    log = rested.log;
-                }
-                Err(violation) => return Ok(Some(violation)),
+            let cut = Before::of(&self.world, &contents);
+            if let Err(violation) = check_cut(&self.world, &before, &cut, &contents) {
+                return Ok(Some(violation));
             }
+            let told = RefCell::default();
+            let rested = rest(&self.world, &cut, &contents, Some(&told));
+            let told: Vec<String> = told.into_inner();
+            told.iter().for_each(|line| tell(format!("  {line}")));
+            let rested = match rested {
+                Ok(rested) => rested,
+                Err(violation) => return Ok(Some(violation)),
+            };
+            tell(format!("  rests in slot {}", rested.slot));
+            if number + 1 == path.places.len()
+                && let Err(violation) = goes_on(&self.world, &rested, prepared)
+            {
+                return Ok(Some(violation));
+            }
+            before = cut;
+            log = rested.log;
         }
         Ok(None)
     }
@@ -280,28 +291,20 @@ struct Rested {
     slot: Slot,
     /// What it wrote on the way.
     log: Vec<crate::disk::Operation>,
-    /// What was known of the disk that it started from.
-    cut: Before,
 }
 
+/// Starts a machine from what a cut left, and looks what it comes to.
 fn rest(
     world: &World,
-    before: &Before,
+    cut: &Before,
     contents: &Contents,
     told: Option<&RefCell<Vec<String>>>,
 ) -> Result<Rested, Violation> {
-    let cut = Before::of(world, contents);
-    check_cut(world, before, &cut, contents)?;
     let disk = Disk::new(contents.clone());
     let slot = Machine::new(world, disk.clone(), told).until_it_rests()?;
     let log = disk.take_log();
-    check_rest(world, &cut, &disk, &log, slot)?;
-    Ok(Rested {
-        disk,
-        slot,
-        log,
-        cut,
-    })
+    check_rest(world, cut, &disk, &log, slot)?;
+    Ok(Rested { disk, slot, log })
 }
 
 /// An installation that was cut can be done again, and ends in the image that was meant.

@@ -7,6 +7,7 @@ use boot_core::store::{BootState, CopyHealth};
 use boot_core::{Digest, SecurityVersion, Slot};
 
 use crate::disk::{Contents, Disk, Operation, Part};
+use crate::images::Nature;
 use crate::machine::World;
 
 /// What holds.
@@ -267,6 +268,15 @@ pub(crate) fn check_rest(
                 Invariant::Quarantine.broken(format!("slot {slot} is in quarantine, and stays"))
             );
         }
+    }
+    if cut.has_good && good_slots(world, disk, &record).next().is_none() {
+        return Err(Invariant::GoodSlotKept.broken("no slot is good and whole at rest"));
+    }
+    let sample = world.holds(disk, rests);
+    if sample.is_some_and(|it| it.nature == Nature::Healthy) && !record.slot(rests).is_good() {
+        return Err(
+            Invariant::Works.broken(format!("slot {rests} is healthy, and not marked good"))
+        );
     }
     check_floor(cut, &record)
 }

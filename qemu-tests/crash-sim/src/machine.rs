@@ -11,6 +11,7 @@ use boot_core::record::Record;
 use boot_core::select::Why;
 use boot_core::slot_header::{SlotHeader, read_slot};
 use boot_core::store::BootState;
+use boot_core::transition::TRIES;
 use boot_core::trust::Trust;
 use boot_core::verify::{Expect, Rejected, Verified, verify_slot};
 use boot_core::{Device as _, Digest, Nonce, SecurityVersion, Slot, Target};
@@ -21,6 +22,7 @@ use bootctl::settle::{Booted, Settled, Verdict};
 use crate::disk::{Contents, Disk, Part, Partition};
 use crate::images::{Nature, Sample};
 use crate::invariants::{Invariant, Violation};
+use crate::wrong::Wrong;
 
 /// More starts than any machine may need to come to rest.
 const STARTS: usize = 16;
@@ -31,8 +33,8 @@ pub(crate) struct World {
     pub(crate) trust: Trust,
     /// The images.
     pub(crate) samples: Vec<Sample>,
-    /// The loader's commit comes after the start: a wrong loader.
-    pub(crate) commits_late: bool,
+    /// What is wrong with its machines.
+    pub(crate) wrong: Option<Wrong>,
     verified: RefCell<HashMap<u64, Result<Verified, Rejected>>>,
 }
 
@@ -42,7 +44,7 @@ impl World {
         Self {
             trust: boot_core::test_support::trust(),
             samples,
-            commits_late: false,
+            wrong: None,
             verified: RefCell::default(),
         }
     }
@@ -228,7 +230,8 @@ impl<'w> Machine<'w> {
     /// The first invariant that does not hold.
     pub(crate) fn start(&self, up: bool) -> Result<Ended, Violation> {
         let before = self.disk.record();
-        let on_disk = self.world.commits_late.then(|| self.disk.contents());
+        let late = self.world.wrong == Some(Wrong::CommitAfterStart);
+        let on_disk = late.then(|| self.disk.contents());
         let (target, digest, why, recorded) = self.load()?;
         let seen = on_disk.map_or_else(|| self.disk.clone(), Disk::new);
         let Some(slot) = target.slot() else {
@@ -311,8 +314,17 @@ impl<'w> Machine<'w> {
         let mut control = self.control(slot.into());
         let failed = |e: bootctl::failure::Failure| Invariant::Works.broken(e);
         let begun = control.begin(slot).map_err(failed)?;
+        if self.world.wrong == Some(Wrong::Refills) {
+            let refilled = control.change("refilling", |record| {
+                let mut next = record.clone();
+                next.slot_mut(slot).tries = TRIES;
+                Ok(next)
+            });
+            refilled.map_err(failed)?;
+        }
         let overdue = begun.overdue.map_err(failed)?;
         let verdict = match (overdue, sample.nature) {
+            _ if self.world.wrong == Some(Wrong::AlwaysHealthy) => Verdict::Healthy,
             (Some(reason), _) => Verdict::Unhealthy(reason),
             (None, Nature::Healthy) => Verdict::Healthy,
             (None, _) => Verdict::Unhealthy("the node is not Ready".into()),

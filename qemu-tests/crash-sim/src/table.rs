@@ -14,6 +14,7 @@ use crate::explore::{SECTORS, Tally};
 use crate::invariants::{Invariant, Violation};
 use crate::path::{Path, Place};
 use crate::random::Random;
+use crate::wrong::Wrong;
 
 const MIB: u64 = 1 << 20;
 /// Bytes of the image; the disk has more.
@@ -130,20 +131,26 @@ fn check_writes(log: &[Operation], sector: u32, end: u64) -> Result<(), Violatio
 struct Move {
     base: Contents,
     partitions: Vec<(String, u64, u64)>,
+    /// Last block of the last partition.
+    end: u64,
     log: Vec<Operation>,
 }
 
 impl Move {
-    fn new(sector: u32) -> Result<Self> {
+    fn new(sector: u32, wrong: Option<Wrong>) -> Result<Self> {
         let plain = |violation: Violation| anyhow::anyhow!("{violation}");
         let base = new_disk(sector)?;
         let partitions = partitions(&base).map_err(plain)?;
-        let log = grow(&base).map_err(plain)?;
+        let mut log = grow(&base).map_err(plain)?;
         let end = partitions.last().context("a table without partitions")?.2;
         check_writes(&log, sector, end).map_err(plain)?;
+        if let Some(wrong) = wrong {
+            log = wrong.rewrite(&log);
+        }
         Ok(Self {
             base,
             partitions,
+            end,
             log,
         })
     }
@@ -151,7 +158,9 @@ impl Move {
     /// Looks at what a cut left, and goes on from it; what that wrote.
     fn go_on(&self, contents: &Contents) -> Result<Vec<Operation>, Violation> {
         check(&partitions(contents)?, &self.partitions)?;
-        grow(contents)
+        let log = grow(contents)?;
+        check_writes(&log, contents.sector, self.end)?;
+        Ok(log)
     }
 
     /// One cut, and `more` by chance of what follows.
@@ -181,10 +190,7 @@ impl Move {
             }
             log = match self.go_on(&contents) {
                 Ok(log) => log,
-                Err(violation) => {
-                    tally.violated += 1;
-                    return tally.note(violation.invariant, path, violation);
-                }
+                Err(violation) => return tally.violates(path, violation),
             };
         }
     }
@@ -194,11 +200,11 @@ impl Move {
 ///
 /// # Errors
 /// If the move does not work even without a cut.
-pub(crate) fn explore(seed: u64, more: usize) -> Result<Tally> {
+pub(crate) fn explore(seed: u64, more: usize, wrong: Option<Wrong>) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut random = Random::new(seed);
     for sector in SECTORS {
-        let it = Move::new(sector)?;
+        let it = Move::new(sector, wrong)?;
         for (epoch, cuts) in Epoch::of(&it.base, &it.log).iter().enumerate() {
             for cut in cuts.cuts() {
                 it.cut(Place { epoch, cut }, more, &mut random, &mut tally);
@@ -212,17 +218,18 @@ pub(crate) fn explore(seed: u64, more: usize) -> Result<Tally> {
 ///
 /// # Errors
 /// If there is no such place.
-pub(crate) fn replay(path: &Path) -> Result<Option<Violation>> {
-    let it = Move::new(path.sector)?;
+pub(crate) fn replay(
+    path: &Path,
+    wrong: Option<Wrong>,
+    tell: &mut dyn FnMut(String),
+) -> Result<Option<Violation>> {
+    let it = Move::new(path.sector, wrong)?;
     let (mut contents, mut log) = (it.base.clone(), it.log.clone());
     for place in &path.places {
         let epochs = Epoch::of(&contents, &log);
         let epoch = epochs.get(place.epoch).context("there is no such flush")?;
-        println!(
-            "after {} flushes; {}",
-            place.epoch,
-            epoch.describe(&place.cut)
-        );
+        let (flushes, arrived) = (place.epoch, epoch.describe(&place.cut));
+        tell(format!("after {flushes} flushes; {arrived}"));
         contents = epoch.after(&place.cut);
         log = match it.go_on(&contents) {
             Ok(log) => log,
