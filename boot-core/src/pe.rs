@@ -1,11 +1,12 @@
-//! As much of a PE file as it takes to know a loader: what machine it is for, and where its trust section is.
+//! As much of a PE file as it takes to know a loader: what machine it is for, where its trust section is, and whether
+//! its bytes are those that were written.
 //!
 //! Source: Microsoft's "PE Format"; every offset is from there.
 
 use core::ops::Range;
 
 use crate::{
-    bytes::{field, memory_len, u16_at, u32_at},
+    bytes::{field, memory_len, put, u8_at, u16_at, u32_at},
     types::Architecture,
 };
 
@@ -15,6 +16,7 @@ const SIGNATURE: [u8; 4] = *b"PE\0\0";
 /// Signature and COFF header.
 const COFF: usize = 24;
 const PE32_PLUS: u16 = 0x20b;
+const CHECKSUM: usize = 64;
 const SUBSYSTEM: usize = 68;
 const EFI_APPLICATION: u16 = 10;
 const SECTION: usize = 40;
@@ -50,6 +52,30 @@ impl<'a> Program<'a> {
         }
     }
 
+    /// Whether the file has the checksum that its header says. It finds damage; an attacker can make it hold.
+    pub fn is_intact(&self) -> bool {
+        let sum = self.checksum();
+        sum.is_some_and(|(at, sum)| u32_at(self.bytes, at) == sum)
+    }
+
+    /// Where the checksum is, and what it has to be: the sum of all words of 16 bits but its own, carries added in,
+    /// and the length of the file.
+    fn checksum(&self) -> Option<(usize, u32)> {
+        let at = self.header.checked_add(COFF)?.checked_add(CHECKSUM)?;
+        let (before, rest) = self.bytes.split_at_checked(at)?;
+        let after = rest.get(4..)?;
+        // Its own four bytes count as zeros. The COFF header is aligned, so that no word crosses them.
+        let words = before.chunks(2).chain(after.chunks(2));
+        let sum = words.fold(0_u32, |sum, word| {
+            // A file of odd length ends in half a word.
+            let [low, high] = [0, 1].map(|at| u32::from(u8_at(word, at)));
+            let sum = sum.saturating_add(low | high << 8);
+            (sum & 0xffff).saturating_add(sum >> 16)
+        });
+        let length = u32::try_from(self.bytes.len()).ok()?;
+        Some((at, sum.saturating_add(length)))
+    }
+
     /// Where the bytes of the section `name` are in the file.
     pub fn section(&self, name: &str) -> Option<Range<usize>> {
         let coff = self.header;
@@ -68,10 +94,53 @@ impl<'a> Program<'a> {
     }
 }
 
+/// Writes the checksum into a program whose bytes were changed; false if it is none.
+pub fn seal(bytes: &mut [u8]) -> bool {
+    let sum = Program::parse(bytes).and_then(|program| program.checksum());
+    if let Some((at, sum)) = sum {
+        put(bytes, at, &sum.to_le_bytes());
+    }
+    sum.is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::test_support::program;
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        for length in [15, 16] {
+            let mut bytes = program(Architecture::X86_64, &[7; 16][..length]);
+            assert!(seal(&mut bytes) && Program::parse(&bytes).unwrap().is_intact());
+            for bit in 0..bytes.len() * 8 {
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                let intact = Program::parse(&bytes).is_some_and(|program| program.is_intact());
+                assert!(!intact, "bit {bit} of {length}");
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+            bytes.push(0);
+            assert!(!Program::parse(&bytes).unwrap().is_intact());
+        }
+        assert!(!seal(&mut [0; 64]));
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_format() {
+        // By hand: the words of the headers below, with the carry, and the length.
+        let mut bytes = program(Architecture::X86_64, &[]);
+        let words = bytes.chunks(2).enumerate();
+        let others = words.filter(|(at, _)| !(0x58 + 64..0x58 + 68).contains(&(at * 2)));
+        let plain: u64 = others
+            .map(|(_, it)| u64::from(it[0]) + (u64::from(it[1]) << 8))
+            .sum();
+        let folded = plain % 0xffff;
+        assert!(seal(&mut bytes));
+        assert_eq!(
+            u64::from(u32_at(&bytes, 0x58 + 64)),
+            folded + bytes.len() as u64
+        );
+    }
 
     #[test]
     fn a_section_is_found_by_its_name() {

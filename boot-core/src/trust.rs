@@ -61,6 +61,9 @@ pub enum TrustError {
     /// A format that this build does not know.
     #[error("the root of trust has format {0}, this program knows 1")]
     Format(u32),
+    /// Bytes that are not those which were written.
+    #[error("the loader is damaged: its checksum does not match")]
+    Damaged,
     /// Not a loader at all.
     #[error("this is no Sternpost loader: not a UEFI application with a trust section")]
     NoLoader,
@@ -114,6 +117,9 @@ impl Trust {
     /// [`TrustError`], if it is no loader, or one without a root of trust.
     pub fn from_program(bytes: &[u8]) -> Result<Self, TrustError> {
         let program = Program::parse(bytes).ok_or(TrustError::NoLoader)?;
+        if !program.is_intact() {
+            return Err(TrustError::Damaged);
+        }
         let section = program
             .section(SECTION_NAME)
             .and_then(|range| bytes.get(range))

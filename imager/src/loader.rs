@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use boot_core::manifest::{Build, Contents, Kind, Manifest};
-use boot_core::pe::Program;
+use boot_core::pe::{self, Program};
 use boot_core::trust::{SECTION_MAGIC, SECTION_NAME, SECTION_SIZE, Trust};
 use boot_core::{SecurityVersion, Version};
 use object::LittleEndian;
@@ -15,7 +15,7 @@ use object::read::pe::{PeFile, PeFile64};
 use crate::disk::SlotImage;
 use crate::signing::Authority;
 
-/// Fills the section in; everything else of the program stays as it is.
+/// Fills the section in, and the checksum; everything else of the program stays as it is.
 ///
 /// # Errors
 /// It is no such program, or the trust does not fit.
@@ -34,6 +34,7 @@ pub fn with_trust(mut program: Vec<u8>, trust: &Trust) -> Result<Vec<u8>> {
         "the loader's {SECTION_NAME} section does not start with its mark"
     );
     place.copy_from_slice(&content);
+    pe::seal(&mut program);
     Ok(program)
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use boot_core::pe::Program;
+use boot_core::pe::{self, Program};
 use boot_core::{Digest, esp, trust};
 
 use crate::artefacts::Version;
@@ -89,6 +89,7 @@ fn changed(context: &Context, change: impl FnOnce(&mut Vec<u8>) -> Result<()>) -
     let mut program =
         std::fs::read(&own).with_context(|| format!("cannot read {}", own.display()))?;
     change(&mut program)?;
+    pe::seal(&mut program);
     let (file, directory) = (context.file("changed.efi"), context.file("loader"));
     std::fs::create_dir_all(&directory)?;
     std::fs::write(&file, &program)?;

@@ -2,7 +2,7 @@
 
 use alloc::{vec, vec::Vec};
 
-use crate::types::Architecture;
+use crate::{pe::seal, types::Architecture};
 
 /// A UEFI application without code, whose section `.sptrust` holds `trust`.
 pub fn program(architecture: Architecture, trust: &[u8]) -> Vec<u8> {
@@ -28,5 +28,6 @@ pub fn program(architecture: Architecture, trust: &[u8]) -> Vec<u8> {
     put(table + 16, &(trust.len() as u32).to_le_bytes());
     put(table + 20, &(start as u32).to_le_bytes());
     bytes.extend_from_slice(trust);
+    seal(&mut bytes);
     bytes
 }

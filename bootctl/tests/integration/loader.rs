@@ -7,6 +7,7 @@ use std::fs;
 use std::rc::Rc;
 
 use boot_core::keyring::KeySet;
+use boot_core::pe;
 use boot_core::test_support::program;
 use boot_core::trust::Trust;
 use boot_core::{Architecture, Device, Digest, Slot, Target, esp, transition};
@@ -25,6 +26,7 @@ const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 fn loader_trusting(trust: &Trust, mark: u8) -> Vec<u8> {
     let mut bytes = program(X86, &trust.to_section().unwrap());
     bytes.extend([mark; 3000]);
+    pe::seal(&mut bytes);
     bytes
 }
 

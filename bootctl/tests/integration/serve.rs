@@ -232,6 +232,44 @@ fn after_an_unclean_end_a_damaged_root_is_given_up_even_if_good() {
     drop((service, systemd));
 }
 
+/// Nothing has told the machine the time yet.
+fn without_the_time(machine: &Fixture) {
+    let applied = r#"{"profile": "x", "problem": null,
+        "clock": {"found": 0, "raised_to": 1790000000, "implausible": "never saved"}}"#;
+    std::fs::write(machine.root().join("run/sternpost/applied.json"), applied).unwrap();
+}
+
+#[test]
+fn an_unhealthy_slot_is_not_left_for_a_time_that_is_implausible() {
+    let (machine, image, systemd) = on_trial("{deadline: 40s, settle: 2s}");
+    without_the_time(&machine);
+    let failed = ("till.service".to_owned(), "failed".to_owned());
+    systemd.state.lock().unwrap().units.extend([failed]);
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| !r["verdict"].is_null());
+    assert_eq!(report["verdict"], "unhealthy", "{report:#}");
+    let record = service.wait(&machine, |r| r["phase"] == "degraded");
+    assert!(record.to_string().contains("not going back for that"));
+    assert_eq!(machine.record().b.status().name(), "trial");
+    let quarantined = machine.store().quarantine_entry(&image.digest());
+    assert_eq!(quarantined.unwrap(), None);
+    drop((service, systemd));
+}
+
+#[test]
+fn a_damaged_root_is_left_whatever_the_time() {
+    let (machine, _, systemd) = on_trial("{deadline: 40s, settle: 2s}");
+    without_the_time(&machine);
+    let marker = machine.root().join("state/sternpost/running");
+    std::fs::write(marker, "another boot\n").unwrap();
+    let root = machine.partition("root-b");
+    std::os::unix::fs::FileExt::write_all_at(&root, &[1], (8 << 20) + 5000).unwrap();
+    let service = Service::start(&machine);
+    service.wait(&machine, |r| r["phase"] == "going-back");
+    assert_eq!(machine.record().b.status().name(), "given-up");
+    drop((service, systemd));
+}
+
 #[test]
 fn the_root_of_a_slot_that_never_came_up_is_read_and_the_slot_given_up() {
     let (machine, _, systemd) = on_trial("{deadline: 40s, settle: 2s}");

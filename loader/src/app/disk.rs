@@ -26,6 +26,8 @@ const TRANSFER: usize = 8 << 20;
 pub(super) struct Disk {
     block_io: SharedBlockIo,
     partitions: Vec<gpt::Partition>,
+    /// Its device path, without the node that ends it.
+    path: Vec<u8>,
     /// The disk's GUID.
     pub(super) guid: Guid,
     /// Label and GUID of the partition that the loader lay on.
@@ -64,9 +66,38 @@ impl Disk {
         Ok(Disk {
             block_io: whole.block_io,
             partitions,
+            path: boot_disk.path,
             guid: header.disk_guid,
             loaded_from,
         })
+    }
+
+    /// The device path of `file` on the partition with this label; none if there is no such partition.
+    ///
+    /// The nodes are those of UEFI 2.10, sections 10.3.5.1 (hard drive) and 10.3.5.4 (file path).
+    pub(super) fn path_of(&self, label: &str, file: &str) -> Option<Vec<u8>> {
+        let partition = self.partitions.iter().find(|it| it.label == label)?;
+        let blocks = partition
+            .last
+            .checked_sub(partition.first)?
+            .checked_add(1)?;
+        let mut hard_drive = Vec::from(partition.number.to_le_bytes());
+        hard_drive.extend(partition.first.to_le_bytes());
+        hard_drive.extend(blocks.to_le_bytes());
+        hard_drive.extend(partition.guid.0);
+        // A GPT, and a GUID.
+        hard_drive.extend([2, 2]);
+        let name = file.encode_utf16().chain([0]);
+        let name: Vec<u8> = name.flat_map(u16::to_le_bytes).collect();
+        let mut path = self.path.clone();
+        for (sub_type, data) in [(1, hard_drive), (4, name)] {
+            let length = u16::try_from(data.len()).ok()?.checked_add(4)?;
+            path.extend([4, sub_type]);
+            path.extend(length.to_le_bytes());
+            path.extend(data);
+        }
+        path.extend(firmware::END_ENTIRE);
+        Some(path)
     }
 
     /// The partition with this label.

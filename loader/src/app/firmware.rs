@@ -168,6 +168,8 @@ pub(super) struct BootDisk {
     pub(super) block_io: ScopedProtocol<BlockIO>,
     /// Number of the partition that the loader lay on, counted from 1 as in the partition table.
     pub(super) partition: u32,
+    /// Its device path, without the node that ends it.
+    pub(super) path: Vec<u8>,
 }
 
 /// Finds the disk that this image was loaded from, by its device path less the partition's node. No other disk is
@@ -197,6 +199,7 @@ pub(super) fn boot_disk() -> Result<BootDisk, &'static str> {
         disk_path.extend_from_slice(node.data());
     }
     let partition = partition.ok_or("this program was not loaded from a partition of a disk")?;
+    let path = disk_path.clone();
     disk_path.extend_from_slice(&END_ENTIRE);
     let disk_path: &DevicePath = disk_path
         .as_slice()
@@ -216,11 +219,12 @@ pub(super) fn boot_disk() -> Result<BootDisk, &'static str> {
     Ok(BootDisk {
         block_io,
         partition,
+        path,
     })
 }
 
 /// The node that ends a device path.
-const END_ENTIRE: [u8; 4] = [0x7f, 0xff, 4, 0];
+pub(super) const END_ENTIRE: [u8; 4] = [0x7f, 0xff, 4, 0];
 
 /// Fills `buffer` from the firmware's random number generator; `false` if there is none or it fails.
 pub(super) fn random(buffer: &mut [u8]) -> bool {
@@ -272,6 +276,26 @@ unsafe extern "efiapi" fn permit_verified(
     let original: FileAuthentication = unsafe { core::mem::transmute(original) };
     // SAFETY: passes on the arguments that the firmware gave.
     unsafe { original(this, path, buffer, size, boot_policy) }
+}
+
+/// Starts a program as if firmware had found it at `path`: under Secure Boot it has to be signed for firmware. Our
+/// answers to exceptions give way to its own.
+///
+/// # Errors
+/// Firmware does not load it, or what it came back with.
+pub(super) fn start_program(program: &[u8], path: &[u8]) -> uefi::Result {
+    let path: &DevicePath = path
+        .try_into()
+        .map_err(|_| uefi::Error::from(Status::INVALID_PARAMETER))?;
+    let source = LoadImageSource::FromBuffer {
+        buffer: program,
+        file_path: Some(path),
+    };
+    let image = boot::load_image(boot::image_handle(), source)?;
+    exceptions::leave_to_firmware();
+    let came_back = boot::start_image(image);
+    exceptions::restart_on_exceptions();
+    came_back
 }
 
 /// Loads `image`, which the caller has verified, and gives its handle.

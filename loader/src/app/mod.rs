@@ -1,9 +1,11 @@
 //! The program: what it does, in order.
 //!
 //! ```text
-//! disk it was loaded from → record, commit, verify (boot-core) → hand-over → LoadImage → StartImage
-//!                              ▲                                                │ came back
-//!                              └──────────── recorded, the next one ◀───────────┘
+//! disk it was loaded from; its own file damaged ──▶ the loader of the other ESP
+//!    ▼
+//! record, commit, verify (boot-core) → hand-over → LoadImage → StartImage
+//!    ▲                                                │ came back
+//!    └──────────── recorded, the next one ◀───────────┘
 //! nothing left: the reason stays on the console for a moment, then the machine is reset
 //! ```
 //!
@@ -14,6 +16,7 @@ mod clock;
 mod console;
 mod disk;
 mod firmware;
+mod own;
 mod panic;
 mod platform;
 mod start;
@@ -71,13 +74,14 @@ fn fail_as_built() {
 /// Starts whatever can be started. Returns only when nothing can, with the reason.
 fn run(clock: Clock, start_us: u64) -> String {
     let watchdog = set_watchdog();
-    let trust = match Trust::from_section(&firmware::trust_section()) {
-        Ok(trust) => trust,
-        Err(error) => return error.to_string(),
-    };
     let disk = match Disk::open() {
         Ok(disk) => disk,
         Err(error) => return error,
+    };
+    own::leave_if_damaged(&disk);
+    let trust = match Trust::from_section(&firmware::trust_section()) {
+        Ok(trust) => trust,
+        Err(error) => return error.to_string(),
     };
     let secure_boot = variables::secure_boot();
     let from = disk

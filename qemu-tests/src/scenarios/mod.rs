@@ -38,6 +38,7 @@ mod loader_that_hangs_is_reset;
 mod loader_that_panics_is_given_up;
 mod loader_update_cut_by_power_loss;
 mod loader_update_reaches_both_esps;
+mod loader_with_a_flipped_bit;
 mod manifest_by_a_wrong_key;
 mod manifest_of_another_product;
 mod manifest_of_the_other_architecture;
@@ -100,6 +101,7 @@ pub const ALL: &[Scenario] = &[
     loader_that_faults_is_given_up::SCENARIO,
     loader_that_hangs_is_reset::SCENARIO,
     loader_that_panics_is_given_up::SCENARIO,
+    loader_with_a_flipped_bit::SCENARIO,
     crashes_go_back::SCENARIO,
     hangs_go_back::SCENARIO,
     gate_without_an_answer_goes_back::SCENARIO,

@@ -21,7 +21,8 @@ use crate::app::panic;
 struct Cpu {
     /// FlushDataCache, EnableInterrupt, DisableInterrupt, GetInterruptState, Init.
     unused: [*const c_void; 5],
-    register_interrupt_handler: unsafe extern "efiapi" fn(*const Cpu, isize, Handler) -> Status,
+    register_interrupt_handler:
+        unsafe extern "efiapi" fn(*const Cpu, isize, Option<Handler>) -> Status,
 }
 
 type Handler = unsafe extern "efiapi" fn(isize, *const u64);
@@ -52,10 +53,21 @@ pub(in crate::app) fn restart_on_exceptions() -> Vec<isize> {
         // SAFETY: the protocol is firmware's own and lives as long as boot services. The handler is code of this image,
         // which is never unloaded (the loader does not return), and whose memory nobody else gets before the kernel
         // has left firmware's table of handlers behind.
-        let status = unsafe { (cpu.register_interrupt_handler)(&raw const *cpu, *kind, raised) };
+        let status =
+            unsafe { (cpu.register_interrupt_handler)(&raw const *cpu, *kind, Some(raised)) };
         !status.is_success()
     });
     kept
+}
+
+/// From now on exceptions are firmware's again, or those of the program that is started next.
+pub(in crate::app) fn leave_to_firmware() {
+    if let Ok(cpu) = boot::get_handle_for_protocol::<Cpu>().and_then(peek::<Cpu>) {
+        for kind in KINDS {
+            // SAFETY: the protocol is firmware's own and lives as long as boot services; no handler takes one away.
+            let _ = unsafe { (cpu.register_interrupt_handler)(&raw const *cpu, kind, None) };
+        }
+    }
 }
 
 /// What firmware calls in place of its own answer.
