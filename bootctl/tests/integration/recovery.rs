@@ -186,12 +186,22 @@ fn recovery_takes_from_a_profile_what_makes_a_machine_reachable() {
     let state = |name: &str| machine.root().join("state/sternpost").join(name);
     let apply = || machine.run(&["profile", "apply"]).ok().out();
     let hostname = || fs::read_to_string(machine.root().join("etc/hostname")).unwrap();
+    let networks = || -> String {
+        let files = fs::read_dir(machine.root().join("etc/systemd/network")).unwrap();
+        let texts = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
+        texts.collect()
+    };
     apply();
     assert!(hostname().starts_with("node-"), "{}", hostname());
     // The machine's own, which names a distribution that recovery does not have.
     fs::write(state("profile.yaml"), KUBERNETES).unwrap();
     apply();
     assert_eq!(hostname(), "site-7\n");
+    assert!(
+        networks().contains("Address=192.0.2.10/24"),
+        "{}",
+        networks()
+    );
     let keys = machine.root().join("etc/ssh/authorized_keys.d/ann");
     assert!(
         fs::read_to_string(keys)
@@ -200,23 +210,22 @@ fn recovery_takes_from_a_profile_what_makes_a_machine_reachable() {
     );
     assert!(!machine.root().join("etc/sternpost/kubernetes").exists());
     // What the machine was last well with comes first, unless it cannot be read.
-    fs::write(
-        state("good-profile.yaml"),
-        KUBERNETES.replace("site-7", "site-6"),
-    )
-    .unwrap();
+    let last_well = KUBERNETES.replace("site-7", "site-6");
+    let last_well = last_well.replace("192.0.2.10", "192.0.2.11");
+    fs::write(state("good-profile.yaml"), &last_well).unwrap();
     apply();
     assert_eq!(hostname(), "site-6\n");
+    assert!(
+        networks().contains("Address=192.0.2.11/24"),
+        "{}",
+        networks()
+    );
     fs::write(state("good-profile.yaml"), "version: 9\n").unwrap();
     let said = apply();
     assert!(said.contains("good-profile.yaml is not in force"), "{said}");
     assert_eq!(hostname(), "site-7\n");
     // In a slot it is the machine's own that counts.
-    fs::write(
-        state("good-profile.yaml"),
-        KUBERNETES.replace("site-7", "site-6"),
-    )
-    .unwrap();
+    fs::write(state("good-profile.yaml"), &last_well).unwrap();
     fs::write(state("profile.yaml"), "version: 1\nhostname: site-8\n").unwrap();
     machine.boots(Target::A, &Image::new("1.0"));
     apply();
