@@ -1,4 +1,4 @@
-//! a bit of the loader flips on the first ESP, in its root of trust, then in its code: it starts the loader of the second ESP, from which the operator writes it again
+//! a bit of the loader flips on the first ESP, in its root of trust, then elsewhere: it starts the loader of the second ESP, from which the operator writes it again
 
 use anyhow::{Context as _, Result};
 use boot_core::pe::Program;
@@ -14,7 +14,7 @@ use crate::steps::expect;
 /// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "loader-with-a-flipped-bit",
-    shows: "a bit of the loader flips on the first ESP, in its root of trust, then in its code: it starts the loader of the second ESP, from which the operator writes it again",
+    shows: "a bit of the loader flips on the first ESP, in its root of trust, then elsewhere: it starts the loader of the second ESP, from which the operator writes it again",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: true,
@@ -22,8 +22,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
     run,
 };
 
-/// A line of the loader that it does not say before it has looked at its own file.
-const LATE_LINE: &[u8] = b"nothing can be started from this disk";
+/// Words of the loader that it does not say before it has looked at its own file.
+const LATE_WORDS: &[u8] = b"its UKI does not have the digest that the manifest names";
 
 fn run(context: &Context) -> Result<()> {
     let disk = context.first_disk()?;
@@ -35,12 +35,12 @@ fn run(context: &Context) -> Result<()> {
     )?;
     let program = Program::parse(&image).context("the loader is no program")?;
     let trust = program.section(SECTION_NAME).context("no root of trust")?;
-    let late_line = image
-        .windows(LATE_LINE.len())
-        .position(|it| it == LATE_LINE)
+    let late_words = image
+        .windows(LATE_WORDS.len())
+        .position(|it| it == LATE_WORDS)
         .context("the loader does not say what it says")?;
     let loader = loaders::on(context, &disk, "esp-a")?;
-    for at in [trust.start + 40, late_line] {
+    for at in [trust.start + 40, late_words] {
         flip(&disk, &image, at)?;
         let mut machine = context.start(&[&disk], Options::default())?;
         machine.wait_for_line("esp-a: the loader is damaged", machine.boot_limit())?;

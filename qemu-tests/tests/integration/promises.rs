@@ -1,4 +1,5 @@
-//! No promise without a test: everything that docs/reliability.md names beside a promise exists.
+//! No promise without a test: everything that docs/reliability.md names beside a promise exists, and runs; so do all other
+//! tests and scenarios that it names.
 
 use std::path::{Path, PathBuf};
 
@@ -32,16 +33,31 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Whether `text` has a test with this name, and not a mere function.
+/// What the page has in backquotes and is made of words, at least four, with `between` between them: the name of a test,
+/// or of a scenario.
+fn names(page: &str, between: char) -> Vec<&str> {
+    let quoted = page.split('`').skip(1).step_by(2);
+    let is_name = |name: &&str| {
+        name.matches(between).count() >= 3
+            && name
+                .chars()
+                .all(|c| c == between || c.is_ascii_lowercase() || c.is_ascii_digit())
+    };
+    quoted.filter(is_name).collect()
+}
+
+/// Whether `text` has a test with this name that runs, and not a mere function.
 fn has_test(text: &str, name: &str) -> bool {
     let declared = format!("fn {name}(");
     text.match_indices(&declared).any(|(at, _)| {
         // Above it, attributes and comments only.
         let line = text[..at].rfind('\n').unwrap_or_default();
         let above = text[..line].lines().rev().map(str::trim);
-        above
+        let attributes: Vec<_> = above
             .take_while(|line| line.starts_with("#[") || line.starts_with("//"))
-            .any(|line| line == "#[test]")
+            .collect();
+        let is_ignored = attributes.iter().any(|line| line.starts_with("#[ignore"));
+        attributes.contains(&"#[test]") && !is_ignored
     })
 }
 
@@ -57,7 +73,20 @@ fn every_promise_names_tests_that_exist() {
         .collect();
     let invariants = read("qemu-tests/crash-sim/src/invariants.rs");
     let makefile = read("Makefile");
-    let promises = promises(&read("docs/reliability.md"));
+    let page = read("docs/reliability.md");
+    for name in names(&page, '_') {
+        let exists = texts.iter().any(|text| has_test(text, name));
+        assert!(exists, "there is no test `{name}`");
+    }
+    for name in names(&page, '-') {
+        // Pieces of a slot have their names from two parts.
+        let parts = ["first-slot-", "other-slot-"];
+        let own = parts.iter().find_map(|slot| name.strip_prefix(slot));
+        let quoted = format!("\"{}\"", own.unwrap_or(name));
+        let exists = texts.iter().any(|text| text.contains(&quoted));
+        assert!(exists, "there is no scenario or other thing `{name}`");
+    }
+    let promises = promises(&page);
     assert!(promises.len() > 10, "the table was not found");
     for (promise, names) in promises {
         assert!(!names.is_empty(), "nothing shows that: {promise}");
@@ -77,7 +106,12 @@ fn every_promise_names_tests_that_exist() {
 
 #[test]
 fn a_test_is_told_from_a_function() {
-    let text = "#[test]\nfn tried() {}\n\nfn helper() {}\n";
+    let text =
+        "#[test]\nfn tried() {}\n\nfn helper() {}\n\n#[test]\n#[ignore = \"slow\"]\nfn slow() {}\n";
     assert!(has_test(text, "tried"));
-    assert!(!has_test(text, "helper") && !has_test(text, "trie"));
+    assert!(
+        !["helper", "trie", "slow"]
+            .iter()
+            .any(|name| has_test(text, name))
+    );
 }
