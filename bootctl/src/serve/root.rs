@@ -30,29 +30,18 @@ impl Service<'_> {
     /// Reads the roots of slots whose starts ended without a word, and writes down what is found.
     pub(super) async fn look_at_silent(&mut self) {
         for slot in std::mem::take(&mut self.silent) {
-            // Nobody writes the slot while it is read. Whoever is writing it gives it another image.
+            eprintln!("bootctl: starts of slot {slot} ended without a word; reading its root");
+            // No installation waits for that. What looks damaged may just be being written, and counts if it still does
+            // when nobody writes.
+            if self.damage_of(slot).await.is_none() {
+                continue;
+            }
             let what = format!("serve, which reads the root of slot {slot}");
             let Ok(_lock) = Lock::take(&self.machine.paths().install_lock(), &what) else {
                 continue;
             };
-            eprintln!("bootctl: starts of slot {slot} ended without a word; reading its root");
-            let machine = self.machine.clone();
-            let mut reading = Some(tokio::task::spawn_blocking(move || {
-                crate::root_check::of_slot(&machine, slot)
-            }));
-            let read = loop {
-                tokio::select! {
-                    read = ended(&mut reading) => break read,
-                    () = sleep(LOOK_DEGRADED) => self.beat.set(Instant::now()),
-                }
-            };
-            let lost = match read {
-                Err(e) if e.code == Code::Verification => e.to_string(),
-                Err(e) => {
-                    eprintln!("bootctl: {e}");
-                    continue;
-                }
-                Ok(()) => continue,
+            let Some(lost) = self.damage_of(slot).await else {
+                continue;
             };
             let written = match self.control().await {
                 Ok((_lock, mut control)) => control.root_lost(slot, &lost),
@@ -60,6 +49,28 @@ impl Service<'_> {
             };
             if let Err(e) = written {
                 self.degrade(e.to_string());
+            }
+        }
+    }
+
+    /// Reads the root of a slot that does not run; what of it is not what was signed.
+    async fn damage_of(&self, slot: Slot) -> Option<String> {
+        let machine = self.machine.clone();
+        let mut reading = Some(tokio::task::spawn_blocking(move || {
+            crate::root_check::of_slot(&machine, slot)
+        }));
+        let read = loop {
+            tokio::select! {
+                read = ended(&mut reading) => break read,
+                () = sleep(LOOK_DEGRADED) => self.beat.set(Instant::now()),
+            }
+        };
+        match read {
+            Ok(()) => None,
+            Err(e) if e.code == Code::Verification => Some(e.to_string()),
+            Err(e) => {
+                eprintln!("bootctl: {e}");
+                None
             }
         }
     }

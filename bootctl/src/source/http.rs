@@ -35,7 +35,8 @@ pub struct Retry {
 impl Default for Retry {
     fn default() -> Self {
         Self {
-            attempts: 6,
+            // A minute: a network that has just come up may need some of it.
+            attempts: 8,
             pause: Duration::from_millis(500),
             patience: Duration::from_secs(30),
         }

@@ -270,9 +270,8 @@ fn a_damaged_root_is_left_whatever_the_time() {
     drop((service, systemd));
 }
 
-#[test]
-fn the_root_of_a_slot_that_never_came_up_is_read_and_the_slot_given_up() {
-    let (machine, _, systemd) = on_trial("{deadline: 40s, settle: 2s}");
+/// Slot A is good, its starts ended without a word, and its root is not what was signed.
+fn never_up(machine: &Fixture) {
     machine.change(|record| {
         let mut next = record.clone();
         next.a.failure_streak = transition::LONG_STREAK;
@@ -280,6 +279,31 @@ fn the_root_of_a_slot_that_never_came_up_is_read_and_the_slot_given_up() {
     });
     let root = machine.partition("root-a");
     std::os::unix::fs::FileExt::write_all_at(&root, &[1], 5000).unwrap();
+}
+
+#[test]
+fn what_is_read_of_a_silent_slot_counts_only_while_nobody_writes() {
+    let (machine, _, systemd) = on_trial("{deadline: 40s, settle: 2s}");
+    never_up(&machine);
+    let path = machine.root().join("run/sternpost/install.lock");
+    let install = bootctl::lock::Lock::take(&path, "install x").unwrap();
+    let service = Service::start(&machine);
+    service.wait(&machine, |r| r["verdict"] == "healthy");
+    let log = machine.root().join("serve.log");
+    service.wait(&machine, |_| {
+        std::fs::read_to_string(&log)
+            .unwrap()
+            .contains("reading its root")
+    });
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(machine.record().a.status().name(), "good");
+    drop((service, systemd, install));
+}
+
+#[test]
+fn the_root_of_a_slot_that_never_came_up_is_read_and_the_slot_given_up() {
+    let (machine, _, systemd) = on_trial("{deadline: 40s, settle: 2s}");
+    never_up(&machine);
     let service = Service::start(&machine);
     service.wait(&machine, |r| r["verdict"] == "healthy");
     service.wait(&machine, |_| {

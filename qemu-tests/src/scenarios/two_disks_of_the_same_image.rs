@@ -35,12 +35,18 @@ fn run(context: &Context) -> Result<()> {
     if slots::record(&other)? != before || !slots::events(&other)?.is_empty() {
         bail!("the other disk's boot-state has changed");
     }
-    // The other way round: what was the second disk boots alone, untouched by the first start.
+    // The other way round: what was the second disk boots, untouched by the first start, and touches the first no more.
+    let before = (slots::record(&disk)?, slots::events(&disk)?);
     let mut machine = context.start_well(&[&other, &disk], Options::default(), Version::First)?;
     let status = machine.status()?;
     expect(
         status["booted"]["first_boot"] == true,
         "a first boot of the other disk",
         &status["booted"],
-    )
+    )?;
+    machine.power_off()?;
+    if (slots::record(&disk)?, slots::events(&disk)?) != before {
+        bail!("the first disk's boot-state has changed");
+    }
+    Ok(())
 }
