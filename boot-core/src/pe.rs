@@ -68,8 +68,8 @@ impl<'a> Program<'a> {
         let words = before.chunks(2).chain(after.chunks(2));
         let sum = words.fold(0_u32, |sum, word| {
             // A file of odd length ends in half a word.
-            let [low, high] = [0, 1].map(|at| u32::from(u8_at(word, at)));
-            let sum = sum.saturating_add(low | high << 8);
+            let word = u16::from_le_bytes([u8_at(word, 0), u8_at(word, 1)]);
+            let sum = sum.saturating_add(word.into());
             (sum & 0xffff).saturating_add(sum >> 16)
         });
         let length = u32::try_from(self.bytes.len()).ok()?;
