@@ -25,7 +25,7 @@ export RUST_TEST_THREADS ?= 8
 BIN       := $(CARGO_TARGET_DIR)/release
 SCENARIOS := $(BIN)/scenarios
 # Each job has a copy of the tree and its own target directory.
-MUTANTS   := env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 cargo mutants --jobs 2 --output $(CACHE)/mutants --package
+MUTANTS   := env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 cargo mutants --jobs 2 --output $(CACHE)/mutants
 
 .PHONY: help setup build demo check test test-all scenarios scenario crash-sim power-cuts corruption fuzz hangs mutants bench licences prune
 
@@ -72,8 +72,8 @@ power-cuts: build ## Cut the power of emulated machines: N=1000 [SEED=1]; goes o
 	$(BIN)/power-cuts --cuts $(N) --seed $(SEED)
 
 mutants: setup ## Change boot-core and the transitions in bootctl everywhere, and see whether a test notices (needs cargo-mutants)
-	$(MUTANTS) boot-core -- --tests
-	$(MUTANTS) bootctl $(addprefix --file bootctl/src/,control.rs settle.rs fallback.rs install/permit.rs) -- --tests
+	$(MUTANTS) --package boot-core -- --tests
+	$(MUTANTS) --package bootctl $(addprefix --file bootctl/src/,control.rs settle.rs fallback.rs install/permit.rs) -- --tests
 
 corruption: build ## Damage every region of a disk, in memory and then in emulated machines: [SEED=1]
 	$(BIN)/corruption --seed $(SEED)

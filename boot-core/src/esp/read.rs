@@ -85,6 +85,8 @@ struct Volume<'d, D> {
     /// Where cluster 2 starts, in bytes.
     data: u64,
     root: u32,
+    /// The block of the FAT that was read last, and where it is.
+    fat_block: Option<(u64, Vec<u8>)>,
 }
 
 impl<'d, D: Device> Volume<'d, D> {
@@ -108,13 +110,16 @@ impl<'d, D: Device> Volume<'d, D> {
             fat: reserved.saturating_mul(sector),
             data: reserved.saturating_add(fats).saturating_mul(sector),
             root: u32_at(&boot, 44),
+            fat_block: None,
         })
     }
 
     /// The bytes of a chain of clusters, up to the first that makes `enough`.
+    ///
+    /// Clusters that follow one another are one read: the loader does this at every start, and firmware costs per call.
     fn chain(&mut self, first: u32, enough: usize) -> Result<Vec<u8>, EspError<D::Error>> {
+        let cluster = memory_len(self.cluster);
         let mut bytes = Vec::new();
-        let mut buffer = vec![0; memory_len(self.cluster)];
         let mut next = first;
         while bytes.len() < enough && next < END_MIN {
             let index = next.checked_sub(ROOT_CLUSTER).ok_or(EspError::Damaged)?;
@@ -122,23 +127,41 @@ impl<'d, D: Device> Volume<'d, D> {
                 .checked_mul(self.cluster)
                 .and_then(|offset| offset.checked_add(self.data))
                 .ok_or(EspError::Damaged)?;
-            self.read(offset, &mut buffer)?;
-            bytes.extend_from_slice(&buffer);
-            next = self.after(next)?;
+            let start = bytes.len();
+            let mut end = start;
+            loop {
+                let last = next;
+                end = end.saturating_add(cluster);
+                next = self.after(last)?;
+                if end >= enough || last.checked_add(1) != Some(next) {
+                    break;
+                }
+            }
+            bytes.resize(end, 0);
+            self.read(offset, bytes.get_mut(start..).unwrap_or_default())?;
         }
         Ok(bytes)
     }
 
     /// What the FAT says comes after a cluster.
     fn after(&mut self, cluster: u32) -> Result<u32, EspError<D::Error>> {
-        let mut block = vec![0; block_len(self.device)];
-        let size = disk_len(block.len());
+        let size = block_len(self.device);
         let at = self
             .fat
             .saturating_add(u64::from(cluster).saturating_mul(4));
-        let within = at.checked_rem(size).unwrap_or(0);
-        self.read(at.saturating_sub(within), &mut block)?;
-        Ok(u32_at(&block, memory_len(within)) & END)
+        let within = at.checked_rem(disk_len(size)).unwrap_or(0);
+        let offset = at.saturating_sub(within);
+        let block = match self.fat_block.take() {
+            Some((known, block)) if known == offset => block,
+            _ => {
+                let mut block = vec![0; size];
+                self.read(offset, &mut block)?;
+                block
+            }
+        };
+        let next = u32_at(&block, memory_len(within)) & END;
+        self.fat_block = Some((offset, block));
+        Ok(next)
     }
 
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), EspError<D::Error>> {
