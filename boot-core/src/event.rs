@@ -334,3 +334,27 @@ impl<D: Device> BootState<D> {
         Ok(events)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_of_another_kind_or_format_is_none_even_if_it_is_sealed() {
+        let event = Event::new(Stage::LOADER, EventKind::REJECTED, "text");
+        let sound = event.encode();
+        assert_eq!(Event::decode(&sound), Some(event));
+        let changed = |at: usize, seal: bool| {
+            let mut bytes = sound;
+            bytes[at] ^= 1;
+            if seal {
+                bytes::seal(&mut bytes, CRC_AT);
+            }
+            Event::decode(&bytes)
+        };
+        let (magic, format) = (0, 4);
+        assert_eq!([changed(magic, true), changed(format, true)], [None, None]);
+        assert_eq!(changed(TEXT_AT, false), None);
+        assert!(changed(TEXT_AT, true).is_some());
+    }
+}

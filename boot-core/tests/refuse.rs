@@ -286,27 +286,8 @@ fn the_event_ring_wraps_and_skips_torn_entries() {
 }
 
 #[test]
-fn an_event_counts_only_where_and_as_it_was_written() {
+fn an_event_counts_only_where_it_was_written() {
     let event = Event::new(Stage::LOADER, EventKind::REJECTED, "text");
-    let sound = event.encode();
-    assert_eq!(Event::decode(&sound), Some(event.clone()));
-    let with = |at: usize, seal: bool| {
-        let mut bytes = sound;
-        bytes[at] ^= 1;
-        if seal {
-            bytes[8..12].fill(0);
-            let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&bytes);
-            bytes[8..12].copy_from_slice(&crc.to_le_bytes());
-        }
-        Event::decode(&bytes)
-    };
-    let (magic, format, text) = (0, 4, 88);
-    assert_eq!(
-        [with(magic, true), with(format, true), with(text, false)],
-        [None, None, None]
-    );
-    assert!(with(text, true).is_some());
-
     let mut device = MemoryDevice::new(PARTITION_SIZE, 512);
     // At another place than its number says, and with a number that none gets.
     for (index, sequence) in [(3, 4), (255, u64::MAX)] {

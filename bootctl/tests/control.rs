@@ -54,11 +54,11 @@ struct Appliance {
 }
 
 fn entry(number: u64, digest: Digest) -> SlotEntry {
-    let mut record = Record::empty();
-    record.a.version = format!("{number}.0").parse().unwrap();
-    record.a.security_version = SecurityVersion(number);
-    record.a.digest = digest;
-    record.a
+    let mut entry = SlotEntry::default();
+    entry.version = format!("{number}.0").parse().unwrap();
+    entry.security_version = SecurityVersion(number);
+    entry.digest = digest;
+    entry
 }
 
 /// Slot A is good and of security version 1, slot B on trial and of 2.
