@@ -14,6 +14,7 @@ use boot_core::layout::Guid;
 use loader::gpt::{self, Unusable};
 use uefi::Status;
 use uefi::boot::ScopedProtocol;
+use uefi::proto::device_path::{DeviceSubType, DeviceType};
 use uefi::proto::media::block::BlockIO;
 
 use super::firmware::{self, Pages};
@@ -72,11 +73,24 @@ impl Disk {
         })
     }
 
+    /// The entry with this label.
+    fn find(&self, label: &str) -> Result<&gpt::Partition, DiskError> {
+        let last = self.block_io.borrow().media().last_block();
+        gpt::named(&self.partitions, label, last).map_err(|why| DiskError {
+            partition: label.into(),
+            what: match why {
+                Unusable::Missing => What::Missing,
+                Unusable::Ambiguous => What::Ambiguous,
+                Unusable::Bounds => What::Bounds,
+            },
+        })
+    }
+
     /// The device path of `file` on the partition with this label; none if there is no such partition.
     ///
     /// The nodes are those of UEFI 2.10, sections 10.3.5.1 (hard drive) and 10.3.5.4 (file path).
     pub(super) fn path_of(&self, label: &str, file: &str) -> Option<Vec<u8>> {
-        let partition = self.partitions.iter().find(|it| it.label == label)?;
+        let partition = self.find(label).ok()?;
         let blocks = partition
             .last
             .checked_sub(partition.first)?
@@ -90,11 +104,11 @@ impl Disk {
         let name = file.encode_utf16().chain([0]);
         let name: Vec<u8> = name.flat_map(u16::to_le_bytes).collect();
         let mut path = self.path.clone();
-        for (sub_type, data) in [(1, hard_drive), (4, name)] {
-            let length = u16::try_from(data.len()).ok()?.checked_add(4)?;
-            path.extend([4, sub_type]);
-            path.extend(length.to_le_bytes());
-            path.extend(data);
+        for (sub_type, data) in [
+            (DeviceSubType::MEDIA_HARD_DRIVE, hard_drive),
+            (DeviceSubType::MEDIA_FILE_PATH, name),
+        ] {
+            firmware::append_node(&mut path, (DeviceType::MEDIA, sub_type), &data);
         }
         path.extend(firmware::END_ENTIRE);
         Some(path)
@@ -105,18 +119,8 @@ impl Disk {
     /// # Errors
     /// If there is none, or more than one.
     pub(super) fn partition(&self, label: &str) -> Result<Partition, DiskError> {
-        let (block_size, last) = {
-            let block_io = self.block_io.borrow();
-            (block_io.media().block_size(), block_io.media().last_block())
-        };
-        let found = gpt::named(&self.partitions, label, last).map_err(|why| DiskError {
-            partition: label.into(),
-            what: match why {
-                Unusable::Missing => What::Missing,
-                Unusable::Ambiguous => What::Ambiguous,
-                Unusable::Bounds => What::Bounds,
-            },
-        })?;
+        let found = self.find(label)?;
+        let block_size = self.block_io.borrow().media().block_size();
         Ok(Partition {
             block_io: Rc::clone(&self.block_io),
             label: label.into(),

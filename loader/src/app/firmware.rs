@@ -194,9 +194,7 @@ pub(super) fn boot_disk() -> Result<BootDisk, &'static str> {
             partition = number;
             break;
         }
-        disk_path.extend_from_slice(&[node.device_type().0, node.sub_type().0]);
-        disk_path.extend_from_slice(&node.length().to_le_bytes());
-        disk_path.extend_from_slice(node.data());
+        append_node(&mut disk_path, node.full_type(), node.data());
     }
     let partition = partition.ok_or("this program was not loaded from a partition of a disk")?;
     let path = disk_path.clone();
@@ -221,6 +219,15 @@ pub(super) fn boot_disk() -> Result<BootDisk, &'static str> {
         partition,
         path,
     })
+}
+
+/// Appends a node to a device path (UEFI 2.10, section 10.2): type, sub-type, length with these four bytes, data.
+pub(super) fn append_node(path: &mut Vec<u8>, kind: (DeviceType, DeviceSubType), data: &[u8]) {
+    // A node that were too long would be one that is malformed, which firmware refuses.
+    let length = u16::try_from(data.len().saturating_add(4)).unwrap_or(0);
+    path.extend_from_slice(&[kind.0.0, kind.1.0]);
+    path.extend_from_slice(&length.to_le_bytes());
+    path.extend_from_slice(data);
 }
 
 /// The node that ends a device path.

@@ -44,6 +44,16 @@ const INSTRUCTION: usize = 96;
 
 /// From now on exceptions restart the machine, but for those that are returned: firmware keeps them for itself.
 pub(in crate::app) fn restart_on_exceptions() -> Vec<isize> {
+    register(Some(raised))
+}
+
+/// From now on exceptions are firmware's again, or those of the program that is started next.
+pub(in crate::app) fn leave_to_firmware() {
+    register(None);
+}
+
+/// Has `handler` called, or firmware's own answer given; for which kinds firmware refuses that.
+fn register(handler: Option<Handler>) -> Vec<isize> {
     let cpu = boot::get_handle_for_protocol::<Cpu>().and_then(peek::<Cpu>);
     let Ok(cpu) = cpu else {
         return KINDS.into();
@@ -53,21 +63,10 @@ pub(in crate::app) fn restart_on_exceptions() -> Vec<isize> {
         // SAFETY: the protocol is firmware's own and lives as long as boot services. The handler is code of this image,
         // which is never unloaded (the loader does not return), and whose memory nobody else gets before the kernel
         // has left firmware's table of handlers behind.
-        let status =
-            unsafe { (cpu.register_interrupt_handler)(&raw const *cpu, *kind, Some(raised)) };
+        let status = unsafe { (cpu.register_interrupt_handler)(&raw const *cpu, *kind, handler) };
         !status.is_success()
     });
     kept
-}
-
-/// From now on exceptions are firmware's again, or those of the program that is started next.
-pub(in crate::app) fn leave_to_firmware() {
-    if let Ok(cpu) = boot::get_handle_for_protocol::<Cpu>().and_then(peek::<Cpu>) {
-        for kind in KINDS {
-            // SAFETY: the protocol is firmware's own and lives as long as boot services; no handler takes one away.
-            let _ = unsafe { (cpu.register_interrupt_handler)(&raw const *cpu, kind, None) };
-        }
-    }
 }
 
 /// What firmware calls in place of its own answer.
