@@ -60,7 +60,9 @@ fn replay(path: &Path, wrong: Option<&str>) -> Result<bool> {
         found.with_context(|| format!("there is no wrong system {name}"))
     };
     let wrong = wrong.map(named).transpose()?;
-    let violation = again(path, wrong, &mut |line| println!("{line}"))?;
+    let violation = again(&Explorer::new(1, wrong)?, path, wrong, &mut |line| {
+        println!("{line}")
+    })?;
     match &violation {
         Some(violation) => println!("VIOLATION {violation}"),
         None => println!("everything holds"),
@@ -68,14 +70,16 @@ fn replay(path: &Path, wrong: Option<&str>) -> Result<bool> {
     Ok(violation.is_none())
 }
 
+/// Goes the way of `path` again, in the system of `explorer`.
 fn again(
+    explorer: &Explorer,
     path: &Path,
     wrong: Option<Wrong>,
     tell: &mut dyn FnMut(String),
 ) -> Result<Option<Violation>> {
     match path.history.as_str() {
         table::NAME => table::replay(path, wrong, tell),
-        _ => Explorer::new(1, wrong)?.replay(path, tell),
+        _ => explorer.replay(path, tell),
     }
 }
 
@@ -133,7 +137,7 @@ fn wrong_ones() -> Result<usize> {
         let mut tally = table::explore(1, 2, Some(wrong))?;
         let mut explorer = Explorer::new(1, Some(wrong))?;
         explorer.listed(0, 1);
-        tally.add(explorer.tally);
+        tally.add(std::mem::take(&mut explorer.tally));
         let found = &tally.violations;
         let names: Vec<_> = found.keys().map(|invariant| invariant.name()).collect();
         let by = if names.is_empty() {
@@ -143,7 +147,7 @@ fn wrong_ones() -> Result<usize> {
         };
         println!("{:32} caught by {by}", wrong.name());
         for (invariant, (path, _)) in found {
-            let violation = again(path, Some(wrong), &mut drop)?;
+            let violation = again(&explorer, path, Some(wrong), &mut drop)?;
             let seen = violation.is_some_and(|it| it.invariant == *invariant);
             ensure!(
                 seen,
