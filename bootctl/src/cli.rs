@@ -371,6 +371,15 @@ impl From<SlotName> for boot_core::Slot {
     }
 }
 
+impl From<boot_core::Slot> for SlotName {
+    fn from(slot: boot_core::Slot) -> Self {
+        match slot {
+            boot_core::Slot::A => Self::A,
+            boot_core::Slot::B => Self::B,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,6 +23,8 @@ pub struct Rendered {
     pub health: HealthPlan,
     /// Whether a `state` that is damaged beyond repair may be made anew.
     pub erases_damaged_state: bool,
+    /// The address of the bundle that recovery installs by itself.
+    pub recovery_installs: Option<String>,
 }
 
 /// A file to write.

@@ -46,6 +46,28 @@ fn a_damaged_state_is_erased_only_where_the_profile_says_so() {
 }
 
 #[test]
+fn recovery_installs_only_what_the_profile_names() {
+    let named = |text: &str| parse(text, "p.yaml").expect("valid").recovery.install;
+    assert_eq!(named("version: 1\n"), None);
+    assert_eq!(named("version: 1\nrecovery: {}\n"), None);
+    let url = "https://images.example.com/edge/stable.spb?token=x";
+    let text = format!("version: 1\nrecovery: {{install: \"{url}\"}}\n");
+    assert_eq!(named(&text).map(String::from).as_deref(), Some(url));
+    for wrong in [
+        "/mnt/bundle.spb",
+        "https://",
+        "https:///stable.spb",
+        "https://me:secret@host/stable.spb",
+        "https://host/a bundle.spb",
+        "ftp://host/stable.spb",
+    ] {
+        let found = errors(&format!("version: 1\nrecovery:\n  install: \"{wrong}\"\n"));
+        assert_eq!((found.len(), found[0].0), (1, 3), "{wrong}: {found:?}");
+        assert!(!found[0].2.contains("secret"), "{found:?}");
+    }
+}
+
+#[test]
 fn everything_wrong_is_said_at_once() {
     let text = "\
 version: 1

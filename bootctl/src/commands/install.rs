@@ -18,6 +18,11 @@ use crate::source;
 
 /// `bootctl install`.
 pub fn install(machine: &Machine, arguments: &Install) -> Result<Outcome> {
+    then_reboot(machine, arguments.now, put(machine, arguments)?)
+}
+
+/// All of it but the reboot.
+pub fn put(machine: &Machine, arguments: &Install) -> Result<Outcome> {
     let shown = source::shown(&arguments.source);
     let what = format!("install {shown}");
     let _lock = Lock::take(&machine.paths().install_lock(), &what)?;
@@ -72,7 +77,7 @@ pub fn install(machine: &Machine, arguments: &Install) -> Result<Outcome> {
         SlotStatus::Staged
     };
     let json = json!({"installed": installed, "status": status.name()});
-    then_reboot(machine, arguments.now, Outcome::new(text, json))
+    Ok(Outcome::new(text, json))
 }
 
 /// Opens the partitions of a slot.

@@ -2,8 +2,9 @@
 
 use tokio::time::{Instant, sleep};
 
-use super::alone::Alone;
+use super::alone::{Alone, LEFT_ALONE};
 use super::report::Phase;
+use super::restore::Restore;
 use super::state::ERASE_AFTER;
 use super::{LOOK_AFTER, LOOK_DEGRADED, SAVE_CLOCK, Service, root};
 use crate::failure::Code;
@@ -11,6 +12,22 @@ use crate::profiles;
 use crate::settle::Verdict;
 
 impl Service<'_> {
+    /// Recovery that nobody asked for: what is done about it while nobody is there.
+    async fn left_alone(&mut self, alone: &mut Alone, restore: Option<&mut Restore>) {
+        let under_way = restore.as_ref().is_some_and(|it| it.is_under_way());
+        alone.look(&self.machine.paths(), under_way);
+        if let Some(restore) = restore {
+            self.restore(restore, alone).await;
+            if restore.is_under_way() {
+                return;
+            }
+        }
+        if alone.lasts(LEFT_ALONE) {
+            eprintln!("bootctl: nobody uses the recovery system; trying the slots again");
+            self.reboot().await;
+        }
+    }
+
     /// After the verdict: keeps the report true and the clock saved, and notices when a machine that
     /// stayed up comes right after all.
     pub(super) async fn keep_watching(&mut self) {
@@ -18,6 +35,9 @@ impl Service<'_> {
         let plan = slot.and_then(|_| profiles::choose(&self.machine.paths()).ok());
         let mut saved = Instant::now();
         let mut alone = self.is_recovery_by_itself().then(Alone::new);
+        let mut restore = alone
+            .as_ref()
+            .and_then(|_| Restore::by_profile(self.machine));
         let mut well_for = 0_u32;
         // The service was started again before everything had been brought up.
         if let Some(plan) = &plan
@@ -55,12 +75,8 @@ impl Service<'_> {
                     Ok(()) => None,
                 };
             }
-            if alone
-                .as_mut()
-                .is_some_and(|alone| alone.too_long(&self.machine.paths()))
-            {
-                eprintln!("bootctl: nobody uses the recovery system; trying the slots again");
-                self.reboot().await;
+            if let Some(alone) = &mut alone {
+                self.left_alone(alone, restore.as_mut()).await;
             }
             self.settle_loader().await;
             let degraded = self.report.phase == Phase::Degraded;

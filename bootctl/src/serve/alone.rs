@@ -14,7 +14,7 @@ use crate::lock::Lock;
 use crate::machine::Paths;
 
 /// How long nothing is typed and nothing installed before the machine counts as left alone.
-const LEFT_ALONE: Duration = Duration::from_secs(15 * 60);
+pub(super) const LEFT_ALONE: Duration = Duration::from_secs(15 * 60);
 
 impl Service<'_> {
     /// Whether this is recovery, and nobody asked for it.
@@ -37,14 +37,19 @@ impl Alone {
         }
     }
 
-    /// Looks whether somebody has typed since the last look, or an installation runs.
-    pub(super) fn too_long(&mut self, paths: &Paths) -> bool {
+    /// Looks whether somebody has typed since the last look, or somebody's installation runs; `ours` says that the one
+    /// that runs is the service's own.
+    pub(super) fn look(&mut self, paths: &Paths, ours: bool) {
         let typed = last_typed(&paths.at("/dev"));
-        if typed != self.typed || Lock::is_held(&paths.install_lock()) {
+        if typed != self.typed || (!ours && Lock::is_held(&paths.install_lock())) {
             self.typed = typed;
             self.since = Instant::now();
         }
-        self.since.elapsed() >= LEFT_ALONE
+    }
+
+    /// Whether nobody has used the machine for at least so long.
+    pub(super) fn lasts(&self, at_least: Duration) -> bool {
+        self.since.elapsed() >= at_least
     }
 }
 
@@ -71,7 +76,8 @@ mod tests {
         let mut alone = Alone::new();
         let mut wait = async |seconds| {
             tokio::time::advance(Duration::from_secs(seconds)).await;
-            alone.too_long(&paths)
+            alone.look(&paths, false);
+            alone.lasts(LEFT_ALONE)
         };
         assert!(!wait(600).await, "the first look sees the terminals");
         assert!(!wait(600).await);

@@ -19,6 +19,7 @@ pub(crate) mod gate;
 mod loader;
 mod notify;
 pub mod report;
+mod restore;
 mod root;
 pub(crate) mod run;
 mod state;

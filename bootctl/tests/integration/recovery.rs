@@ -14,6 +14,9 @@ use bootctl::progress::Progress;
 
 use crate::fixture::{Fixture, Image, trust};
 use crate::interrupted::{Bytes, Failing};
+use crate::serve::Service;
+use crate::server::{Behaviour, Server};
+use crate::systemd::Systemd;
 
 /// Version 1.0 runs from slot A, 2.0 is in slot B; both are good.
 fn both_good() -> Fixture {
@@ -230,4 +233,50 @@ fn recovery_takes_from_a_profile_what_makes_a_machine_reachable() {
     machine.boots(Target::A, &Image::new("1.0"));
     apply();
     assert_eq!(hostname(), "site-8\n");
+}
+
+/// Recovery came up by itself, and the profile that a good slot last ran with says what to install.
+fn left_alone_with(url: &str) -> (Fixture, Systemd) {
+    let machine = Fixture::new();
+    machine.boots(Target::Recovery, &Image::new("1.0"));
+    let profile = format!("version: 1\nhostname: edge-1\nrecovery: {{install: \"{url}\"}}\n");
+    let path = machine.root().join("state/sternpost/good-profile.yaml");
+    std::fs::write(path, profile).unwrap();
+    let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
+    (machine, systemd)
+}
+
+#[test]
+fn left_alone_recovery_installs_what_the_profile_names() {
+    let image = Image::new("2.0");
+    let server = Server::new(image.bundle(), &[Behaviour::Ranges]);
+    let (machine, systemd) = left_alone_with(&server.url);
+    let service = Service::start(&machine);
+    service.wait(&machine, |_| {
+        systemd.started().contains(&"reboot.target".to_owned())
+    });
+    // A is called good, and stays as it is: B is of less use.
+    machine.assert_holds(&image, "trial");
+    assert_eq!(machine.record().a.status().name(), "good");
+    drop(service);
+}
+
+#[test]
+fn what_recovery_could_not_install_by_itself_is_said_and_changes_nothing() {
+    let mut forged = Image::new("2.0");
+    forged.signing_key = 9;
+    let server = Server::new(forged.bundle(), &[Behaviour::Ranges]);
+    let (machine, systemd) = left_alone_with(&format!("{}?token=secret", server.url));
+    let before = machine.record();
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| {
+        r["degraded"].to_string().contains("by itself")
+    });
+    let said = report["degraded"].to_string();
+    assert!(!said.contains("secret"), "{said}");
+    let status = machine.run(&["status"]).out();
+    assert!(status.contains("by itself"), "{status}");
+    assert_eq!(machine.record(), before);
+    assert!(systemd.started().is_empty());
+    drop(service);
 }

@@ -11,7 +11,7 @@ use crate::fixture::{Fixture, Image};
 use crate::systemd::Systemd;
 
 /// Ends the service when the test does.
-struct Service(Child);
+pub(crate) struct Service(Child);
 
 impl Drop for Service {
     fn drop(&mut self) {
@@ -21,7 +21,7 @@ impl Drop for Service {
 }
 
 impl Service {
-    fn start(machine: &Fixture) -> Self {
+    pub(crate) fn start(machine: &Fixture) -> Self {
         let log = std::fs::File::create(machine.root().join("serve.log")).unwrap();
         Self(
             machine
@@ -34,7 +34,7 @@ impl Service {
     }
 
     /// The report, once `done` says so.
-    fn wait(&self, machine: &Fixture, done: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait(&self, machine: &Fixture, done: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();
         loop {
             let text = std::fs::read_to_string(machine.root().join("run/sternpost/serve.json"));

@@ -85,6 +85,7 @@ pub fn render(
         bring_up: all.bring_up,
         health,
         erases_damaged_state: profile.state.on_damage == OnDamage::Erase,
+        recovery_installs: profile.recovery.install.as_ref().map(ToString::to_string),
     })
 }
 

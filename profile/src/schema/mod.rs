@@ -16,8 +16,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use scalar::{
-    Cidr, Deadline, HostnameTemplate, InterfaceGlob, MacAddress, PasswordHash, ServerName, SshKey,
-    UnitName, UserName,
+    BundleUrl, Cidr, Deadline, HostnameTemplate, InterfaceGlob, MacAddress, PasswordHash,
+    ServerName, SshKey, UnitName, UserName,
 };
 
 use crate::distribution::{Distribution, kubeadm};
@@ -77,13 +77,17 @@ pub struct Profile {
     /// The `state` filesystem.
     #[serde(default)]
     pub state: State,
+    /// What recovery does by itself.
+    #[serde(default)]
+    pub recovery: Recovery,
     /// When this machine counts as well.
     #[serde(default)]
     pub health: Health,
 }
 
 impl Profile {
-    /// What of it makes a machine reachable: name, network, clock and users. Recovery has nothing else.
+    /// What of it recovery needs: name, network, clock and users, which make a machine reachable, and what it does by
+    /// itself.
     #[must_use]
     pub fn of_host(self) -> Self {
         Self {
@@ -236,6 +240,16 @@ pub enum OnDamage {
     Keep,
     /// It is made anew, empty, and the machine starts as on its first day.
     Erase,
+}
+
+/// The recovery system, which comes up where no slot starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recovery {
+    /// The bundle that it installs by itself where nobody is at the machine, verified as every other.
+    /// Without it, recovery waits for somebody, and tries the slots again every 15 minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub install: Option<BundleUrl>,
 }
 
 /// When this machine counts as well. A new image is marked good when all of this holds, and given

@@ -15,6 +15,7 @@ type Form = fn(&str) -> Result<(), String>;
 
 /// Every `format` that the schema uses, and its check.
 const FORMS: &[(&str, Form)] = &[
+    ("bundle-url", |s| BundleUrl::from_str(s).map(drop)),
     ("cidr", |s| Cidr::from_str(s).map(drop)),
     ("duration", |s| Deadline::from_str(s).map(drop)),
     ("hostname-template", |s| {
@@ -306,6 +307,31 @@ impl fmt::Display for Deadline {
 }
 
 text_form!(Deadline, "duration", "10m");
+
+plain_text!(
+    /// The address of a bundle: http:// or https://, without user and password.
+    BundleUrl,
+    "bundle-url",
+    "https://images.example.com/edge/stable.spb",
+    check_bundle_url
+);
+
+fn check_bundle_url(text: &str) -> Result<(), String> {
+    let wanted =
+        || "an http:// or https:// address is wanted, at most 2048 printable characters".to_owned();
+    let rest = ["http://", "https://"]
+        .into_iter()
+        .find_map(|scheme| text.strip_prefix(scheme))
+        .ok_or_else(wanted)?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.contains('@') {
+        return Err("an address without user and password is wanted".to_owned());
+    }
+    if authority.is_empty() || text.len() > 2048 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(wanted());
+    }
+    Ok(())
+}
 
 plain_text!(
     /// A host name in which `{machine-id}` and `{machine-id:N}` stand for digits of the machine id.
