@@ -9,6 +9,7 @@ pub mod console;
 pub mod cuts;
 pub mod disk;
 pub mod fault;
+pub mod gdb;
 pub mod loaders;
 pub mod machine;
 pub mod qmp;

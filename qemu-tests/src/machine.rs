@@ -340,11 +340,7 @@ impl<'c> Machine<'c> {
     /// # Errors
     /// QEMU cannot be told.
     pub fn limit_writes(&self, a_second: u32) -> Result<()> {
-        let limits = json!({
-            "device": "disk0", "bps": 0, "bps_rd": 0, "bps_wr": 0,
-            "iops": 0, "iops_rd": 0, "iops_wr": a_second,
-        });
-        self.qmp()?.command("block_set_io_throttle", &limits)
+        self.qmp()?.limit_first_disk(0, a_second)
     }
 
     /// An error with the end of the console log, and what imager said if the machine never ran.

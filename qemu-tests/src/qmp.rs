@@ -51,6 +51,19 @@ impl Qmp {
         }
     }
 
+    /// Limits the machine's first disk to so many bytes and so many writes a second; 0 is no limit, and with one byte it
+    /// hangs until the machine is reset.
+    ///
+    /// # Errors
+    /// QEMU refuses, or does not answer.
+    pub fn limit_first_disk(&mut self, bytes: u32, writes: u32) -> Result<()> {
+        let limits = json!({
+            "device": "disk0", "bps": bytes, "bps_rd": 0, "bps_wr": 0,
+            "iops": 0, "iops_rd": 0, "iops_wr": writes,
+        });
+        self.command("block_set_io_throttle", &limits)
+    }
+
     /// Waits for an event.
     ///
     /// # Errors

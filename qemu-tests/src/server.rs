@@ -34,7 +34,16 @@ impl Server {
     /// # Errors
     /// No port can be listened on.
     pub fn start(directory: &Path) -> Result<Server> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).context("cannot listen on the host")?;
+        Server::start_on(directory, 0)
+    }
+
+    /// The same on a certain port, for machines that were told of it long ago; 0 is any.
+    ///
+    /// # Errors
+    /// It cannot be listened on.
+    pub fn start_on(directory: &Path, port: u16) -> Result<Server> {
+        let listener = TcpListener::bind(("127.0.0.1", port))
+            .with_context(|| format!("cannot listen on port {port} of the host"))?;
         let port = listener.local_addr()?.port();
         let faults = Arc::new(Faults::default());
         let (directory, shared) = (directory.to_owned(), Arc::clone(&faults));
@@ -46,6 +55,12 @@ impl Server {
             }
         });
         Ok(Server { port, faults })
+    }
+
+    /// The port that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where a machine finds `file`: QEMU's user network has the host at this address.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow};
 use clap::Parser;
 use qemu_tests::artefacts::{Artefacts, Version};
 use qemu_tests::cuts::cut;
-use qemu_tests::cuts::life::{Life, Recorded};
+use qemu_tests::cuts::life::{self, Life, Recorded};
 use qemu_tests::cuts::results::{Outcome, Results, table};
 use qemu_tests::scenario::{Context, Scenario};
 
@@ -67,9 +67,10 @@ fn campaign(arguments: &Arguments) -> Result<bool> {
         artefacts.clone(),
     )?;
     let kept = directory.join("power-cuts").join(name(&context)?);
+    let server = life::server(&context, &kept)?;
     let lives = Life::ALL
         .into_iter()
-        .map(|life| life.recorded(&context, &kept))
+        .map(|life| life.recorded(&context, &kept, &server))
         .collect::<Result<Vec<_>>>()?;
     let results = Results::open(&kept.join("results.jsonl"))?;
     let seeds = arguments.seed..arguments.seed.saturating_add(arguments.cuts);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use fastrand::Rng;
 
-use super::life::{self, Life, Phase, RECOVERY_PROMPT, Recorded, WITNESS};
+use super::life::{Life, Phase, RECOVERY_PROMPT, Recorded, WITNESS};
 use super::log::Log;
 use super::loss::{self, Loss};
 use super::results::Outcome;
@@ -13,14 +13,19 @@ use crate::artefacts::Version;
 use crate::disk::Disk;
 use crate::machine::{LOADER_STARTS, Machine, Options};
 use crate::scenario::Context;
-use crate::server::Server;
 use crate::steps::expect;
 
 /// How long a machine may take from power on to the verdict, reboots of its own included; slow hosts are slow.
 const WELL: Duration = Duration::from_secs(900);
 
-/// A further cut comes within this time of the start: firmware, loader, agent, and what userland does first.
-const FURTHER: Duration = Duration::from_secs(40);
+/// A further cut comes within this time of the start: firmware, loader, agent, and what userland does first; in recovery
+/// its pause and its installation as well.
+fn further(life: Life) -> Duration {
+    Duration::from_secs(match life {
+        Life::Upgrade => 40,
+        Life::Recovery => 120,
+    })
+}
 
 /// Cuts by `seed` in one of `lives` and sees whether the machine becomes well. That it does not is an outcome.
 ///
@@ -46,25 +51,24 @@ pub fn try_seed(seed: u64, lives: &[Recorded], context: &Context) -> Result<Outc
         recorded.before.sector_size(),
     )?;
     let loss = loss::cut_power(&disk, &recorded.log, at, &mut chance)?;
-    let mut further = Vec::new();
-    while further.len() < 2 && chance.u8(0..3) == 0 {
-        further.push(cut_again(recorded.life, &disk, context, &mut chance)?);
+    let mut further_cuts = Vec::new();
+    while further_cuts.len() < 2 && chance.u8(0..3) == 0 {
+        further_cuts.push(cut_again(recorded.life, &disk, context, &mut chance)?);
     }
     let mut outcome = Outcome {
         seed,
         phase: phase.name.clone(),
         at,
         loss,
-        further,
+        further: further_cuts,
         starts: 0,
         version: None,
-        installed_again: false,
+        recovered: false,
         error: None,
         seconds: 0,
     };
-    let server = Server::start(context.image(Version::Second)?.directory())?;
     let mut machine = context.start(&[&disk], machine_of(recorded.life))?;
-    let ended = until_well(&mut machine, recorded.life, phase, &server, &mut outcome);
+    let ended = until_well(&mut machine, recorded.life, phase, &mut outcome);
     outcome.starts = machine.console().count(LOADER_STARTS);
     outcome.seconds = began.elapsed().as_secs();
     match ended {
@@ -91,7 +95,7 @@ fn cut_again(life: Life, disk: &Disk, context: &Context, chance: &mut Rng) -> Re
         ..machine_of(life)
     };
     let mut machine = context.start(&[&live], options)?;
-    std::thread::sleep(FURTHER.mul_f64(chance.f64()));
+    std::thread::sleep(further(life).mul_f64(chance.f64()));
     machine.kill();
     let log = Log::open(&writes)?;
     let loss = loss::cut_power(disk, &log, log.entries.len(), chance)?;
@@ -101,22 +105,20 @@ fn cut_again(life: Life, disk: &Disk, context: &Context, chance: &mut Rng) -> Re
     Ok(loss)
 }
 
-/// Waits until a version is marked good; gives it. Nobody helps, but that recovery is told once more what to install.
+/// Waits until a version is marked good; gives it. Nobody helps.
 fn until_well(
     machine: &mut Machine<'_>,
     life: Life,
     phase: &Phase,
-    server: &Server,
     outcome: &mut Outcome,
 ) -> Result<String> {
-    let verdicts = [": healthy ", ": unhealthy, ", RECOVERY_PROMPT];
-    let mut line = machine.wait_for_any(&verdicts, WELL)?;
+    let verdicts = [": healthy ", ": unhealthy, "];
+    let mut line = machine.wait_for_any(&[&verdicts[..], &[RECOVERY_PROMPT]].concat(), WELL)?;
     if line.contains(RECOVERY_PROMPT) {
         if life == Life::Upgrade {
             bail!("the machine is in recovery, with a good slot on its disk");
         }
-        outcome.installed_again = true;
-        life::install_from_recovery(machine, server)?;
+        outcome.recovered = true;
         line = machine.wait_for_any(&verdicts, WELL)?;
     }
     if !line.contains(": healthy ") {

@@ -16,7 +16,7 @@ use crate::server::Server;
 use crate::slots;
 use crate::steps::REBOOT;
 
-/// A file on `state`, written and synced before anything is installed: no cut may lose it.
+/// A file on `state`, written and synced before anything is cut or installed: no cut may lose it.
 pub const WITNESS: &str = "/var/lib/witness";
 
 const FIRST_BOOT: &str = "first boot";
@@ -30,7 +30,7 @@ const DISK: u64 = 6 << 30;
 pub enum Life {
     /// First boot, an installation, its activation, the first boot after it.
     Upgrade,
-    /// Both slots are damaged; recovery comes up and installs.
+    /// A machine that was well, both of whose slots are damaged: recovery comes up and installs by itself.
     Recovery,
 }
 
@@ -100,13 +100,18 @@ impl Life {
     ///
     /// # Errors
     /// The machine is not well at some point of it, or a file cannot be written.
-    pub fn recorded(self, context: &Context, directory: &Path) -> Result<Recorded> {
+    pub fn recorded(
+        self,
+        context: &Context,
+        directory: &Path,
+        server: &Server,
+    ) -> Result<Recorded> {
         let paths = Paths::new(&directory.join(self.name()));
         if !paths.phases.exists() {
             eprintln!("recording the life `{}` ...", self.name());
             std::fs::create_dir_all(directory.join(self.name()))
                 .context("cannot make a directory for the recording")?;
-            let phases = self.record(context, &paths)?;
+            let phases = self.record(context, &paths, server)?;
             // Last: a recording that was interrupted is made anew.
             std::fs::write(&paths.phases, serde_json::to_vec_pretty(&phases)?)
                 .context("cannot keep the recording")?;
@@ -120,26 +125,26 @@ impl Life {
         })
     }
 
-    fn record(self, context: &Context, paths: &Paths) -> Result<Vec<Phase>> {
+    fn record(self, context: &Context, paths: &Paths, server: &Server) -> Result<Vec<Phase>> {
         let image = context.image(Version::First)?;
         let before = Disk::copy(&image.disk(), &paths.before, 512)?;
         before.grow(DISK)?;
         if self == Life::Recovery {
+            was_well(context, &before, server)?;
             slots::twin(&before, true)?;
             slots::damage_uki(&before, Target::A)?;
             slots::damage_uki(&before, Target::B)?;
         }
         let live = Disk::copy(before.path(), &context.file("recorded.raw"), 512)?;
-        let server = Server::start(context.image(Version::Second)?.directory())?;
         let options = Options {
             record: Some(paths.log.clone()),
             ..self.machine()
         };
         let mut machine = context.start(&[&live], options)?;
-        let mut phases = Phases::new(&paths.log);
+        let mut phases = Phases::new(&paths.log, self == Life::Recovery);
         match self {
-            Life::Upgrade => upgrade(&mut machine, &server, &mut phases)?,
-            Life::Recovery => recovery(&mut machine, &server, &mut phases)?,
+            Life::Upgrade => upgrade(&mut machine, server, &mut phases)?,
+            Life::Recovery => recovery(&mut machine, &mut phases)?,
         }
         machine.cut_power();
         std::fs::remove_file(live.path()).context("cannot remove the recorded machine's disk")?;
@@ -164,29 +169,58 @@ fn upgrade(machine: &mut Machine<'_>, server: &Server, phases: &mut Phases<'_>) 
     phases.end("first boot after it")
 }
 
-fn recovery(machine: &mut Machine<'_>, server: &Server, phases: &mut Phases<'_>) -> Result<()> {
+/// A first life in peace: version 1.0.0 is well, and its profile says what recovery is to install.
+fn was_well(context: &Context, disk: &Disk, server: &Server) -> Result<()> {
+    let mut machine = context.start_well(&[disk], Options::default(), Version::First)?;
+    let url = server.url("bundle.spb");
+    machine.run(&format!(
+        "(cat /usr/lib/sternpost/profile.yaml; echo 'recovery: {{install: \"{url}\"}}') \
+         > /state/sternpost/profile.yaml && echo kept >{WITNESS} && sync"
+    ))?;
+    machine.reboot()?;
+    // What recovery goes by is what a good slot ran with.
+    machine.wait_until_good(Version::First.number())?;
+    machine.power_off()
+}
+
+fn recovery(machine: &mut Machine<'_>, phases: &mut Phases<'_>) -> Result<()> {
     machine.wait_for_line("starting recovery", machine.boot_limit())?;
     machine.wait_for_line(RECOVERY_PROMPT, machine.boot_limit())?;
     phases.end("recovery comes up")?;
-    install_from_recovery(machine, server)?;
+    machine.wait_for_boot(Duration::from_secs(600) + REBOOT)?;
     phases.end("recovery installs")?;
     machine.wait_until_good(Version::Second.number())?;
     phases.end("first boot after recovery")
 }
 
-/// What recovery says when somebody can type.
+/// What recovery says when somebody could type.
 pub const RECOVERY_PROMPT: &str = "root@";
 
-/// Has recovery install the second version, up to the next start of the loader.
+/// The server that has the second version, always on the same port: it is in the profile of machines that were recorded.
 ///
 /// # Errors
-/// It does not come.
-pub fn install_from_recovery(machine: &mut Machine<'_>, server: &Server) -> Result<()> {
-    machine.type_line(&format!(
-        "bootctl install --slot a --now {}",
-        server.url("bundle.spb")
-    ))?;
-    machine.wait_for_boot(Duration::from_secs(300) + REBOOT)
+/// The port is taken, or nothing can be kept in `directory`.
+pub fn server(context: &Context, directory: &Path) -> Result<Server> {
+    /// Below those that the kernel gives to whoever asks for any, which would be taken when they are wanted again.
+    const PORTS: std::ops::Range<u16> = 18_000..19_000;
+    let kept = directory.join("port");
+    let image = context.image(Version::Second)?;
+    if let Ok(port) = std::fs::read_to_string(&kept) {
+        let port = port
+            .trim()
+            .parse()
+            .context("the port that was kept is no number")?;
+        return Server::start_on(image.directory(), port)
+            .with_context(|| format!("without {}, lives are recorded anew", directory.display()));
+    }
+    let server = PORTS
+        .into_iter()
+        .find_map(|port| Server::start_on(image.directory(), port).ok())
+        .context("no port is free on the host")?;
+    std::fs::create_dir_all(directory)
+        .and_then(|()| std::fs::write(&kept, server.port().to_string()))
+        .with_context(|| format!("cannot write {}", kept.display()))?;
+    Ok(server)
 }
 
 impl Recorded {
@@ -232,12 +266,12 @@ struct Phases<'p> {
 }
 
 impl<'p> Phases<'p> {
-    fn new(log: &'p Path) -> Phases<'p> {
+    fn new(log: &'p Path, has_witness: bool) -> Phases<'p> {
         Phases {
             log,
             done: Vec::new(),
             at: 0,
-            has_witness: false,
+            has_witness,
         }
     }
 

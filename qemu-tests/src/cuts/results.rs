@@ -29,8 +29,8 @@ pub struct Outcome {
     pub starts: usize,
     /// The version that runs at last, marked good; none if the machine did not become well.
     pub version: Option<String>,
-    /// Recovery installed once more on the way.
-    pub installed_again: bool,
+    /// Recovery came up on the way, and installed by itself.
+    pub recovered: bool,
     /// What went wrong.
     pub error: Option<String>,
     /// From the first cut to the end.
@@ -120,7 +120,7 @@ pub fn table(outcomes: &[Outcome]) -> String {
         all.add(outcome);
     }
     let mut text = format!(
-        "| cut in | cuts | ended in {} | in {} | recovery installed again | cut again | failed |\n\
+        "| cut in | cuts | ended in {} | in {} | by way of recovery | cut again | failed |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
         Version::First.number(),
         Version::Second.number()
@@ -137,7 +137,7 @@ struct Row {
     cuts: usize,
     first: usize,
     second: usize,
-    installed_again: usize,
+    recovered: usize,
     again: usize,
     failed: usize,
 }
@@ -150,14 +150,14 @@ impl Row {
             Some(_) => self.second += 1,
             None => self.failed += 1,
         }
-        self.installed_again += usize::from(outcome.installed_again);
+        self.recovered += usize::from(outcome.recovered);
         self.again += outcome.further.len();
     }
 
     fn line(&self, phase: &str) -> String {
         format!(
             "| {phase} | {} | {} | {} | {} | {} | {} |\n",
-            self.cuts, self.first, self.second, self.installed_again, self.again, self.failed
+            self.cuts, self.first, self.second, self.recovered, self.again, self.failed
         )
     }
 }
@@ -175,7 +175,7 @@ mod tests {
             further: vec![Loss::default()],
             starts: 1,
             version: version.map(str::to_owned),
-            installed_again: false,
+            recovered: false,
             error: version.is_none().then(|| "it hangs".into()),
             seconds: 20,
         }

@@ -11,6 +11,6 @@ pub(super) const SCENARIO: Scenario = Scenario {
     // The cloud kernel lacks the watchdog's driver.
     recipe: "minimal",
     gate: false,
-    seconds: 600,
+    seconds: 1000,
     ..kernel_that_hangs_goes_back::SCENARIO
 };

@@ -21,6 +21,9 @@ pub(super) const SCENARIO: Scenario = Scenario {
     run,
 };
 
+/// More than the watchdog's own time, which the profile may make longer than the agent's minute.
+const WATCHDOG: Duration = Duration::from_secs(300);
+
 fn run(context: &Context) -> Result<()> {
     let server = Server::start(context.image(Version::Hanging)?.directory())?;
     let disk = context.first_disk()?;
@@ -32,9 +35,8 @@ fn run(context: &Context) -> Result<()> {
     machine.install_now(&server.url("bundle.spb"))?;
     machine.wait_for_line("starting slot B", REBOOT)?;
     machine.wait_for_line("hanging now", machine.boot_limit())?;
-    // The watchdog's own time, which the profile may make longer than the agent's minute.
-    machine.wait_for_boot(Duration::from_secs(300))?;
-    let mut machine = context.use_up_tries(machine, &disk, &options)?;
+    machine.wait_for_boot(WATCHDOG)?;
+    let mut machine = context.use_up_tries(machine, &disk, &options, WATCHDOG)?;
     let status = machine.wait_until_back("unproven")?;
     expect(
         status["watchdog"]["hardware"] == "i6300esb",

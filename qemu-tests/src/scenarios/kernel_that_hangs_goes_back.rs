@@ -17,9 +17,12 @@ pub(super) const SCENARIO: Scenario = Scenario {
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: false,
-    seconds: 360,
+    seconds: 700,
     run,
 };
+
+/// More than the 180 s that the loader arms the timer for.
+const TIMER: Duration = Duration::from_secs(300);
 
 fn run(context: &Context) -> Result<()> {
     let server = Server::start(context.image(Version::Stuck)?.directory())?;
@@ -38,8 +41,8 @@ fn run(context: &Context) -> Result<()> {
     machine.install_now(&server.url("bundle.spb"))?;
     machine.wait_for_line("timer i6300esb armed, 180 s", REBOOT)?;
     machine.wait_for_line("starting slot B", REBOOT)?;
-    machine.wait_for_boot(Duration::from_secs(300))?;
-    let mut machine = context.use_up_tries(machine, &disk, &options)?;
+    machine.wait_for_boot(TIMER)?;
+    let mut machine = context.use_up_tries(machine, &disk, &options, TIMER)?;
     machine.wait_for_line("timer i6300esb armed, 180 s", REBOOT)?;
     let status = machine.wait_until_back("unproven")?;
     expect(

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use serde_json::json;
 
 use crate::artefacts::Version;
 use crate::machine::{LOADER_STARTS, Options};
@@ -29,7 +28,7 @@ fn run(context: &Context) -> Result<()> {
     let mut machine = context.start(&[&disk], Options::default())?;
     let mut qmp = machine.qmp()?;
     machine.wait_for_line(LOADER_STARTS, machine.boot_limit())?;
-    qmp.command("block_set_io_throttle", &bytes_per_second(1))?;
+    qmp.limit_first_disk(1, 0)?;
     let hung = Instant::now();
     qmp.wait_for_event("RESET", WATCHDOG * 2)?;
     if hung.elapsed() < WATCHDOG / 2 {
@@ -38,7 +37,7 @@ fn run(context: &Context) -> Result<()> {
             hung.elapsed().as_secs()
         );
     }
-    qmp.command("block_set_io_throttle", &bytes_per_second(0))?;
+    qmp.limit_first_disk(0, 0)?;
     drop(qmp);
     let status = machine.wait_until_good(Version::First.number())?;
     expect(
@@ -46,12 +45,4 @@ fn run(context: &Context) -> Result<()> {
         "the watchdog's time",
         &status["watchdog"],
     )
-}
-
-/// How fast the disk is; 0 is as fast as it can be.
-fn bytes_per_second(bps: u64) -> serde_json::Value {
-    json!({
-        "device": "disk0", "bps": bps, "bps_rd": 0, "bps_wr": 0,
-        "iops": 0, "iops_rd": 0, "iops_wr": 0,
-    })
 }

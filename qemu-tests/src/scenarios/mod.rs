@@ -3,6 +3,7 @@
 use crate::scenario::Scenario;
 
 mod agent_that_ends_goes_back;
+mod agent_that_hangs_goes_back;
 mod arm64_first_boot;
 mod arm64_hanging_userland_goes_back;
 mod arm64_kernel_that_hangs_goes_back;
@@ -29,6 +30,7 @@ mod generic_kernel_on_nvme;
 mod hanging_userland_goes_back;
 mod hangs_go_back;
 mod install_cut_by_power_loss;
+mod kernel_lockups_go_back;
 mod kernel_that_hangs_goes_back;
 mod kubernetes_life_of_an_appliance;
 mod kubernetes_node_ready;
@@ -44,6 +46,7 @@ mod manifest_of_another_product;
 mod manifest_of_the_other_architecture;
 mod no_verdict_three_times_goes_back;
 mod primary_table_destroyed;
+mod recovery_installs_by_itself;
 mod recovery_installs_from_a_stick;
 mod recovery_is_reached_over_ssh;
 mod recovery_replaced;
@@ -51,6 +54,7 @@ mod root_rots_while_running;
 mod root_with_a_flipped_bit;
 mod root_with_a_read_error;
 mod sectors_of_4096_bytes;
+mod service_that_hangs_goes_back;
 mod slot_header_of_the_other_slot;
 mod state_damaged_beyond_repair;
 mod state_full;
@@ -86,6 +90,7 @@ pub const ALL: &[Scenario] = &[
     loader_update_cut_by_power_loss::SCENARIO,
     both_slots_bad_ends_in_recovery::SCENARIO,
     recovery_installs_from_a_stick::SCENARIO,
+    recovery_installs_by_itself::SCENARIO,
     recovery_is_reached_over_ssh::SCENARIO,
     recovery_replaced::SCENARIO,
     install_cut_by_power_loss::SCENARIO,
@@ -104,9 +109,12 @@ pub const ALL: &[Scenario] = &[
     loader_with_a_flipped_bit::SCENARIO,
     crashes_go_back::SCENARIO,
     hangs_go_back::SCENARIO,
+    service_that_hangs_goes_back::SCENARIO,
     gate_without_an_answer_goes_back::SCENARIO,
     kernel_that_hangs_goes_back::SCENARIO,
+    kernel_lockups_go_back::SCENARIO,
     agent_that_ends_goes_back::SCENARIO,
+    agent_that_hangs_goes_back::SCENARIO,
     timer_described_by_wdat::SCENARIO,
     two_disks_of_the_same_image::SCENARIO,
     cloned_disk::SCENARIO,
