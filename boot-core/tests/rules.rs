@@ -521,6 +521,24 @@ fn rule_6_a_slot_that_was_adopted_is_tried_once_in_a_start() {
     assert_eq!(tried, expected);
 }
 
+/// The power went between a slot's header and the commit that stages it, and nothing else starts.
+#[test]
+fn rule_6_a_slot_that_the_record_does_not_mention_is_adopted_before_the_last_resort() {
+    let disk = Disk {
+        health: [Health::Sound, Health::BadEnvelope, Health::Sound],
+        ..Disk::sound()
+    };
+    let mut record = Record::empty();
+    record.b = good(disk.contents(Slot::B), 1);
+    record.last_tried = Some(Target::Recovery);
+    let mut machine = machine(&disk, Some(&record));
+    let chosen = machine.start(&trust()).unwrap();
+    assert_eq!((chosen.target, chosen.why), (Target::A, Why::Rebuilt));
+    let adopted = machine.record().unwrap().a;
+    assert_eq!(adopted.contents(), Some(disk.contents(Slot::A)));
+    assert_eq!((adopted.tries, adopted.is_good()), (0, false));
+}
+
 #[test]
 fn rule_8_a_slot_of_which_nothing_can_be_recorded_is_the_last_resort() {
     let disk = Disk {

@@ -8,6 +8,7 @@ use boot_core::{Device, Digest, Slot, Target};
 use sha2::{Digest as _, Sha256};
 
 use crate::failure::{Doing, Failure, Result};
+use crate::install::Parts;
 use crate::machine::Machine;
 use crate::root_check;
 
@@ -80,12 +81,16 @@ pub fn digest_at<D: Device>(device: &mut D, offset: u64, length: u64) -> Result<
 ///
 /// # Errors
 /// [`crate::failure::Code::Verification`], if one is not what was signed or cannot be read.
-pub fn whole(machine: &Machine, record: &Record, slot: Slot) -> Result<()> {
-    let mut boot = machine.open(slot.label_boot(), false)?;
+pub fn whole<D: Device>(
+    parts: &mut Parts<D>,
+    slot: Slot,
+    trust: &Trust,
+    record: &Record,
+) -> Result<()> {
     let verified =
-        verify(&mut boot, slot.into(), &trust(machine)?, record).map_err(Failure::verification)?;
+        verify(&mut parts.boot, slot.into(), trust, record).map_err(Failure::verification)?;
     match &verified.manifest.root {
-        Some(root) => root_check::check(&mut machine.open(slot.label_root(), false)?, root),
+        Some(root) => root_check::check(&mut parts.root, root),
         None => Ok(()),
     }
 }

@@ -9,7 +9,7 @@
 //! candidates of the record: commit (rule 2) → verify (rule 5) → start; else the next one
 //!    │none starts                  │commit fails
 //!    │                             └─> good slots only, nothing written (rule 2, end)
-//!    │some verify, but hold another image than the record says: one try each, once (rule 6)
+//!    │some verify, but hold another image than the record says, or it says none: one try each, once (rule 6)
 //! last resort: A, B, recovery in turn, no counter changes (rule 8)
 //! ```
 
@@ -173,10 +173,12 @@ impl<'t> Boot<'t> {
     }
 
     /// Rule 6, for a record that is valid and about other images than the disk holds, as one is that was restored from
-    /// an older copy: as good as lost for these slots. Without it the last resort would go round for ever, because
-    /// userland judges only what the record is about. Whether some slot may try again.
+    /// an older copy, or that an installation could not finish: as good as lost for these slots. Without it the last
+    /// resort would go round for ever, because userland judges only what the record is about. Whether some slot may
+    /// try again.
     fn adopt<P: Platform>(&mut self, platform: &mut P) -> bool {
-        let found = core::mem::take(&mut self.unrecorded);
+        let mut found = core::mem::take(&mut self.unrecorded);
+        found.extend(self.unmentioned(platform));
         let (Some(record), false, true) = (&self.record, found.is_empty(), self.writable) else {
             return false;
         };
@@ -202,6 +204,24 @@ impl<'t> Boot<'t> {
             self.event(platform, event.about(target));
         }
         true
+    }
+
+    /// Slots that verify and are empty by the record: the power went between the header and the commit that stages.
+    fn unmentioned<P: Platform>(&self, platform: &mut P) -> Vec<(Slot, SlotContents)> {
+        let Some(record) = self.record.as_ref().filter(|_| self.writable) else {
+            return Vec::new();
+        };
+        let empty = |slot: &Slot| record.slot(*slot).contents().is_none();
+        let verified = |slot: Slot| {
+            let checked = self.check(platform, slot.into(), self.floor());
+            let (verified, _) = checked.ok()?;
+            Some((slot, verified.manifest.slot_contents(verified.digest)))
+        };
+        Slot::BOTH
+            .into_iter()
+            .filter(empty)
+            .filter_map(verified)
+            .collect()
     }
 
     fn next_in_round(&self) -> Option<Target> {

@@ -9,12 +9,12 @@ use super::{changes::then_reboot, control, target_slot};
 use crate::cli::{GiveUp, RepairSlot};
 use crate::failure::{Code, Failure, Result};
 use crate::fallback;
-use crate::install::{self, Options};
+use crate::install::Options;
+use crate::install::repair::repair;
 use crate::lock::Lock;
 use crate::machine::{Machine, target_name};
 use crate::output::Outcome;
 use crate::progress::Progress;
-use crate::source::InSlot;
 
 /// `bootctl repair-slot`.
 pub fn repair_slot(machine: &Machine, arguments: &RepairSlot) -> Result<Outcome> {
@@ -24,45 +24,24 @@ pub fn repair_slot(machine: &Machine, arguments: &RepairSlot) -> Result<Outcome>
     let slot = target_slot(machine, arguments.slot)?;
     let from = slot.other();
     let mut control = control(machine, true)?.locking(machine.paths().lock(), what);
-    let record = control.record()?;
-    let progress = Progress::new();
-    progress.note(&format!("reading all of slot {from} and slot {slot}"));
-    fallback::whole(machine, &record, from).map_err(|e| {
-        e.doing(format!(
-            "reading slot {from}, which slot {slot} is to be written from"
-        ))
-        .next("install a bundle instead: `bootctl install SOURCE`")
-    })?;
-    match fallback::whole(machine, &record, slot) {
-        Ok(()) => return nothing_to_repair(&record, slot),
-        Err(e) if e.code != Code::Verification => return Err(e),
-        Err(e) => {
-            progress.note(&format!("slot {slot}: {e}"));
-            if record.slot(slot).is_startable() {
-                let _lock = control.lock()?;
-                control.give_up_damaged(slot, &e.what)?;
-            }
-        }
-    }
     let trust = fallback::trust(machine)?;
-    let mut target = parts(machine, slot, true)?;
-    let mut other = parts(machine, from, false)?;
-    let mut source = InSlot::open(from, parts(machine, from, false)?)?;
     let options = Options {
         trust: &trust,
         slot,
         force: false,
         scratch: machine.paths().state("scratch"),
     };
-    let installed = install::install(
+    let repaired = repair(
         &mut control,
-        &mut target,
-        Some(&mut other),
-        &mut source,
+        &mut parts(machine, slot, true)?,
+        &mut parts(machine, from, false)?,
+        parts(machine, from, false)?,
         &options,
-        &progress,
-    )
-    .map_err(|e| e.doing(format!("writing slot {slot} from slot {from}")))?;
+        &Progress::new(),
+    )?;
+    let Some(installed) = repaired else {
+        return nothing_to_repair(&control.record()?, slot);
+    };
     let mut text = format!(
         "slot {slot} holds version {} of slot {from}, every byte verified",
         installed.version
@@ -111,7 +90,9 @@ pub fn give_up(machine: &Machine, arguments: &GiveUp) -> Result<Outcome> {
         return Err(Failure::refused(format!("slot {slot} is empty"))
             .next("install something into it: `bootctl install SOURCE`"));
     }
-    let why = match fallback::whole(machine, &record, slot) {
+    let trust = fallback::trust(machine)?;
+    let mut slot_parts = parts(machine, slot, false)?;
+    let why = match fallback::whole(&mut slot_parts, slot, &trust, &record) {
         Ok(()) => {
             let next = match machine.booted {
                 Target::Recovery => "restart the machine: `bootctl reboot`",

@@ -18,6 +18,7 @@ mod leaves;
 mod permit;
 pub mod recovery;
 mod reference;
+pub mod repair;
 mod survey;
 mod unpack;
 mod verify;

@@ -129,8 +129,23 @@ impl Contents {
         }
     }
 
+    /// What is on it after `log`.
+    pub(crate) fn with(mut self, log: &[Operation]) -> Self {
+        for operation in log {
+            if let Operation::Write(part, offset, bytes) = operation {
+                self.write(*part, *offset, bytes);
+            }
+        }
+        self
+    }
+
     /// A number that two different disks do not share, but by a chance of one in 2^64.
     pub(crate) fn fingerprint(&self) -> u64 {
+        self.fingerprint_of(|_| true)
+    }
+
+    /// The same of some partitions.
+    pub(crate) fn fingerprint_of(&self, wanted: impl Fn(Part) -> bool) -> u64 {
         let one = |(key, block): (&(Part, u64), &Arc<Block>)| {
             *block.hash.get_or_init(|| {
                 // A block of zeros is the same as none.
@@ -142,7 +157,8 @@ impl Contents {
                 hasher.finish()
             })
         };
-        self.blocks.iter().map(one).fold(0, u64::wrapping_add)
+        let blocks = self.blocks.iter().filter(|((part, _), _)| wanted(*part));
+        blocks.map(one).fold(0, u64::wrapping_add)
     }
 }
 

@@ -4,36 +4,40 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Context as _, Result};
-use boot_core::{Slot, Target};
 
 use crate::crash::Epoch;
-use crate::disk::{Contents, Disk, Part};
-use crate::history::{self, Done, HISTORIES, Step};
-use crate::images::Nature;
-use crate::invariants::{Before, Invariant, Violation, check_cut, check_rest, check_writes};
-use crate::machine::{Machine, World};
+use crate::histories::{self, HISTORIES};
+use crate::history::{self, Done};
+use crate::invariants::{Before, Invariant, Violation, check_cut, check_writes};
 use crate::path::{Path, Place};
 use crate::random::Random;
+use crate::rest::Rested;
+use crate::world::World;
 use crate::wrong::Wrong;
 
 /// The sector sizes that there are.
 pub(crate) const SECTORS: [u32; 2] = [512, 4096];
 
-/// One in so many cuts of an installation is followed by doing it again.
-const FOLLOWED: usize = 16;
+/// One in so many cuts is followed by doing again what was cut.
+const FOLLOWED: usize = 4;
 
 /// A step, ready to be cut.
 struct Prepared {
     done: Done,
     before: Before,
     epochs: Vec<Epoch>,
+    /// Whether it wrote what it may.
+    wrote: Result<(), Violation>,
 }
 
 impl Prepared {
     /// Where it may be cut: rot is no program's doing.
     fn epochs(&self) -> &[Epoch] {
-        let rots = !self.done.step.rots().is_empty();
-        if rots { &[] } else { &self.epochs }
+        if self.done.step.is_rot() {
+            &[]
+        } else {
+            &self.epochs
+        }
     }
 }
 
@@ -42,6 +46,18 @@ struct Life {
     history: usize,
     sector: u32,
     steps: Vec<Prepared>,
+}
+
+impl Life {
+    /// The way to one of its steps.
+    fn path(&self, step: usize) -> Path {
+        Path {
+            history: HISTORIES[self.history].name.into(),
+            sector: self.sector,
+            step,
+            places: vec![],
+        }
+    }
 }
 
 /// What was found.
@@ -74,6 +90,12 @@ impl Tally {
         self.note(violation.invariant, path, violation);
     }
 
+    /// Whether all of these are violated.
+    fn has_all(&self, wanted: &[Invariant]) -> bool {
+        let violated = |it| self.violations.contains_key(it);
+        !wanted.is_empty() && wanted.iter().all(violated)
+    }
+
     /// Keeps the shortest way to each violation.
     fn note(&mut self, invariant: Invariant, path: Path, violation: Violation) {
         let shorter = |old: &(Path, Violation)| path.length() < old.0.length();
@@ -88,6 +110,8 @@ pub(crate) struct Explorer {
     world: World,
     lives: Vec<Life>,
     random: Random,
+    /// What was before a cut and what the cut left, where everything held.
+    passed: HashSet<(u64, u64)>,
     /// What it found.
     pub(crate) tally: Tally,
 }
@@ -98,14 +122,14 @@ impl Explorer {
     /// # Errors
     /// If a history cannot be lived through even without a cut.
     pub(crate) fn new(seed: u64, wrong: Option<Wrong>) -> Result<Self> {
-        let mut world = World::new(history::samples()?);
+        let mut world = World::new(histories::samples()?);
         let mut lives = vec![];
         for (index, history) in HISTORIES.iter().enumerate() {
             for sector in SECTORS {
                 let steps = history::live(&world, history, sector)?
                     .into_iter()
                     .map(|done| prepare(&world, done, wrong))
-                    .collect::<Result<_>>()?;
+                    .collect();
                 lives.push(Life {
                     history: index,
                     sector,
@@ -118,15 +142,20 @@ impl Explorer {
             world,
             lives,
             random: Random::new(seed),
+            passed: HashSet::new(),
             tally: Tally::default(),
         })
     }
 
-    /// Every listed cut of every step, each with a second cut of what follows; of `threads`, the share of `thread`.
-    pub(crate) fn listed(&mut self, thread: usize, threads: usize) {
+    /// Every listed cut of every step, each with a second cut of what follows; of `threads`, the share of `thread`. Up
+    /// to where all of `until` are violated, if there are any.
+    pub(crate) fn listed(&mut self, thread: usize, threads: usize, until: &[Invariant]) {
         let mut places = vec![];
         for (life, it) in self.lives.iter().enumerate() {
             for (step, prepared) in it.steps.iter().enumerate() {
+                if let (0, Err(violation)) = (thread, &prepared.wrote) {
+                    self.tally.violates(it.path(step), violation.clone());
+                }
                 for (epoch, it) in prepared.epochs().iter().enumerate() {
                     let cuts = it.cuts().into_iter();
                     places.extend(cuts.map(|cut| (life, step, Place { epoch, cut })));
@@ -134,6 +163,9 @@ impl Explorer {
             }
         }
         for (life, step, place) in places.into_iter().skip(thread).step_by(threads) {
+            if self.tally.has_all(until) {
+                return;
+            }
             self.cut(life, step, place, 1);
         }
     }
@@ -159,36 +191,42 @@ impl Explorer {
             world,
             lives,
             random,
+            passed,
             tally,
         } = self;
         let (life, index) = (&lives[life], life);
         let prepared = &life.steps[step];
-        let mut path = Path {
-            history: HISTORIES[life.history].name.into(),
-            sector: life.sector,
-            step,
-            places: vec![],
-        };
+        let mut path = life.path(step);
         let key = ((index * 64 + step) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut contents = prepared.epochs[place.epoch].after(&place.cut);
         path.places.push(place);
         let mut before = prepared.before.clone();
         for deeper in 0..=more {
             tally.tried += 1;
+            let fingerprint = contents.fingerprint();
+            let new = tally.distinct.insert(fingerprint ^ key);
+            // What was seen is mostly left at that; going on from some of it finds what lies behind.
+            let ends = !new && (deeper == more || random.below(4) != 0);
+            let pair = (before.fingerprint, fingerprint);
+            if ends && passed.contains(&pair) {
+                return;
+            }
             let cut = Before::of(world, &contents);
-            if let Err(violation) = check_cut(world, &before, &cut, &contents) {
+            if let Err(violation) = check_cut(&before, &cut, &contents) {
                 return tally.violates(path, violation);
             }
-            let new = tally.distinct.insert(contents.fingerprint() ^ key);
-            // What was seen is mostly left at that; going on from some of it finds what lies behind.
-            if !new && (deeper == more || random.below(4) != 0) {
+            passed.insert(pair);
+            if ends {
                 return;
             }
             let follow = random.below(FOLLOWED) == 0;
-            let rested = rest(world, &cut, &contents, None).and_then(|rested| match follow {
-                true => goes_on(world, &rested, prepared).map(|()| rested),
-                false => Ok(rested),
-            });
+            let rested =
+                Rested::from(world, &cut, &contents, None).and_then(|rested| match follow {
+                    true => rested
+                        .goes_on(world, &cut, prepared.done.step)
+                        .map(|()| rested),
+                    false => Ok(rested),
+                });
             let rested = match rested {
                 Ok(rested) => rested,
                 Err(violation) => return tally.violates(path, violation),
@@ -232,6 +270,9 @@ impl Explorer {
         let (name, sector, lived) = (&path.history, path.sector, &steps[..path.step]);
         tell(format!("{name} on sectors of {sector}: {lived:?}"));
         tell(format!("cut in {:?}", prepared.done.step));
+        if let (true, Err(violation)) = (path.places.is_empty(), &prepared.wrote) {
+            return Ok(Some(violation.clone()));
+        }
         let mut before = prepared.before.clone();
         let mut contents = prepared.done.base.clone();
         let mut log = prepared.done.log.clone();
@@ -249,20 +290,20 @@ impl Explorer {
             tell(format!("cut {cut}: after {flushes} flushes; {arrived}"));
             contents = epoch.after(&place.cut);
             let cut = Before::of(&self.world, &contents);
-            if let Err(violation) = check_cut(&self.world, &before, &cut, &contents) {
+            if let Err(violation) = check_cut(&before, &cut, &contents) {
                 return Ok(Some(violation));
             }
             let told = RefCell::default();
-            let rested = rest(&self.world, &cut, &contents, Some(&told));
+            let rested = Rested::from(&self.world, &cut, &contents, Some(&told));
             let told: Vec<String> = told.into_inner();
             told.iter().for_each(|line| tell(format!("  {line}")));
             let rested = match rested {
                 Ok(rested) => rested,
                 Err(violation) => return Ok(Some(violation)),
             };
-            tell(format!("  rests in slot {}", rested.slot));
+            tell(format!("  rests in {}", rested.target));
             if number + 1 == path.places.len()
-                && let Err(violation) = goes_on(&self.world, &rested, prepared)
+                && let Err(violation) = rested.goes_on(&self.world, &cut, prepared.done.step)
             {
                 return Ok(Some(violation));
             }
@@ -273,60 +314,13 @@ impl Explorer {
     }
 }
 
-fn prepare(world: &World, done: Done, wrong: Option<Wrong>) -> Result<Prepared> {
-    if let Some(slot) = done.running {
-        check_writes(&done.log, slot).map_err(|violation| anyhow::anyhow!("{violation}"))?;
-    }
+fn prepare(world: &World, done: Done, wrong: Option<Wrong>) -> Prepared {
     let rewritten = wrong.map(|wrong| wrong.rewrite(&done.log));
-    Ok(Prepared {
+    let log = rewritten.as_ref().unwrap_or(&done.log);
+    Prepared {
         before: Before::of(world, &done.base),
-        epochs: Epoch::of(&done.base, rewritten.as_ref().unwrap_or(&done.log)),
+        epochs: Epoch::of(&done.base, log),
+        wrote: check_writes(log, &done.step.may_write(done.running)),
         done,
-    })
-}
-
-/// A machine that has come to rest.
-struct Rested {
-    disk: Disk,
-    slot: Slot,
-    /// What it wrote on the way.
-    log: Vec<crate::disk::Operation>,
-}
-
-/// Starts a machine from what a cut left, and looks what it comes to.
-fn rest(
-    world: &World,
-    cut: &Before,
-    contents: &Contents,
-    told: Option<&RefCell<Vec<String>>>,
-) -> Result<Rested, Violation> {
-    let disk = Disk::new(contents.clone());
-    let slot = Machine::new(world, disk.clone(), told).until_it_rests()?;
-    let log = disk.take_log();
-    check_rest(world, cut, &disk, &log, slot)?;
-    Ok(Rested { disk, slot, log })
-}
-
-/// An installation that was cut can be done again, and ends in the image that was meant.
-fn goes_on(world: &World, rested: &Rested, prepared: &Prepared) -> Result<(), Violation> {
-    let (Step::Install(image) | Step::InstallNow(image)) = prepared.done.step else {
-        return Ok(());
-    };
-    let Some(sample) = world.samples.get(image) else {
-        return Ok(());
-    };
-    let holds = world.holds(&rested.disk, rested.slot);
-    if sample.nature != Nature::Healthy || holds.is_some_and(|it| it.digest() == sample.digest()) {
-        return Ok(());
-    }
-    let disk = Disk::new(rested.disk.contents());
-    let again = history::perform(world, &disk, Step::InstallNow(image), Some(rested.slot));
-    again.map_err(|error| Invariant::Works.broken(format!("{error:#}")))?;
-    let slot = Machine::new(world, disk.clone(), None).until_it_rests()?;
-    let mut boot = disk.partition(Part::Boot(Target::from(slot)));
-    let header = boot_core::slot_header::read_header(&mut boot);
-    match header {
-        Ok(header) if header.manifest_digest == sample.digest() => Ok(()),
-        _ => Err(Invariant::Works.broken("done again, the image does not come up")),
     }
 }

@@ -1,38 +1,21 @@
-//! What is done to a machine in its life, step by step; each step is cut everywhere.
+//! What is done to a machine, step by step, with the code that does it in the field.
 
 use anyhow::{Context as _, Result, bail};
+use boot_core::slot_header::UKI_OFFSET;
 use boot_core::store::COPIES;
 use boot_core::{Device as _, Slot, Target};
+use bootctl::control::Control;
+use bootctl::install::recovery::replace;
+use bootctl::install::repair::repair;
 use bootctl::install::{Options, Parts, install};
 use bootctl::progress::Progress;
 
 use crate::disk::{Contents, Disk, Operation, Part, Partition};
-use crate::images::{InMemory, Nature, Sample};
-use crate::machine::{Ended, Machine, World, new_disk};
-
-/// Images, by their place in [`samples`].
-const ONE: usize = 0;
-const TWO: usize = 1;
-const UNHEALTHY: usize = 2;
-const SILENT: usize = 3;
-const THREE: usize = 4;
-
-/// The images of all histories.
-///
-/// # Errors
-/// If one cannot be made.
-pub(crate) fn samples() -> Result<Vec<Sample>> {
-    [
-        ("1.0", 1, Nature::Healthy),
-        ("2.0", 2, Nature::Healthy),
-        ("2.1-unhealthy", 2, Nature::Unhealthy),
-        ("2.2-silent", 2, Nature::Silent),
-        ("3.0", 3, Nature::Healthy),
-    ]
-    .into_iter()
-    .map(|(version, security, nature)| Sample::new(version, security, nature, 2))
-    .collect()
-}
+use crate::held::AllHeld;
+use crate::histories::{History, ONE, RECOVERY};
+use crate::images::InMemory;
+use crate::machine::{Ended, Machine, new_disk};
+use crate::world::World;
 
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +24,18 @@ pub(crate) enum Step {
     Start,
     /// Start it, and pull the plug before userland is up.
     PulledPlug,
-    /// `bootctl install` of an image into the slot that does not run.
+    /// Start it until it stays somewhere.
+    ComesUp,
+    /// `bootctl install` of an image into the slot that does not run; in recovery, into slot A.
     Install(usize),
     /// `bootctl install --force`, of one that is in quarantine.
     InstallForced(usize),
     /// `bootctl install --now`: with its activation.
     InstallNow(usize),
+    /// `bootctl repair-slot`.
+    Repair,
+    /// `bootctl update-recovery`.
+    UpdateRecovery(usize),
     /// `bootctl activate`.
     Activate,
     /// `bootctl rollback`.
@@ -57,161 +46,52 @@ pub(crate) enum Step {
     DamagedCopy(usize),
     /// Both copies rot.
     LostRecord,
+    /// A block of the UKI rots.
+    RottenUki(Slot),
+    /// A block of the root rots.
+    RottenRoot(Slot),
 }
 
+use Step::{
+    Activate, ComesUp, DamagedCopy, Install, InstallForced, InstallNow, LostRecord, OneShot,
+    PulledPlug, Repair, Rollback, RottenRoot, RottenUki, Start, UpdateRecovery,
+};
+
 impl Step {
-    /// Where the copies of the record lie that rot in it.
-    pub(crate) fn rots(self) -> &'static [u64] {
+    /// Where the sectors lie that rot in it.
+    fn rotten(self) -> Vec<(Part, u64)> {
+        let copies = |copies: &[u64]| copies.iter().map(|it| (Part::State, *it)).collect();
         match self {
-            DamagedCopy(copy) => COPIES.get(copy..=copy).unwrap_or_default(),
-            LostRecord => &COPIES,
-            _ => &[],
+            DamagedCopy(copy) => copies(COPIES.get(copy..=copy).unwrap_or_default()),
+            LostRecord => copies(&COPIES),
+            RottenUki(slot) => vec![(Part::Boot(slot.into()), UKI_OFFSET + 4096)],
+            RottenRoot(slot) => vec![(Part::Root(slot), 4096)],
+            _ => vec![],
+        }
+    }
+
+    /// Whether something rots in it, which is no program's doing.
+    pub(crate) fn is_rot(self) -> bool {
+        !self.rotten().is_empty()
+    }
+
+    /// What programs may write in it besides `boot-state`, while `running` runs.
+    pub(crate) fn may_write(self, running: Option<Target>) -> Vec<Part> {
+        match (self, running) {
+            (Install(_) | InstallForced(_) | InstallNow(_) | Repair, Some(running)) => {
+                let slot = written(running);
+                vec![Part::Boot(slot.into()), Part::Root(slot)]
+            }
+            (UpdateRecovery(_), Some(Target::A | Target::B)) => vec![Part::Boot(Target::Recovery)],
+            _ => self.rotten().into_iter().map(|(part, _)| part).collect(),
         }
     }
 }
 
-/// A machine's life.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct History {
-    /// Its name.
-    pub(crate) name: &'static str,
-    /// What is done.
-    pub(crate) steps: &'static [Step],
+/// The slot that is written while `running` runs. In recovery one has to be named.
+pub(crate) fn written(running: Target) -> Slot {
+    running.slot().map_or(Slot::A, Slot::other)
 }
-
-use Step::{
-    Activate, DamagedCopy, Install, InstallForced, InstallNow, LostRecord, OneShot, PulledPlug,
-    Rollback, Start,
-};
-
-/// All of them. Each begins with a new disk that holds version 1.0 in slot A.
-pub(crate) const HISTORIES: &[History] = &[
-    History {
-        name: "upgrades",
-        steps: &[
-            Start,
-            Install(TWO),
-            Activate,
-            Start,
-            InstallNow(THREE),
-            Start,
-            Start,
-        ],
-    },
-    History {
-        name: "unhealthy",
-        steps: &[
-            Start,
-            InstallNow(UNHEALTHY),
-            Start,
-            Start,
-            InstallForced(UNHEALTHY),
-            Activate,
-            Start,
-            Start,
-        ],
-    },
-    History {
-        name: "unproven",
-        steps: &[
-            Start,
-            InstallNow(SILENT),
-            Start,
-            Start,
-            Start,
-            Start,
-            Activate,
-            Start,
-            Start,
-            Start,
-            Start,
-            Install(TWO),
-            Activate,
-            Start,
-        ],
-    },
-    History {
-        name: "back-and-forth",
-        steps: &[
-            Start,
-            InstallNow(TWO),
-            Start,
-            Rollback,
-            Start,
-            Rollback,
-            Start,
-            OneShot(Target::A),
-            Start,
-            Start,
-        ],
-    },
-    History {
-        name: "pulled-plugs",
-        steps: &[
-            Start,
-            InstallNow(TWO),
-            Start,
-            PulledPlug,
-            PulledPlug,
-            PulledPlug,
-            PulledPlug,
-            PulledPlug,
-            PulledPlug,
-            Start,
-        ],
-    },
-    History {
-        name: "pulled-on-trial",
-        steps: &[
-            Start,
-            InstallNow(TWO),
-            PulledPlug,
-            Start,
-            Install(THREE),
-            Install(TWO),
-            Activate,
-            Start,
-        ],
-    },
-    History {
-        name: "rollback-on-trial",
-        steps: &[
-            PulledPlug,
-            Start,
-            InstallNow(THREE),
-            PulledPlug,
-            Rollback,
-            Start,
-        ],
-    },
-    History {
-        name: "damaged-copies",
-        steps: &[
-            Start,
-            DamagedCopy(0),
-            Start,
-            InstallNow(TWO),
-            DamagedCopy(1),
-            Start,
-            Start,
-        ],
-    },
-    History {
-        name: "lost-record",
-        steps: &[
-            Start,
-            InstallNow(TWO),
-            Start,
-            LostRecord,
-            Start,
-            Start,
-            LostRecord,
-            PulledPlug,
-            Start,
-            Start,
-        ],
-    },
-];
 
 /// A step as it was done: what was there, and what was written.
 pub(crate) struct Done {
@@ -221,8 +101,8 @@ pub(crate) struct Done {
     pub(crate) base: Contents,
     /// What was done to it.
     pub(crate) log: Vec<Operation>,
-    /// The slot that ran; none while the machine was off.
-    pub(crate) running: Option<Slot>,
+    /// What ran; none while the machine was off.
+    pub(crate) running: Option<Target>,
 }
 
 /// Lives through a history without a cut.
@@ -230,30 +110,31 @@ pub(crate) struct Done {
 /// # Errors
 /// If a step does not do what it should.
 pub(crate) fn live(world: &World, history: &History, sector: u32) -> Result<Vec<Done>> {
-    let first = world.samples.get(ONE).context("no images")?;
-    let mut contents = new_disk(sector, first)?;
+    let image = |index: usize| world.samples.get(index).context("no such image");
+    let mut contents = new_disk(sector, image(ONE)?, image(RECOVERY)?)?;
     let mut running = None;
     let mut done = vec![];
     for step in history.steps {
         let disk = Disk::new(contents.clone());
-        let before = running;
-        running = perform(world, &disk, *step, running)
+        let before = match step {
+            Start | PulledPlug | ComesUp => None,
+            // What a step on trial leaves behind is a machine that is on.
+            _ => running.or_else(|| disk.record()?.last_tried),
+        };
+        running = perform(world, &disk, *step, before)
             .with_context(|| format!("{}: {step:?}", history.name))?;
         done.push(Done {
             step: *step,
             base: contents,
             log: disk.take_log(),
-            running: match step {
-                Start | PulledPlug => None,
-                _ => before,
-            },
+            running: before,
         });
         contents = disk.contents();
     }
     Ok(done)
 }
 
-/// Does a step; the slot that runs then.
+/// Does a step while `running` runs; what runs then.
 ///
 /// # Errors
 /// If it fails.
@@ -261,71 +142,113 @@ pub(crate) fn perform(
     world: &World,
     disk: &Disk,
     step: Step,
-    running: Option<Slot>,
-) -> Result<Option<Slot>> {
-    let machine = Machine::new(world, disk.clone(), None);
-    let start = |up| match machine.start(up) {
-        Ok(Ended::Rests(slot)) => Ok(Some(slot)),
+    running: Option<Target>,
+) -> Result<Option<Target>> {
+    let known = AllHeld::of(world, &disk.contents());
+    let machine = Machine::new(world, disk.clone(), known, None);
+    match step {
+        Start => start(&machine, true),
+        PulledPlug => start(&machine, false),
+        ComesUp => loop {
+            if let Some(target) = start(&machine, true)? {
+                break Ok(Some(target));
+            }
+        },
+        _ if step.is_rot() => {
+            for (part, offset) in step.rotten() {
+                let mut device = disk.partition(part);
+                let garbage = vec![0xff; device.block_size() as usize];
+                device.write_at(offset, &garbage)?;
+            }
+            Ok(running)
+        }
+        _ => {
+            let running = running.context("the machine is off")?;
+            let mut control = machine.control(running);
+            command(world, disk, step, &mut control)?;
+            Ok(Some(running))
+        }
+    }
+}
+
+fn start(machine: &Machine<'_>, up: bool) -> Result<Option<Target>> {
+    match machine.start(up) {
+        Ok(Ended::Rests(target)) => Ok(Some(target)),
+        Ok(Ended::InRecovery) => Ok(Some(Target::Recovery)),
         Ok(Ended::Restarts) => Ok(None),
         Err(violation) => bail!("{violation}"),
-    };
-    for offset in step.rots() {
-        let mut state = disk.partition(Part::State);
-        let garbage = vec![0xff; state.block_size() as usize];
-        state.write_at(*offset, &garbage)?;
     }
-    if !step.rots().is_empty() {
-        return Ok(running);
-    }
-    let slot = match step {
-        Start => return start(true),
-        PulledPlug => return start(false),
-        // What a step on trial leaves behind is a machine that is on.
-        _ => running.or_else(|| last_tried(disk)),
+}
+
+/// A command of `bootctl`.
+fn command(world: &World, disk: &Disk, step: Step, control: &mut Control<Partition>) -> Result<()> {
+    let slot = written(control.context().booted);
+    let image = |image: usize| world.samples.get(image).context("no such image");
+    let parts = |slot: Slot| Parts::<Partition> {
+        boot: disk.partition(Part::Boot(slot.into())),
+        root: disk.partition(Part::Root(slot)),
     };
-    let slot = slot.context("the machine is off")?;
-    let mut control = machine.control(slot.into());
-    let other = slot.other();
+    let (mut target, mut other) = (parts(slot), parts(slot.other()));
+    let progress = Progress::silent();
+    let options = Options {
+        trust: &world.trust,
+        slot,
+        force: matches!(step, InstallForced(_)),
+        scratch: std::env::temp_dir(),
+    };
     match step {
-        Install(image) | InstallForced(image) | InstallNow(image) => {
-            let sample = world.samples.get(image).context("no such image")?;
-            let parts = |slot: Slot| Parts::<Partition> {
-                boot: disk.partition(Part::Boot(slot.into())),
-                root: disk.partition(Part::Root(slot)),
-            };
-            let options = Options {
-                trust: &world.trust,
-                slot: other,
-                force: matches!(step, InstallForced(_)),
-                scratch: std::env::temp_dir(),
-            };
+        Install(index) | InstallForced(index) | InstallNow(index) => {
+            let mut source = InMemory(&image(index)?.bundle);
+            let other = Some(&mut other);
             install(
-                &mut control,
-                &mut parts(other),
-                Some(&mut parts(slot)),
-                &mut InMemory(&sample.bundle),
+                control,
+                &mut target,
+                other,
+                &mut source,
                 &options,
-                &Progress::silent(),
+                &progress,
             )?;
             if matches!(step, InstallNow(_)) {
-                control.activate(other)?;
+                control.activate(slot)?;
             }
         }
+        Repair => {
+            let bundle = parts(slot.other());
+            repair(
+                control,
+                &mut target,
+                &mut other,
+                bundle,
+                &options,
+                &progress,
+            )?;
+        }
+        UpdateRecovery(index) => {
+            let mut recovery = disk.partition(Part::Boot(Target::Recovery));
+            let [mut a, mut b] = Slot::BOTH.map(|slot| parts(slot).boot);
+            let mut source = InMemory(&image(index)?.bundle);
+            let slots = [&mut a, &mut b];
+            replace(
+                control,
+                &mut recovery,
+                slots,
+                &mut source,
+                &world.trust,
+                &progress,
+            )?;
+        }
         Activate => {
-            control.activate(other)?;
+            control.activate(slot)?;
         }
         Rollback => {
-            control.rollback(slot, "asked for")?;
+            let running = control.context().booted.slot();
+            control.rollback(running.context("recovery runs")?, "asked for")?;
         }
         OneShot(target) => {
             control.one_shot(target)?;
         }
-        Start | PulledPlug | DamagedCopy(_) | LostRecord => {}
+        Start | PulledPlug | ComesUp | DamagedCopy(_) | LostRecord | RottenUki(_)
+        | RottenRoot(_) => {}
     }
-    Ok(Some(slot))
-}
-
-/// The slot that the loader started last: it runs, if its userland did not say otherwise.
-fn last_tried(disk: &Disk) -> Option<Slot> {
-    disk.record()?.last_tried?.slot()
+    Ok(())
 }

@@ -7,11 +7,11 @@ use boot_core::slot_header::{self, SlotHeader, UKI_OFFSET};
 use boot_core::test_support::{Image, Signers, manifest};
 use boot_core::types::Salt;
 use boot_core::verity::{BlockHasher, TreeBuilder};
-use boot_core::{Device as _, Digest, Slot, Target};
+use boot_core::{Device as _, Digest, Target};
 use bootctl::failure::Failure;
 use bootctl::source::Source;
 
-use crate::disk::{Part, Partition};
+use crate::disk::{Contents, Part, Partition};
 
 const SALT: Salt = Salt([3; 32]);
 
@@ -50,7 +50,7 @@ impl Sample {
         nature: Nature,
         blocks: usize,
     ) -> Result<Self> {
-        let uki: Vec<u8> = version.bytes().cycle().take(5000).collect();
+        let uki = uki(version);
         let data: Vec<u8> = version.bytes().rev().cycle().take(blocks * 4096).collect();
         let mut leaves = Vec::new();
         BlockHasher::new(&SALT).append_leaves(&data, &mut leaves);
@@ -77,14 +77,21 @@ impl Sample {
         })
     }
 
-    /// A recovery image.
-    pub(crate) fn recovery(version: &str) -> Self {
-        Self {
+    /// A recovery image: two blocks of UKI.
+    ///
+    /// # Errors
+    /// If one cannot be made.
+    pub(crate) fn recovery(version: &str) -> Result<Self> {
+        let uki = uki(version);
+        let manifest = manifest(Kind::Recovery, version, 1, &uki);
+        let image = Image::signed(manifest, uki, Signers::default());
+        let bundle = bundle(&image, &[], &[])?;
+        Ok(Self {
             nature: Nature::Healthy,
-            image: Image::new(Kind::Recovery, version, 1),
+            image,
             root: Vec::new(),
-            bundle: Vec::new(),
-        }
+            bundle,
+        })
     }
 
     /// Digest of its manifest.
@@ -125,16 +132,26 @@ impl Sample {
         Ok(())
     }
 
-    /// Whether UKI and root of `slot` are this image's, to the byte.
-    pub(crate) fn is_whole(&self, contents: &crate::disk::Contents, slot: Slot) -> bool {
-        let same = |part, offset, wanted: &[u8]| {
-            let mut found = vec![0; wanted.len()];
-            contents.read(part, offset, &mut found);
-            found == wanted
-        };
-        same(Part::Boot(slot.into()), UKI_OFFSET, &self.image.uki)
-            && same(Part::Root(slot), 0, &self.root)
+    /// Whether UKI and root of `target` are this image's, to the byte.
+    pub(crate) fn is_whole(&self, contents: &Contents, target: Target) -> bool {
+        let root = |slot| same(contents, Part::Root(slot), 0, &self.root);
+        self.has_its_uki(contents, target) && target.slot().is_none_or(root)
     }
+
+    /// Whether the UKI of `target` is this image's.
+    pub(crate) fn has_its_uki(&self, contents: &Contents, target: Target) -> bool {
+        same(contents, Part::Boot(target), UKI_OFFSET, &self.image.uki)
+    }
+}
+
+fn same(contents: &Contents, part: Part, offset: u64, wanted: &[u8]) -> bool {
+    let mut found = vec![0; wanted.len()];
+    contents.read(part, offset, &mut found);
+    found == wanted
+}
+
+fn uki(version: &str) -> Vec<u8> {
+    version.bytes().cycle().take(5000).collect()
 }
 
 fn padded(bytes: &[u8]) -> Vec<u8> {
@@ -143,21 +160,21 @@ fn padded(bytes: &[u8]) -> Vec<u8> {
     padded
 }
 
-/// A bundle of one frame of UKI and one of root.
+/// A bundle of one frame of UKI and, where there is a root, one of it.
 fn bundle(image: &Image, data: &[u8], leaves: &[u8]) -> Result<Vec<u8>> {
-    let frames = [
-        zstd::bulk::compress(&image.uki, 1)?,
-        zstd::bulk::compress(data, 1)?,
-    ];
+    let mut frames = vec![zstd::bulk::compress(&image.uki, 1)?];
+    if !data.is_empty() {
+        frames.push(zstd::bulk::compress(data, 1)?);
+    }
     let header = Header {
         flags: 0,
         envelope_length: u32::try_from(image.envelope.len())?,
         keyring_length: u32::try_from(image.keyring.len())?,
         uki_frames: 1,
-        root_frames: 1,
+        root_frames: u32::from(!data.is_empty()),
         leaves_length: leaves.len() as u64,
     };
-    let lengths = frames.each_ref().map(|frame| frame.len() as u32).into();
+    let lengths = frames.iter().map(|frame| frame.len() as u32).collect();
     let mut bytes = header.encode().to_vec();
     bytes.extend(&image.envelope);
     bytes.extend(&image.keyring);

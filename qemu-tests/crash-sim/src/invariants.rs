@@ -4,16 +4,17 @@ use std::fmt;
 
 use boot_core::record::{Record, SlotEntry};
 use boot_core::store::{BootState, CopyHealth};
-use boot_core::{Digest, SecurityVersion, Slot};
+use boot_core::{Digest, SecurityVersion, Slot, Target};
 
 use crate::disk::{Contents, Disk, Operation, Part};
+use crate::held::AllHeld;
 use crate::images::Nature;
-use crate::machine::World;
+use crate::world::World;
 
 /// What holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Invariant {
-    /// A slot that verifies starts, without recovery and without a person.
+    /// A slot that verifies starts, without recovery and without a person; where none does, recovery.
     SomethingStarts,
     /// No slot starts of which a byte is missing.
     NothingHalfWritten,
@@ -35,8 +36,10 @@ pub(crate) enum Invariant {
     Quarantine,
     /// A copy of the record is valid.
     OneCopyValid,
-    /// Nothing writes the slot that runs.
+    /// Nothing writes the slot that runs, and nothing else that it is not for.
     RunningSlotUntouched,
+    /// Recovery is whole, unless both slots are good.
+    RecoveryKept,
     /// What is done to a slot after the cut works as if there had been none.
     Works,
     /// A partition table that other tools accept is there.
@@ -47,8 +50,7 @@ pub(crate) enum Invariant {
 
 impl Invariant {
     /// All of them.
-    #[cfg(test)]
-    const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::SomethingStarts,
         Self::NothingHalfWritten,
         Self::HeaderLast,
@@ -61,6 +63,7 @@ impl Invariant {
         Self::Quarantine,
         Self::OneCopyValid,
         Self::RunningSlotUntouched,
+        Self::RecoveryKept,
         Self::Works,
         Self::TableThere,
         Self::PartitionsUntouched,
@@ -81,6 +84,7 @@ impl Invariant {
             Self::Quarantine => "quarantine-holds",
             Self::OneCopyValid => "one-copy-is-valid",
             Self::RunningSlotUntouched => "running-slot-is-not-written",
+            Self::RecoveryKept => "recovery-is-kept",
             Self::Works => "what-follows-works",
             Self::TableThere => "a-table-is-there",
             Self::PartitionsUntouched => "partitions-are-untouched",
@@ -116,8 +120,12 @@ impl fmt::Display for Violation {
 pub(crate) struct Before {
     /// None where both copies were lost.
     record: Option<Record>,
+    /// What the slots hold.
+    pub(crate) held: AllHeld,
     has_good: bool,
     quarantined: Vec<Digest>,
+    /// Of all of it.
+    pub(crate) fingerprint: u64,
 }
 
 impl Before {
@@ -125,13 +133,15 @@ impl Before {
     pub(crate) fn of(world: &World, contents: &Contents) -> Self {
         let disk = Disk::new(contents.clone());
         let record = disk.record();
-        let has_good = record
-            .as_ref()
-            .is_some_and(|record| good_slots(world, &disk, record).next().is_some());
+        let held = AllHeld::of(world, contents);
         Self {
+            has_good: record
+                .as_ref()
+                .is_some_and(|record| good_slots(&held, record).next().is_some()),
             record,
-            has_good,
+            held,
             quarantined: quarantined(&disk),
+            fingerprint: contents.fingerprint(),
         }
     }
 
@@ -148,17 +158,10 @@ fn quarantined(disk: &Disk) -> Vec<Digest> {
 }
 
 /// Slots that the record calls good, and that are what it says, whole.
-fn good_slots<'a>(
-    world: &'a World,
-    disk: &'a Disk,
-    record: &'a Record,
-) -> impl Iterator<Item = Slot> + 'a {
+fn good_slots<'a>(held: &'a AllHeld, record: &'a Record) -> impl Iterator<Item = Slot> + 'a {
     Slot::BOTH.into_iter().filter(move |slot| {
         let entry = record.slot(*slot);
-        entry.is_good()
-            && world.holds(disk, *slot).is_some_and(|sample| {
-                sample.digest() == entry.digest && sample.is_whole(&disk.contents(), *slot)
-            })
+        entry.is_good() && held.whole((*slot).into()) == Some(entry.digest)
     })
 }
 
@@ -167,16 +170,15 @@ fn good_slots<'a>(
 /// # Errors
 /// The first invariant that does not hold.
 pub(crate) fn check_cut(
-    world: &World,
     before: &Before,
     cut: &Before,
     contents: &Contents,
 ) -> Result<(), Violation> {
-    let disk = Disk::new(contents.clone());
     let Some(record) = &cut.record else {
         if before.record.is_none() {
             return Ok(());
         }
+        let disk = Disk::new(contents.clone());
         let loaded = BootState::new(disk.partition(Part::State)).load();
         let copies = loaded.copies.map(|copy: CopyHealth| copy.to_string());
         return Err(Invariant::OneCopyValid.broken(copies.join("; ")));
@@ -184,27 +186,41 @@ pub(crate) fn check_cut(
     if before.has_good && !cut.has_good {
         return Err(Invariant::GoodSlotKept.broken("no slot is good and whole"));
     }
+    check_headers(before, cut, record)?;
+    let good = good_slots(&cut.held, record).count();
+    if cut.held.whole(Target::Recovery).is_none() && good < 2 {
+        return Err(
+            Invariant::RecoveryKept.broken(format!("it is gone, and {good} slots are good"))
+        );
+    }
+    check_floor(before, record)
+}
+
+/// What has rotted is as it was, or has no header any more; everything else with a header is whole.
+fn check_headers(before: &Before, cut: &Before, record: &Record) -> Result<(), Violation> {
+    let rotted = |target| cut.held.rotted(target, &before.held);
+    for target in Target::ALL {
+        let held = cut.held.of_target(target);
+        if held.is_some_and(|it| !it.whole) && !rotted(target) {
+            return Err(Invariant::HeaderLast
+                .broken(format!("{target} has a header, and not all of its image")));
+        }
+    }
     for slot in Slot::BOTH {
         let entry = record.slot(slot);
-        let held = world.holds(&disk, slot);
-        let whole = held.is_some_and(|sample| sample.is_whole(contents, slot));
-        if held.is_some() && !whole {
-            return Err(Invariant::HeaderLast.broken(format!(
-                "slot {slot} has a header, and not all of its image"
-            )));
-        }
         // A slot that is being emptied may have lost its header already: it does not start, and nobody misses it.
-        let emptied = held.is_none()
+        let emptied = cut.held.of_target(slot.into()).is_none()
             && before
                 .slot(slot)
                 .is_some_and(|old| old.digest == entry.digest);
-        if entry.is_startable() && !whole && !emptied {
+        let whole = cut.held.whole(slot.into()).is_some();
+        if entry.is_startable() && !whole && !emptied && !rotted(slot.into()) {
             return Err(Invariant::HeaderLast.broken(format!(
                 "the record lets slot {slot} start, which is not whole"
             )));
         }
     }
-    check_floor(before, record)
+    Ok(())
 }
 
 fn check_floor(before: &Before, record: &Record) -> Result<(), Violation> {
@@ -238,15 +254,9 @@ pub(crate) fn check_rest(
     cut: &Before,
     disk: &Disk,
     log: &[Operation],
-    rests: Slot,
+    rests: Target,
 ) -> Result<(), Violation> {
-    for operation in log {
-        if let Operation::Write(part, ..) = operation
-            && *part != Part::State
-        {
-            return Err(Invariant::RunningSlotUntouched.broken(format!("{part:?} is written")));
-        }
-    }
+    check_writes(log, &[])?;
     let Some(record) = disk.record() else {
         return Err(Invariant::OneCopyValid.broken("none at rest"));
     };
@@ -261,37 +271,38 @@ pub(crate) fn check_rest(
         // A slot that was good before is told so again, and released.
         let condemned = cut.quarantined.contains(&new.digest) && !old.is_good();
         if condemned
-            && (new.is_good() || rests == slot)
-            && good_slots(world, disk, &record).any(|good| good != slot)
+            && (new.is_good() || rests == slot.into())
+            && good_slots(&cut.held, &record).any(|good| good != slot)
         {
             return Err(
                 Invariant::Quarantine.broken(format!("slot {slot} is in quarantine, and stays"))
             );
         }
     }
-    if cut.has_good && good_slots(world, disk, &record).next().is_none() {
+    if cut.has_good && good_slots(&cut.held, &record).next().is_none() {
         return Err(Invariant::GoodSlotKept.broken("no slot is good and whole at rest"));
     }
-    let sample = world.holds(disk, rests);
-    if sample.is_some_and(|it| it.nature == Nature::Healthy) && !record.slot(rests).is_good() {
-        return Err(
-            Invariant::Works.broken(format!("slot {rests} is healthy, and not marked good"))
-        );
+    if let Some(slot) = rests.slot()
+        && let Some(sample) = world.holds(disk, slot)
+        && sample.nature == Nature::Healthy
+        && !record.slot(slot).is_good()
+    {
+        return Err(Invariant::Works.broken(format!("slot {slot} is healthy, and not marked good")));
     }
     check_floor(cut, &record)
 }
 
-/// What was written while `running` ran.
+/// What was written, where besides `boot-state` only `allowed` may be.
 ///
 /// # Errors
-/// If it was the slot that ran, or recovery.
-pub(crate) fn check_writes(log: &[Operation], running: Slot) -> Result<(), Violation> {
+/// If something else was: the slot that ran, or recovery.
+pub(crate) fn check_writes(log: &[Operation], allowed: &[Part]) -> Result<(), Violation> {
     for operation in log {
-        if let Operation::Write(part, ..) = operation {
-            let own = *part == Part::Boot(running.into()) || *part == Part::Root(running);
-            if own || *part == Part::Boot(boot_core::Target::Recovery) {
-                return Err(Invariant::RunningSlotUntouched.broken(format!("{part:?} is written")));
-            }
+        if let Operation::Write(part, ..) = operation
+            && *part != Part::State
+            && !allowed.contains(part)
+        {
+            return Err(Invariant::RunningSlotUntouched.broken(format!("{part:?} is written")));
         }
     }
     Ok(())
@@ -302,13 +313,48 @@ mod tests {
     use super::*;
     use crate::wrong::Wrong;
 
-    #[test]
-    fn the_page_names_every_invariant_and_every_wrong_system() {
+    fn page() -> String {
         let page = concat!(env!("STERNPOST_SOURCE"), "/docs/reliability.md");
-        let page = std::fs::read_to_string(page).unwrap();
-        let invariants = Invariant::ALL.into_iter().map(Invariant::name);
-        for name in invariants.chain(Wrong::ALL.into_iter().map(Wrong::name)) {
-            assert!(page.contains(&format!("`{name}`")), "{name} is missing");
+        std::fs::read_to_string(page).unwrap()
+    }
+
+    #[test]
+    fn the_page_names_every_invariant() {
+        for invariant in Invariant::ALL {
+            let name = format!("`{}`", invariant.name());
+            assert!(page().contains(&name), "{name} is missing");
+        }
+    }
+
+    /// That they do catch it is for the run to find out.
+    #[test]
+    fn the_page_says_what_catches_every_wrong_system() {
+        for wrong in Wrong::ALL {
+            let names = wrong
+                .caught_by()
+                .iter()
+                .map(|it| format!("`{}`", it.name()));
+            let names: Vec<_> = names.collect();
+            let row = page()
+                .lines()
+                .find(|line| line.starts_with(&format!("| `{}`: ", wrong.name())))
+                .map(str::to_owned);
+            let end = format!("| {} |", names.join(", "));
+            assert!(
+                row.is_some_and(|row| row.ends_with(&end)),
+                "{}: {end}",
+                wrong.name()
+            );
+        }
+    }
+
+    #[test]
+    fn every_invariant_catches_a_wrong_system() {
+        for invariant in Invariant::ALL {
+            let caught = Wrong::ALL
+                .iter()
+                .any(|it| it.caught_by().contains(&invariant));
+            assert!(caught, "{} has never caught anything", invariant.name());
         }
     }
 }

@@ -9,13 +9,17 @@ mod crash;
 pub mod cuts;
 mod disk;
 mod explore;
+mod held;
+mod histories;
 mod history;
 mod images;
 mod invariants;
 mod machine;
 mod path;
 mod random;
+mod rest;
 mod table;
+mod world;
 mod wrong;
 
 use std::process::ExitCode;

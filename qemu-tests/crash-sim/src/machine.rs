@@ -2,197 +2,73 @@
 //! until it stands in a slot that stays.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
-use boot_core::boot::{Boot, Floors, Platform};
+use boot_core::boot::Boot;
 use boot_core::record::Record;
-use boot_core::select::Why;
-use boot_core::slot_header::{SlotHeader, read_slot};
+use boot_core::select::{RECOVERY_STREAK, Why};
 use boot_core::store::BootState;
 use boot_core::transition::TRIES;
-use boot_core::trust::Trust;
-use boot_core::verify::{Expect, Rejected, Verified, verify_slot};
-use boot_core::{Device as _, Digest, Nonce, SecurityVersion, Slot, Target};
+use boot_core::{Digest, Nonce, Slot, Target};
 use bootctl::control::{Context, Control};
+use bootctl::failure::{Code, Failure};
 use bootctl::fallback;
+use bootctl::root_check;
 use bootctl::settle::{Booted, Settled, Verdict};
 
 use crate::disk::{Contents, Disk, Part, Partition};
+use crate::held::AllHeld;
 use crate::images::{Nature, Sample};
 use crate::invariants::{Invariant, Violation};
+use crate::world::{Firmware, World};
 use crate::wrong::Wrong;
 
 /// More starts than any machine may need to come to rest.
-const STARTS: usize = 16;
-
-/// What all machines share: whom they trust, which images there are, what was verified before.
-pub(crate) struct World {
-    /// Whose images start.
-    pub(crate) trust: Trust,
-    /// The images.
-    pub(crate) samples: Vec<Sample>,
-    /// What is wrong with its machines.
-    pub(crate) wrong: Option<Wrong>,
-    verified: RefCell<HashMap<u64, Result<Verified, Rejected>>>,
-}
-
-impl World {
-    /// With these images.
-    pub(crate) fn new(samples: Vec<Sample>) -> Self {
-        Self {
-            trust: boot_core::test_support::trust(),
-            samples,
-            wrong: None,
-            verified: RefCell::default(),
-        }
-    }
-
-    /// The image with this manifest.
-    pub(crate) fn sample(&self, digest: &Digest) -> Option<&Sample> {
-        self.samples
-            .iter()
-            .find(|sample| sample.digest() == *digest)
-    }
-
-    fn verify(
-        &self,
-        header: &SlotHeader,
-        envelope: &[u8],
-        keyring: &[u8],
-        expect: &Expect,
-    ) -> Result<Verified, Rejected> {
-        let mut hasher = DefaultHasher::new();
-        (header.encode(), envelope, keyring).hash(&mut hasher);
-        (expect.target, expect.floor.0).hash(&mut hasher);
-        let verify = || verify_slot(&self.trust, header, envelope, keyring, expect);
-        let mut verified = self.verified.borrow_mut();
-        verified
-            .entry(hasher.finish())
-            .or_insert_with(verify)
-            .clone()
-    }
-
-    /// What verifies in a slot, its UKI included, as the loader sees it without asking the record.
-    pub(crate) fn holds(&self, disk: &Disk, slot: Slot) -> Option<&Sample> {
-        let mut boot = disk.partition(Part::Boot(slot.into()));
-        let parts = read_slot(&mut boot).ok()?;
-        let expect = Expect {
-            target: slot.into(),
-            floor: SecurityVersion(0),
-            uki: None,
-        };
-        let verified = self
-            .verify(&parts.header, &parts.envelope, &parts.keyring, &expect)
-            .ok()?;
-        let header = parts.header;
-        let uki = fallback::digest_at(&mut boot, header.uki_offset, header.uki_length).ok()?;
-        verified.check_uki(&uki).ok()?;
-        self.sample(&verified.digest)
-    }
-}
-
-/// What the loader needs of the machine.
-pub(crate) struct Firmware<'w> {
-    /// Whom it trusts.
-    pub(crate) world: &'w World,
-    /// `boot-state`, if it is there.
-    pub(crate) state: Option<Partition>,
-    /// `boot-a`, `boot-b`, `boot-r`, as far as they are there.
-    pub(crate) slots: [Option<Partition>; 3],
-    /// For this start.
-    pub(crate) nonce: Nonce,
-    /// What it says, where somebody listens.
-    pub(crate) told: Option<&'w RefCell<Vec<String>>>,
-}
-
-impl Platform for Firmware<'_> {
-    type Device = Partition;
-    type Image = ();
-
-    fn boot_state(&mut self) -> Option<&mut Partition> {
-        self.state.as_mut()
-    }
-
-    fn slot(&mut self, target: Target) -> Option<&mut Partition> {
-        let index = Target::ALL.iter().position(|it| *it == target)?;
-        self.slots.get_mut(index)?.as_mut()
-    }
-
-    fn load_uki(
-        &mut self,
-        target: Target,
-        offset: u64,
-        length: u64,
-    ) -> Result<((), Digest), String> {
-        let device = self.slot(target).ok_or("no such partition")?;
-        if offset.saturating_add(length.next_multiple_of(4096)) > device.size() {
-            return Err("past the end of the partition".into());
-        }
-        let digest = fallback::digest_at(device, offset, length);
-        Ok(((), digest.map_err(|error| error.to_string())?))
-    }
-
-    fn nonce(&mut self) -> Nonce {
-        self.nonce
-    }
-
-    fn log(&mut self, line: fmt::Arguments<'_>) {
-        if let Some(told) = self.told {
-            told.borrow_mut().push(format!("loader: {line}"));
-        }
-    }
-
-    fn now(&mut self) -> Option<i64> {
-        None
-    }
-
-    fn firmware_floors(&mut self) -> Option<Floors> {
-        None
-    }
-
-    fn raise_firmware_floors(&mut self, _: Floors) -> Result<(), String> {
-        Err("Secure Boot is off".into())
-    }
-
-    fn verify(
-        &mut self,
-        _: &Trust,
-        header: &SlotHeader,
-        envelope: &[u8],
-        keyring: &[u8],
-        expect: &Expect,
-    ) -> Result<Verified, Rejected> {
-        self.world.verify(header, envelope, keyring, expect)
-    }
-}
+const STARTS: usize = 24;
 
 /// How a start ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// The machine stays in this slot.
-    Rests(Slot),
+    /// The machine stays.
+    Rests(Target),
+    /// It stays in recovery, which nobody asked for, until somebody comes or it starts again by itself.
+    InRecovery,
     /// It starts again.
     Restarts,
+}
+
+/// What the loader starts.
+struct Chosen {
+    target: Target,
+    digest: Digest,
+    why: Why,
+    /// Whether the loader wrote it down.
+    recorded: bool,
 }
 
 /// A machine over a disk.
 pub(crate) struct Machine<'w> {
     world: &'w World,
     disk: Disk,
+    /// What was in its slots when they were last known to be as somebody left them.
+    known: AllHeld,
     /// What it says, where somebody listens.
     told: Option<&'w RefCell<Vec<String>>>,
 }
 
 impl<'w> Machine<'w> {
-    /// Over this disk.
+    /// Over this disk. What of a slot in `known` is not whole has rotted: dm-verity stops it, if it starts.
     pub(crate) fn new(
         world: &'w World,
         disk: Disk,
+        known: AllHeld,
         told: Option<&'w RefCell<Vec<String>>>,
     ) -> Self {
-        Self { world, disk, told }
+        Self {
+            world,
+            disk,
+            known,
+            told,
+        }
     }
 
     fn tell(&self, line: impl FnOnce() -> String) {
@@ -211,14 +87,20 @@ impl<'w> Machine<'w> {
         Control::new(self.disk.partition(Part::State), context)
     }
 
-    /// Starts the machine until it rests in a slot; which one.
+    /// Starts the machine until it rests; in what.
+    ///
+    /// Left alone, recovery starts the machine again: it is where the machine rests if it comes back to it.
     ///
     /// # Errors
     /// The first invariant that does not hold.
-    pub(crate) fn until_it_rests(&self) -> Result<Slot, Violation> {
+    pub(crate) fn until_it_rests(&self) -> Result<Target, Violation> {
+        let mut recovered = false;
         for _ in 0..STARTS {
-            if let Ended::Rests(slot) = self.start(true)? {
-                return Ok(slot);
+            match self.start(true)? {
+                Ended::Rests(target) => return Ok(target),
+                Ended::InRecovery if recovered => return Ok(Target::Recovery),
+                Ended::InRecovery => recovered = true,
+                Ended::Restarts => {}
             }
         }
         Err(Invariant::NoLoop.broken(format!("{STARTS} starts, and no rest")))
@@ -232,21 +114,21 @@ impl<'w> Machine<'w> {
         let before = self.disk.record();
         let late = self.world.wrong == Some(Wrong::CommitAfterStart);
         let on_disk = late.then(|| self.disk.contents());
-        let (target, digest, why, recorded) = self.load()?;
+        let chosen = self.load()?;
+        let (target, digest) = (chosen.target, chosen.digest);
         let seen = on_disk.map_or_else(|| self.disk.clone(), Disk::new);
-        let Some(slot) = target.slot() else {
-            return Err(
-                Invariant::SomethingStarts.broken("recovery starts, beside a slot that verifies")
-            );
-        };
-        self.check_start(&seen, before.as_ref(), slot, &digest, why, recorded)?;
         let Some(sample) = self.world.sample(&digest) else {
-            return Err(Invariant::NothingHalfWritten.broken(format!("slot {slot} is no image")));
+            return Err(Invariant::NothingHalfWritten.broken(format!("{target} is no image")));
         };
-        if !sample.is_whole(&self.disk.contents(), slot) {
-            return Err(Invariant::NothingHalfWritten.broken(format!(
-                "slot {slot} starts with a part of its image missing"
-            )));
+        let Some(slot) = target.slot() else {
+            self.check_recovery(before.as_ref(), sample)?;
+            let asked = before.is_some_and(|it| it.one_shot == Some(target));
+            return self.recover(asked);
+        };
+        self.check_start(&seen, before.as_ref(), slot, &chosen)?;
+        if !self.is_all_there(slot, sample)? {
+            self.tell(|| format!("slot {slot}: dm-verity restarts the machine"));
+            return Ok(Ended::Restarts);
         }
         if !up || sample.nature == Nature::Silent {
             self.tell(|| format!("slot {slot}: userland does not come up"));
@@ -255,8 +137,8 @@ impl<'w> Machine<'w> {
         self.serve(slot, sample)
     }
 
-    /// The loader's part: what it starts, why, and whether it wrote that down.
-    fn load(&self) -> Result<(Target, Digest, Why, bool), Violation> {
+    /// The loader's part.
+    fn load(&self) -> Result<Chosen, Violation> {
         let fingerprint = self.disk.contents().fingerprint();
         let mut nonce = Nonce([1; 16]);
         nonce.0[..8].copy_from_slice(&fingerprint.to_le_bytes());
@@ -267,17 +149,61 @@ impl<'w> Machine<'w> {
             nonce,
             told: self.told,
         };
-        let chosen = Boot::new(&self.world.trust)
-            .next(&mut firmware)
-            .ok_or_else(|| {
-                Invariant::SomethingStarts.broken("the loader finds nothing to start")
-            })?;
-        Ok((
-            chosen.target,
-            chosen.verified.digest,
-            chosen.why,
-            chosen.recorded,
-        ))
+        let mut boot = Boot::new(&self.world.trust);
+        let chosen = boot.next(&mut firmware).ok_or_else(|| {
+            Invariant::SomethingStarts.broken("the loader finds nothing to start")
+        })?;
+        let gives_up = self.world.wrong == Some(Wrong::RecoveryAtOnce);
+        Ok(Chosen {
+            target: if gives_up && !boot.rejected().is_empty() {
+                Target::Recovery
+            } else {
+                chosen.target
+            },
+            digest: chosen.verified.digest,
+            why: chosen.why,
+            recorded: chosen.recorded,
+        })
+    }
+
+    /// Recovery starts if somebody asked for it, or if no slot that verifies may start; and once in a while before a
+    /// slot that never comes up.
+    fn check_recovery(&self, before: Option<&Record>, sample: &Sample) -> Result<(), Violation> {
+        let may_start = |slot: Slot| {
+            before.is_none_or(|record| {
+                let entry = record.slot(slot);
+                let comes_up = !entry.is_good() || entry.failure_streak < RECOVERY_STREAK;
+                entry.is_startable() && comes_up
+            })
+        };
+        let asked = before.is_some_and(|record| record.one_shot == Some(Target::Recovery));
+        let mut better = Slot::BOTH
+            .into_iter()
+            .filter(|slot| may_start(*slot) && self.world.holds(&self.disk, *slot).is_some());
+        if !asked && let Some(slot) = better.next() {
+            return Err(Invariant::SomethingStarts
+                .broken(format!("recovery starts, beside slot {slot} that verifies")));
+        }
+        if !sample.is_whole(&self.disk.contents(), Target::Recovery) {
+            return Err(Invariant::NothingHalfWritten
+                .broken("recovery starts with a part of its image missing"));
+        }
+        Ok(())
+    }
+
+    /// Whether all of the image that starts is there; false if a block of its root has rotted, which dm-verity finds.
+    fn is_all_there(&self, slot: Slot, sample: &Sample) -> Result<bool, Violation> {
+        let contents = self.disk.contents();
+        if sample.is_whole(&contents, slot.into()) {
+            return Ok(true);
+        }
+        let rotted = AllHeld::of(self.world, &contents).rotted(slot.into(), &self.known);
+        if rotted && sample.has_its_uki(&contents, slot.into()) {
+            return Ok(false);
+        }
+        Err(Invariant::NothingHalfWritten.broken(format!(
+            "slot {slot} starts with a part of its image missing"
+        )))
     }
 
     /// Rule 2, as the disk has it at the moment of the start.
@@ -286,10 +212,9 @@ impl<'w> Machine<'w> {
         disk: &Disk,
         before: Option<&Record>,
         slot: Slot,
-        digest: &Digest,
-        why: Why,
-        recorded: bool,
+        chosen: &Chosen,
     ) -> Result<(), Violation> {
+        let (digest, why, recorded) = (&chosen.digest, chosen.why, chosen.recorded);
         let Some(now) = disk.record().filter(|_| recorded && disk.is_flushed()) else {
             return Err(Invariant::Decrement
                 .broken(format!("slot {slot} starts, and it is not on the disk")));
@@ -309,27 +234,62 @@ impl<'w> Machine<'w> {
         Ok(())
     }
 
+    /// Recovery's `bootctl serve`.
+    fn recover(&self, asked: bool) -> Result<Ended, Violation> {
+        let mut control = self.control(Target::Recovery);
+        for slot in control.begin_recovery().map_err(does_not_work)? {
+            self.look_at(&mut control, slot)?;
+        }
+        self.tell(|| "recovery runs".into());
+        Ok(if asked {
+            Ended::Rests(Target::Recovery)
+        } else {
+            Ended::InRecovery
+        })
+    }
+
+    /// What `bootctl serve` does about a slot whose starts ended without a word: it reads all of its root.
+    fn look_at(&self, control: &mut Control<Partition>, slot: Slot) -> Result<(), Violation> {
+        let mut boot = self.disk.partition(Part::Boot(slot.into()));
+        let mut root = self.disk.partition(Part::Root(slot));
+        match root_check::of(&mut boot, &mut root) {
+            Err(lost) if lost.code == Code::Verification => {
+                self.tell(|| format!("slot {slot}: {lost}"));
+                control
+                    .root_lost(slot, &lost.to_string())
+                    .map_err(does_not_work)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// `bootctl serve`, from its beginning to what its verdict comes to.
     fn serve(&self, slot: Slot, sample: &Sample) -> Result<Ended, Violation> {
         let mut control = self.control(slot.into());
-        let failed = |e: bootctl::failure::Failure| Invariant::Works.broken(e);
-        let begun = control.begin(slot).map_err(failed)?;
+        let begun = control.begin(slot).map_err(does_not_work)?;
         if self.world.wrong == Some(Wrong::Refills) {
             let refilled = control.change("refilling", |record| {
                 let mut next = record.clone();
                 next.slot_mut(slot).tries = TRIES;
                 Ok(next)
             });
-            refilled.map_err(failed)?;
+            refilled.map_err(does_not_work)?;
         }
-        let overdue = begun.overdue.map_err(failed)?;
+        let overdue = begun.overdue.map_err(does_not_work)?;
         let verdict = match (overdue, sample.nature) {
             _ if self.world.wrong == Some(Wrong::AlwaysHealthy) => Verdict::Healthy,
             (Some(reason), _) => Verdict::Unhealthy(reason),
             (None, Nature::Healthy) => Verdict::Healthy,
             (None, _) => Verdict::Unhealthy("the node is not Ready".into()),
         };
-        control.clear_streak(slot).map_err(failed)?;
+        control.clear_streak(slot).map_err(does_not_work)?;
+        match self.world.wrong {
+            Some(Wrong::NeverGoesBack) if begun.on_trial && verdict != Verdict::Healthy => {
+                return try_again(&mut control, slot);
+            }
+            Some(Wrong::VerdictForgotten) => return Ok(Ended::Rests(slot.into())),
+            _ => {}
+        }
         let booted = Booted {
             slot,
             digest: Some(sample.digest()),
@@ -346,21 +306,44 @@ impl<'w> Machine<'w> {
         };
         let settled = control
             .settle(&booted, &verdict, "healthy", stays)
-            .map_err(failed)?;
+            .map_err(does_not_work)?;
         self.tell(|| format!("slot {slot}: {verdict:?}: {settled:?}"));
-        Ok(match settled {
-            Settled::Healthy | Settled::Noted | Settled::Stays(_) => Ended::Rests(slot),
-            Settled::GoingBack => Ended::Restarts,
-        })
+        if settled == Settled::GoingBack {
+            return Ok(Ended::Restarts);
+        }
+        if begun.other_silent {
+            self.look_at(&mut control, slot.other())?;
+        }
+        Ok(Ended::Rests(slot.into()))
     }
 }
 
-/// A disk with an image in slot A, as an image builder makes it.
+fn does_not_work(failure: Failure) -> Violation {
+    Invariant::Works.broken(failure)
+}
+
+/// What the wrong system does that never goes back: the try that was used is given again.
+fn try_again(control: &mut Control<Partition>, slot: Slot) -> Result<Ended, Violation> {
+    let again = |record: &Record| {
+        let mut next = record.clone();
+        let entry = next.slot_mut(slot);
+        entry.tries = entry.tries.saturating_add(1);
+        Ok(next)
+    };
+    control
+        .change("trying again", again)
+        .map_err(does_not_work)?;
+    Ok(Ended::Restarts)
+}
+
+/// A disk with an image in slot A and recovery, as an image builder makes it.
 ///
 /// # Errors
-/// If the image does not fit.
-pub(crate) fn new_disk(sector: u32, first: &Sample) -> anyhow::Result<Contents> {
+/// If an image does not fit.
+pub(crate) fn new_disk(sector: u32, first: &Sample, recovery: &Sample) -> anyhow::Result<Contents> {
     let disk = Disk::new(Contents::new(sector));
+    let boot = Part::Boot(Target::Recovery);
+    recovery.write_to(Target::Recovery, disk.partition(boot), None)?;
     let (boot, root) = (Part::Boot(Target::A), Part::Root(Slot::A));
     first.write_to(Target::A, disk.partition(boot), Some(disk.partition(root)))?;
     let record = boot_core::transition::first_image(first.image.contents());

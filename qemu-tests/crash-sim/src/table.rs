@@ -134,6 +134,8 @@ struct Move {
     /// Last block of the last partition.
     end: u64,
     log: Vec<Operation>,
+    /// Whether it wrote what it may.
+    wrote: Result<(), Violation>,
 }
 
 impl Move {
@@ -143,12 +145,12 @@ impl Move {
         let partitions = partitions(&base).map_err(plain)?;
         let mut log = grow(&base).map_err(plain)?;
         let end = partitions.last().context("a table without partitions")?.2;
-        check_writes(&log, sector, end).map_err(plain)?;
-        if let Some(wrong) = wrong {
+        if let Some(wrong) = wrong.filter(|it| it.is_about_the_table()) {
             log = wrong.rewrite(&log);
         }
         Ok(Self {
             base,
+            wrote: check_writes(&log, sector, end),
             partitions,
             end,
             log,
@@ -163,15 +165,19 @@ impl Move {
         Ok(log)
     }
 
+    fn path(&self) -> Path {
+        Path {
+            history: NAME.into(),
+            sector: self.base.sector,
+            step: 0,
+            places: vec![],
+        }
+    }
+
     /// One cut, and `more` by chance of what follows.
     fn cut(&self, first: Place, more: usize, random: &mut Random, tally: &mut Tally) {
         let sector = self.base.sector;
-        let mut path = Path {
-            history: NAME.into(),
-            sector,
-            step: 0,
-            places: vec![],
-        };
+        let mut path = self.path();
         let (mut contents, mut log) = (self.base.clone(), self.log.clone());
         let mut place = Some(first);
         for _ in 0..=more {
@@ -205,6 +211,9 @@ pub(crate) fn explore(seed: u64, more: usize, wrong: Option<Wrong>) -> Result<Ta
     let mut random = Random::new(seed);
     for sector in SECTORS {
         let it = Move::new(sector, wrong)?;
+        if let Err(violation) = &it.wrote {
+            tally.violates(it.path(), violation.clone());
+        }
         for (epoch, cuts) in Epoch::of(&it.base, &it.log).iter().enumerate() {
             for cut in cuts.cuts() {
                 it.cut(Place { epoch, cut }, more, &mut random, &mut tally);
@@ -224,6 +233,9 @@ pub(crate) fn replay(
     tell: &mut dyn FnMut(String),
 ) -> Result<Option<Violation>> {
     let it = Move::new(path.sector, wrong)?;
+    if let (true, Err(violation)) = (path.places.is_empty(), &it.wrote) {
+        return Ok(Some(violation.clone()));
+    }
     let (mut contents, mut log) = (it.base.clone(), it.log.clone());
     for place in &path.places {
         let epochs = Epoch::of(&contents, &log);

@@ -2,11 +2,13 @@
 //!
 //! Most are made by turning what the right one writes into what the wrong one would have written.
 
+use boot_core::Target;
 use boot_core::record::Record;
 use boot_core::slot_header::UKI_OFFSET;
 use boot_core::store::COPIES;
 
 use crate::disk::{Operation, Part};
+use crate::invariants::Invariant;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +34,30 @@ pub(crate) enum Wrong {
     Refills,
     /// Every slot that comes up is marked good.
     AlwaysHealthy,
+    /// The loader starts recovery as soon as one slot does not start.
+    RecoveryAtOnce,
+    /// The loader believes the header of a slot, and does not read its UKI.
+    HeaderBelieved,
+    /// An installation that is done again takes what is in the slot for the image.
+    HalfForWhole,
+    /// A slot that is not well gets its try back, and is started again.
+    NeverGoesBack,
+    /// A verdict is not written down.
+    VerdictForgotten,
+    /// An installation writes the slot that runs.
+    RunningSlot,
+    /// An installation makes room for itself in recovery.
+    RecoveryTaken,
+    /// Growing the disk formats `state`.
+    StateFormatted,
 }
+
+/// Where `state` lies on the disk whose partition table is moved.
+const STATE: u64 = 9 << 20;
 
 impl Wrong {
     /// All of them.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::BothCopies,
         Self::NoFlush,
         Self::RecordFirst,
@@ -47,6 +68,14 @@ impl Wrong {
         Self::CommitAfterStart,
         Self::Refills,
         Self::AlwaysHealthy,
+        Self::RecoveryAtOnce,
+        Self::HeaderBelieved,
+        Self::HalfForWhole,
+        Self::NeverGoesBack,
+        Self::VerdictForgotten,
+        Self::RunningSlot,
+        Self::RecoveryTaken,
+        Self::StateFormatted,
     ];
 
     /// As in docs/reliability.md.
@@ -62,13 +91,57 @@ impl Wrong {
             Self::CommitAfterStart => "count-after-start",
             Self::Refills => "tries-come-back",
             Self::AlwaysHealthy => "always-healthy",
+            Self::RecoveryAtOnce => "recovery-at-once",
+            Self::HeaderBelieved => "header-believed",
+            Self::HalfForWhole => "half-taken-for-whole",
+            Self::NeverGoesBack => "never-goes-back",
+            Self::VerdictForgotten => "verdict-not-recorded",
+            Self::RunningSlot => "running-slot-written",
+            Self::RecoveryTaken => "recovery-taken",
+            Self::StateFormatted => "state-formatted",
         }
+    }
+
+    /// What each run has to catch it by; it may be caught by more.
+    pub(crate) fn caught_by(self) -> &'static [Invariant] {
+        use Invariant as It;
+        match self {
+            Self::BothCopies | Self::RenameOnFat => {
+                &[It::GoodSlotKept, It::FloorHolds, It::OneCopyValid]
+            }
+            Self::NoFlush | Self::RecordFirst | Self::HeaderFirst => &[It::HeaderLast],
+            Self::FloorOfTheNewest => &[It::FloorNotAboveFallback],
+            Self::TableAtOnce => &[It::TableThere],
+            Self::CommitAfterStart => &[It::Decrement],
+            Self::Refills => &[It::NoRefill],
+            Self::AlwaysHealthy => &[It::Quarantine],
+            Self::RecoveryAtOnce => &[It::SomethingStarts],
+            Self::HeaderBelieved => &[It::NothingHalfWritten],
+            Self::HalfForWhole => &[It::NothingHalfWritten, It::Works],
+            Self::NeverGoesBack => &[It::NoLoop],
+            Self::VerdictForgotten => &[It::Works],
+            Self::RunningSlot => &[It::RunningSlotUntouched],
+            Self::RecoveryTaken => &[It::RunningSlotUntouched, It::RecoveryKept],
+            Self::StateFormatted => &[It::PartitionsUntouched],
+        }
+    }
+
+    /// Whether it is wrong about the partition table, and about nothing else.
+    pub(crate) fn is_about_the_table(self) -> bool {
+        matches!(self, Self::TableAtOnce | Self::StateFormatted)
     }
 
     /// What this system would have written in place of `log`.
     pub(crate) fn rewrite(self, log: &[Operation]) -> Vec<Operation> {
         match self {
-            Self::CommitAfterStart | Self::Refills | Self::AlwaysHealthy => log.to_vec(),
+            Self::CommitAfterStart
+            | Self::Refills
+            | Self::AlwaysHealthy
+            | Self::RecoveryAtOnce
+            | Self::HeaderBelieved
+            | Self::HalfForWhole
+            | Self::NeverGoesBack
+            | Self::VerdictForgotten => log.to_vec(),
             Self::BothCopies => commits(log, |offset, bytes| {
                 let write = |offset| Operation::Write(Part::State, offset, bytes.into());
                 [write(offset), write(other_copy(offset))]
@@ -94,7 +167,50 @@ impl Wrong {
                 matches!(operation, Operation::Write(Part::Boot(_), ..UKI_OFFSET, bytes)
                     if bytes.iter().any(|byte| *byte != 0))
             }),
+            Self::RunningSlot => log.iter().map(in_the_other_slot).collect(),
+            Self::RecoveryTaken => log.iter().flat_map(and_in_recovery).collect(),
+            Self::StateFormatted => {
+                let format = Operation::Write(Part::Whole, STATE, vec![0; 4096].into());
+                [log, &[format, Operation::Flush]].concat()
+            }
         }
+    }
+
+    /// What an installation writes that takes what is in the slot for the image: its header and the record.
+    pub(crate) fn without_images(log: &[Operation]) -> Vec<Operation> {
+        let is_image = |operation: &&Operation| {
+            matches!(
+                operation,
+                Operation::Write(Part::Root(_), ..)
+                    | Operation::Write(Part::Boot(_), UKI_OFFSET.., _)
+            )
+        };
+        log.iter().filter(|it| !is_image(it)).cloned().collect()
+    }
+}
+
+/// A write to a slot, made to the one beside it.
+fn in_the_other_slot(operation: &Operation) -> Operation {
+    match operation {
+        Operation::Write(Part::Root(slot), offset, bytes) => {
+            Operation::Write(Part::Root(slot.other()), *offset, bytes.clone())
+        }
+        Operation::Write(Part::Boot(target), offset, bytes) => {
+            let other = target.slot().map_or(*target, |slot| slot.other().into());
+            Operation::Write(Part::Boot(other), *offset, bytes.clone())
+        }
+        _ => operation.clone(),
+    }
+}
+
+/// A write to the first bytes of a slot, made to recovery as well.
+fn and_in_recovery(operation: &Operation) -> Vec<Operation> {
+    match operation {
+        Operation::Write(Part::Boot(Target::A | Target::B), 0, bytes) => {
+            let recovery = Operation::Write(Part::Boot(Target::Recovery), 0, bytes.clone());
+            vec![operation.clone(), recovery]
+        }
+        _ => vec![operation.clone()],
     }
 }
 

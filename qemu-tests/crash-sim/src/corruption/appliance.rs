@@ -18,8 +18,8 @@ use super::start::{Firmware, Machine, Met, Rest};
 use super::table::Situation;
 use crate::disk::{Contents, Disk, File, Part, Partition};
 use crate::images::{Nature, Sample};
-use crate::machine::World;
 use crate::random::Random;
+use crate::world::World;
 
 const MIB: u64 = 1 << 20;
 /// How much larger the machine's disk is than the image.
@@ -67,7 +67,7 @@ pub(super) fn world() -> Result<World> {
         let name = format!("{version}.0");
         samples.push(Sample::new(&name, version, Nature::Healthy, BLOCKS)?);
     }
-    samples.push(Sample::recovery("1.0-recovery"));
+    samples.push(Sample::recovery("1.0-recovery")?);
     Ok(World::new(samples))
 }
 

@@ -14,7 +14,7 @@ use super::appliance::Appliance;
 use super::start::{Firmware, Machine, Met, Rest};
 use super::table::{Cell, Outcome, Region, Role};
 use crate::disk::{Contents, Disk, Part};
-use crate::machine::World;
+use crate::world::World;
 
 /// An outcome that is not the expected one.
 #[derive(Clone, Debug)]

@@ -21,8 +21,8 @@ use self::appliance::Appliance;
 use self::judge::Wrong;
 use self::table::{Cell, Outcome};
 use crate::explore::SECTORS;
-use crate::machine::World;
 use crate::random::Random;
+use crate::world::World;
 
 /// Damages every region of a disk in every way, and looks what comes of it.
 ///

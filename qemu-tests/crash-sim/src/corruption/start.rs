@@ -21,7 +21,7 @@ use initrd::block::Part as PartOf;
 use initrd::disk::{Choice, Wanted};
 
 use crate::disk::{Disk, Operation, Part, Partition};
-use crate::machine::{Firmware as Platform, World};
+use crate::world::{Firmware as Platform, World};
 
 /// More starts than any damage may take: a root that is read at every start is left after so many.
 const STARTS: usize = 32;

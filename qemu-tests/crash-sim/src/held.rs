@@ -1,0 +1,96 @@
+//! What is in a slot, or in recovery's: by its header, and to the byte.
+
+use boot_core::slot_header::{read_header, read_slot};
+use boot_core::verify::Expect;
+use boot_core::{Digest, SecurityVersion, Slot, Target};
+
+use crate::disk::{Contents, Disk, Part};
+use crate::images::Sample;
+use crate::world::World;
+
+/// What a slot with a header holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// The manifest that the header names.
+    pub(crate) digest: Digest,
+    /// Whether everything is there: manifest, UKI, root.
+    pub(crate) whole: bool,
+    /// The fingerprint of its partitions, where it is not whole.
+    damage: u64,
+}
+
+/// What each slot and recovery hold, in the order of [`Target::ALL`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AllHeld([Option<Held>; 3]);
+
+impl AllHeld {
+    /// On this disk.
+    pub(crate) fn of(world: &World, contents: &Contents) -> Self {
+        let disk = Disk::new(contents.clone());
+        Self(Target::ALL.map(|target| held(world, &disk, contents, target)))
+    }
+
+    /// In one of them; none if it has no header.
+    pub(crate) fn of_target(&self, target: Target) -> Option<&Held> {
+        let (_, held) = Target::ALL.iter().zip(&self.0).find(|it| *it.0 == target)?;
+        held.as_ref()
+    }
+
+    /// The manifest of what is whole in one of them.
+    pub(crate) fn whole(&self, target: Target) -> Option<Digest> {
+        let held = self.of_target(target).filter(|held| held.whole)?;
+        Some(held.digest)
+    }
+
+    /// Whether what is not whole in one of them was so before, to the byte: it has rotted, and nobody wrote it.
+    pub(crate) fn rotted(&self, target: Target, before: &Self) -> bool {
+        let held = self.of_target(target);
+        held.is_some_and(|it| !it.whole) && held == before.of_target(target)
+    }
+}
+
+fn held(world: &World, disk: &Disk, contents: &Contents, target: Target) -> Option<Held> {
+    let digest = read_header(&mut disk.partition(Part::Boot(target)))
+        .ok()?
+        .manifest_digest;
+    let whole = world
+        .signed(disk, target)
+        .is_some_and(|sample| sample.is_whole(contents, target));
+    let part_of = |part: Part| {
+        let root = target.slot().map(Part::Root);
+        part == Part::Boot(target) || Some(part) == root
+    };
+    Some(Held {
+        digest,
+        whole,
+        damage: if whole {
+            0
+        } else {
+            contents.fingerprint_of(part_of)
+        },
+    })
+}
+
+impl World {
+    /// The image whose manifest verifies in a slot.
+    fn signed(&self, disk: &Disk, target: Target) -> Option<&Sample> {
+        let parts = read_slot(&mut disk.partition(Part::Boot(target))).ok()?;
+        let expect = Expect {
+            target,
+            floor: SecurityVersion(0),
+            uki: None,
+        };
+        let verified = self
+            .verify(&parts.header, &parts.envelope, &parts.keyring, &expect)
+            .ok()?;
+        self.sample(&verified.digest)
+    }
+
+    /// What verifies in a slot, its UKI included, as the loader sees it without asking the record.
+    pub(crate) fn holds(&self, disk: &Disk, slot: Slot) -> Option<&Sample> {
+        let sample = self.signed(disk, slot.into())?;
+        sample
+            .has_its_uki(&disk.contents(), slot.into())
+            .then_some(sample)
+    }
+}

@@ -1,0 +1,146 @@
+//! What a machine is made of that is not on its disk: whom it trusts, and what firmware does for the loader.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use boot_core::boot::{Floors, Platform};
+use boot_core::slot_header::{SlotHeader, read_header};
+use boot_core::trust::Trust;
+use boot_core::verify::{Expect, Rejected, Verified, verify_slot};
+use boot_core::{Device as _, Digest, Nonce, Target};
+use bootctl::fallback;
+
+use crate::disk::Partition;
+use crate::images::Sample;
+use crate::wrong::Wrong;
+
+/// What all machines share: whom they trust, which images there are, what was verified before.
+pub(crate) struct World {
+    /// Whose images start.
+    pub(crate) trust: Trust,
+    /// The images.
+    pub(crate) samples: Vec<Sample>,
+    /// What is wrong with its machines.
+    pub(crate) wrong: Option<Wrong>,
+    verified: RefCell<HashMap<u64, Result<Verified, Rejected>>>,
+}
+
+impl World {
+    /// With these images.
+    pub(crate) fn new(samples: Vec<Sample>) -> Self {
+        Self {
+            trust: boot_core::test_support::trust(),
+            samples,
+            wrong: None,
+            verified: RefCell::default(),
+        }
+    }
+
+    /// The image with this manifest.
+    pub(crate) fn sample(&self, digest: &Digest) -> Option<&Sample> {
+        self.samples
+            .iter()
+            .find(|sample| sample.digest() == *digest)
+    }
+
+    /// The loader's verifier; what it said before of the same is remembered.
+    pub(crate) fn verify(
+        &self,
+        header: &SlotHeader,
+        envelope: &[u8],
+        keyring: &[u8],
+        expect: &Expect,
+    ) -> Result<Verified, Rejected> {
+        let mut hasher = DefaultHasher::new();
+        (header.encode(), envelope, keyring).hash(&mut hasher);
+        (expect.target, expect.floor.0).hash(&mut hasher);
+        let verify = || verify_slot(&self.trust, header, envelope, keyring, expect);
+        let mut verified = self.verified.borrow_mut();
+        verified
+            .entry(hasher.finish())
+            .or_insert_with(verify)
+            .clone()
+    }
+}
+
+/// What the loader needs of the machine.
+pub(crate) struct Firmware<'w> {
+    /// Whom it trusts.
+    pub(crate) world: &'w World,
+    /// `boot-state`, if it is there.
+    pub(crate) state: Option<Partition>,
+    /// `boot-a`, `boot-b`, `boot-r`, as far as they are there.
+    pub(crate) slots: [Option<Partition>; 3],
+    /// For this start.
+    pub(crate) nonce: Nonce,
+    /// What it says, where somebody listens.
+    pub(crate) told: Option<&'w RefCell<Vec<String>>>,
+}
+
+impl Platform for Firmware<'_> {
+    type Device = Partition;
+    type Image = ();
+
+    fn boot_state(&mut self) -> Option<&mut Partition> {
+        self.state.as_mut()
+    }
+
+    fn slot(&mut self, target: Target) -> Option<&mut Partition> {
+        let index = Target::ALL.iter().position(|it| *it == target)?;
+        self.slots.get_mut(index)?.as_mut()
+    }
+
+    fn load_uki(
+        &mut self,
+        target: Target,
+        offset: u64,
+        length: u64,
+    ) -> Result<((), Digest), String> {
+        let believes = self.world.wrong == Some(Wrong::HeaderBelieved);
+        let device = self.slot(target).ok_or("no such partition")?;
+        if believes && let Ok(header) = read_header(device) {
+            let sample = self.world.sample(&header.manifest_digest);
+            return Ok(((), sample.ok_or("no such image")?.image.manifest.uki.digest));
+        }
+        if offset.saturating_add(length.next_multiple_of(4096)) > device.size() {
+            return Err("past the end of the partition".into());
+        }
+        let digest = fallback::digest_at(device, offset, length);
+        Ok(((), digest.map_err(|error| error.to_string())?))
+    }
+
+    fn nonce(&mut self) -> Nonce {
+        self.nonce
+    }
+
+    fn log(&mut self, line: fmt::Arguments<'_>) {
+        if let Some(told) = self.told {
+            told.borrow_mut().push(format!("loader: {line}"));
+        }
+    }
+
+    fn now(&mut self) -> Option<i64> {
+        None
+    }
+
+    fn firmware_floors(&mut self) -> Option<Floors> {
+        None
+    }
+
+    fn raise_firmware_floors(&mut self, _: Floors) -> Result<(), String> {
+        Err("Secure Boot is off".into())
+    }
+
+    fn verify(
+        &mut self,
+        _: &Trust,
+        header: &SlotHeader,
+        envelope: &[u8],
+        keyring: &[u8],
+        expect: &Expect,
+    ) -> Result<Verified, Rejected> {
+        self.world.verify(header, envelope, keyring, expect)
+    }
+}
