@@ -62,6 +62,8 @@ impl Service<'_> {
                 console::announce(&self.machine.paths(), &line);
                 let (machine, from) = (self.machine.clone(), restore.from.clone());
                 restore.under_way = Some(tokio::task::spawn_blocking(move || put(&machine, &from)));
+                self.report.doing = Some(format!("installing {shown}"));
+                self.show();
             }
             None => {}
         }
@@ -69,6 +71,7 @@ impl Service<'_> {
 
     async fn restored(&mut self, shown: &str, ended: Result<Slot>) {
         let prefix = format!("installing {shown} by itself: ");
+        self.report.doing = None;
         // Of many tries, the last one counts.
         self.report.degraded.retain(|why| !why.starts_with(&prefix));
         match ended {
