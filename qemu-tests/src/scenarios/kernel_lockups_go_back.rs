@@ -26,9 +26,9 @@ pub(super) const SCENARIO: Scenario = Scenario {
 const FAULTS: [(&[u8], Option<&str>); 3] = [
     // ud2
     (&[0x0f, 0x0b], Some("Kernel panic - not syncing: ")),
-    // jmp to itself
+    // sti; jmp to itself
     (
-        &[0xeb, 0xfe],
+        &[0xfb, 0xeb, 0xfe],
         Some("Kernel panic - not syncing: softlockup"),
     ),
     // cli; jmp to itself
