@@ -325,12 +325,27 @@ impl Steps for Filesystem<'_> {
                 c"errors=remount-ro",
             )
         })
-        .context("mounting", format_args!("state ({})", self.device))
+        .context("mounting", format_args!("state ({})", self.device))?;
+        let kept = watchdog::kept(self.watchdog, fsck::LIMIT, || keeps(self.target));
+        if kept.is_err() {
+            // What is mounted over it serves as well.
+            let _ = unmount(self.target, UnmountFlags::DETACH);
+        }
+        kept.context("writing to", format_args!("state ({})", self.device))
     }
 
     fn unmount(&mut self) -> Result<(), Failure> {
         unmount(self.target, UnmountFlags::empty()).context("unmounting", self.target.display())
     }
+}
+
+/// Whether the filesystem mounted at `target` keeps what is written. The kernel mounts one whose journal cannot be
+/// written, and stops at the first write: then nothing that it holds can be read any more either, and the machine could
+/// not be reached. The write is one that needs no room.
+fn keeps(target: &Path) -> io::Result<()> {
+    let folder = File::open(target)?;
+    folder.set_modified(SystemTime::now())?;
+    folder.sync_all()
 }
 
 fn try_mount(
