@@ -11,6 +11,7 @@ pub mod disk;
 pub mod fault;
 pub mod loaders;
 pub mod machine;
+pub mod places;
 pub mod qmp;
 pub mod scenario;
 pub mod scenarios;

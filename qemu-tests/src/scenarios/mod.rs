@@ -55,6 +55,7 @@ mod slot_header_of_the_other_slot;
 mod state_damaged_beyond_repair;
 mod state_full;
 mod state_keeps_what_can_be_kept;
+mod state_partition_missing;
 mod state_with_an_error;
 mod ten_plug_pulls_in_a_row;
 mod timer_described_by_wdat;
@@ -93,6 +94,7 @@ pub const ALL: &[Scenario] = &[
     ten_plug_pulls_in_a_row::SCENARIO,
     state_damaged_beyond_repair::SCENARIO,
     state_keeps_what_can_be_kept::SCENARIO,
+    state_partition_missing::SCENARIO,
     state_with_an_error::SCENARIO,
     state_full::SCENARIO,
     disk_write_errors::SCENARIO,
