@@ -19,6 +19,7 @@ mod disk_moved_to_another_bus;
 mod disk_on_ahci;
 mod disk_on_nvme;
 mod disk_on_usb;
+mod disk_read_errors;
 mod disk_turned_read_only;
 mod disk_write_errors;
 mod each_esp_destroyed_in_turn;
@@ -97,6 +98,7 @@ pub const ALL: &[Scenario] = &[
     state_partition_missing::SCENARIO,
     state_with_an_error::SCENARIO,
     state_full::SCENARIO,
+    disk_read_errors::SCENARIO,
     disk_write_errors::SCENARIO,
     disk_turned_read_only::SCENARIO,
     clock_that_jumps::SCENARIO,
