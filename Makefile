@@ -77,7 +77,7 @@ mutants: setup ## Change boot-core and the transitions in bootctl everywhere, an
 
 corruption: build ## Damage every region of a disk, in memory and then in emulated machines: [SEED=1]
 	$(BIN)/corruption --seed $(SEED)
-	$(SCENARIOS) $$($(BIN)/corruption --scenarios)
+	$(SCENARIOS) --seed $(SEED) $$($(BIN)/corruption --scenarios)
 
 fuzz: build ## Feed the parsers at random: SECONDS=3600 [SEED=1] [TARGET=…] [INPUT=…]
 	$(BIN)/fuzz --seed $(SEED) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TARGET),--target $(TARGET)) $(if $(INPUT),--input $(INPUT))

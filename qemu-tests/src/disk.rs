@@ -1,6 +1,7 @@
 //! A machine's disk: a throwaway copy of a built image, and ways to damage it while the machine is off.
 
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -89,23 +90,80 @@ impl Disk {
     /// # Errors
     /// The table does not check or has no such label.
     pub fn bounds(&self, label: &str) -> Result<(u64, u64)> {
+        let table = self.table(false)?;
+        let sectors = *table.logical_block_size();
+        let (_, partition) = self.entry(&table, label)?;
+        let start = partition.bytes_start(sectors)?;
+        Ok((start, partition.bytes_len(sectors)?))
+    }
+
+    /// Takes a partition out of both copies of the table. What is in it stays where it is, as the others do.
+    ///
+    /// # Errors
+    /// The table does not check or has no such label, or cannot be written.
+    pub fn take_out(&self, label: &str) -> Result<Table> {
+        let (primary, backup) = self.table_places()?;
+        let before = Table {
+            primary: self.read(&primary)?,
+            backup: self.read(&backup)?,
+        };
+        let mut table = self.table(true)?;
+        let (number, _) = self.entry(&table, label)?;
+        table.remove_partition(number);
+        table
+            .write()
+            .with_context(|| format!("cannot write the table of {}", self.path.display()))?;
+        Ok(before)
+    }
+
+    /// Makes the table what it was.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn put_back(&self, table: &Table) -> Result<()> {
+        let (primary, backup) = self.table_places()?;
+        self.overwrite(primary.start, &table.primary)?;
+        self.overwrite(backup.start, &table.backup)
+    }
+
+    /// Where both copies of a table of 128 entries are, the protective MBR with the first.
+    fn table_places(&self) -> Result<(Range<u64>, Range<u64>)> {
+        let sector = u64::from(self.sector_size);
+        let size = self.file()?.metadata()?.len();
+        let entries = 128 * 128;
+        Ok((0..2 * sector + entries, size - sector - entries..size))
+    }
+
+    fn table(&self, writable: bool) -> Result<gpt::GptDisk<File>> {
         let sectors = match self.sector_size {
             512 => gpt::disk::LogicalBlockSize::Lb512,
             4096 => gpt::disk::LogicalBlockSize::Lb4096,
             other => bail!("no disk has sectors of {other} bytes"),
         };
-        let table = gpt::GptConfig::new()
+        gpt::GptConfig::new()
             .logical_block_size(sectors)
-            .writable(false)
+            .writable(writable)
             .open(&self.path)
-            .with_context(|| format!("{} has no partition table", self.path.display()))?;
-        let partition = table
-            .partitions()
-            .values()
-            .find(|partition| partition.name == label)
-            .ok_or_else(|| anyhow!("{} has no partition {label}", self.path.display()))?;
-        let start = partition.bytes_start(sectors)?;
-        Ok((start, partition.bytes_len(sectors)?))
+            .with_context(|| format!("{} has no partition table", self.path.display()))
+    }
+
+    fn entry<'t>(
+        &self,
+        table: &'t gpt::GptDisk<File>,
+        label: &str,
+    ) -> Result<(u32, &'t gpt::partition::Partition)> {
+        let found = table.partitions().iter().find(|(_, it)| it.name == label);
+        found
+            .map(|(number, partition)| (*number, partition))
+            .ok_or_else(|| anyhow!("{} has no partition {label}", self.path.display()))
+    }
+
+    fn read(&self, place: &Range<u64>) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; (place.end - place.start) as usize];
+        self.file()?
+            .read_exact_at(&mut bytes, place.start)
+            .with_context(|| format!("cannot read {}", self.path.display()))?;
+        Ok(bytes)
     }
 
     /// Flips one bit: the lowest of the byte at `offset` in the partition.
@@ -113,10 +171,29 @@ impl Disk {
     /// # Errors
     /// There is no such byte.
     pub fn flip_bit(&self, label: &str, offset: u64) -> Result<()> {
+        self.flip(label, offset, 0)
+    }
+
+    /// Flips one bit, whichever chance says, of the bytes at `place` in the partition, and tells which.
+    ///
+    /// # Errors
+    /// There are no such bytes.
+    pub fn flip_any_bit(
+        &self,
+        label: &str,
+        place: Range<u64>,
+        chance: &mut fastrand::Rng,
+    ) -> Result<()> {
+        let (offset, bit) = (chance.u64(place), chance.u8(0..8));
+        eprintln!("{label}: bit {bit} of byte {offset} flips");
+        self.flip(label, offset, bit)
+    }
+
+    fn flip(&self, label: &str, offset: u64, bit: u8) -> Result<()> {
         let partition = self.partition(label)?;
         let mut byte = [0];
         partition.read(offset, &mut byte)?;
-        byte[0] ^= 1;
+        byte[0] ^= 1 << bit;
         partition.write(offset, &byte)
     }
 
@@ -170,6 +247,13 @@ impl Disk {
             .open(&self.path)
             .with_context(|| format!("cannot open {}", self.path.display()))
     }
+}
+
+/// Both copies of a partition table.
+#[derive(Debug)]
+pub struct Table {
+    primary: Vec<u8>,
+    backup: Vec<u8>,
 }
 
 /// A partition of an image file.

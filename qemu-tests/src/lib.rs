@@ -12,6 +12,7 @@ pub mod fault;
 pub mod gdb;
 pub mod loaders;
 pub mod machine;
+pub mod places;
 pub mod qmp;
 pub mod scenario;
 pub mod scenarios;

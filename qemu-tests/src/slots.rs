@@ -1,5 +1,6 @@
 //! What the host reads and changes of a disk's slots and boot-state while the machine is off, by `boot-core`'s codecs.
 
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -90,11 +91,17 @@ pub fn twin(disk: &Disk, good: bool) -> Result<()> {
 /// # Errors
 /// There is no slot header.
 pub fn damage_uki(disk: &Disk, target: Target) -> Result<()> {
+    let uki = uki(disk, target)?;
+    disk.flip_bit(target.label_boot(), (uki.start + uki.end) / 2)
+}
+
+/// Where in its partition a slot's UKI is, in bytes.
+///
+/// # Errors
+/// There is no slot header.
+pub fn uki(disk: &Disk, target: Target) -> Result<Range<u64>> {
     let header = read(disk, target)?.header;
-    disk.flip_bit(
-        target.label_boot(),
-        header.uki_offset + header.uki_length / 2,
-    )
+    Ok(header.uki_offset..header.uki_offset + header.uki_length)
 }
 
 /// Writes the header of `found` into `target`'s partition, for which it is not.

@@ -35,7 +35,7 @@ struct Options {
     /// How many run side by side.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
-    /// What is left to chance is made of it: when in a start something goes wrong.
+    /// What is left to chance is made of it: when in a start something goes wrong, which bit of a slot flips.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Keep the files of scenarios that pass.

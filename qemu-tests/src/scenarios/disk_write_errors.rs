@@ -1,4 +1,4 @@
-//! a disk that refuses to write the other slot costs the installation alone; one that refuses to write the record still starts the good slot, and says so
+//! a disk that refuses to write the other slot or ESP costs the installation alone; one that refuses the record or state still starts the good slot; what failed is said, and nothing is lost
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use boot_core::store::COPIES;
 use crate::artefacts::Version;
 use crate::fault::{Access, Faults};
 use crate::machine::Options;
+use crate::places;
 use crate::scenario::{Architecture, Context, Scenario};
 use crate::server::Server;
 use crate::steps::expect;
@@ -15,11 +16,11 @@ use crate::steps::expect;
 /// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "disk-write-errors",
-    shows: "a disk that refuses to write the other slot costs the installation alone; one that refuses to write the record still starts the good slot, and says so",
+    shows: "a disk that refuses to write the other slot or ESP costs the installation alone; one that refuses the record or state still starts the good slot; what failed is said, and nothing is lost",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: false,
-    seconds: 170,
+    seconds: 240,
     run,
 };
 
@@ -30,6 +31,7 @@ fn run(context: &Context) -> Result<()> {
     let faults = Faults::new(&disk).at("root-b", 5 << 20, Access::Write)?;
     let mut machine = context.start_well(&[&disk], faults.options(context)?, Version::First)?;
     machine.wait_for_ssh(machine.boot_limit())?;
+    machine.run("echo kept > /var/lib/kept; sync")?;
     let (code, said) = machine.run_refused(&install, Duration::from_secs(300))?;
     expect(
         code == 1 && said.contains("writing the root") && said.contains("next: look at the disk"),
@@ -61,15 +63,51 @@ fn run(context: &Context) -> Result<()> {
         "a change that says that it was not written",
         &said.into(),
     )?;
-    // The same installation goes on where it stopped, on a disk that writes again.
     machine.power_off()?;
+
+    let faults = Faults::new(&disk)
+        .at("boot-b", 0, Access::Write)?
+        .at("esp-b", places::first_fat(&disk, "esp-b")?, Access::Write)?
+        .at("state", places::SUPERBLOCK, Access::Write)?;
+    let mut machine = context.start(&[&disk], faults.options(context)?)?;
+    machine.wait_for_line("going on with /state in memory", machine.boot_limit())?;
+    machine.wait_for_line(": unhealthy, stays up: ", machine.boot_limit())?;
+    machine.wait_for_ssh(machine.boot_limit())?;
+    let status = machine.status()?;
+    expect(
+        status["booted"]["slot"] == "a" && status["state"]["check"]["problem"] == "unusable",
+        "slot A, and a state that is not in use",
+        &status,
+    )?;
+    let (code, said) = machine.run_refused(&install, Duration::from_secs(300))?;
+    expect(
+        code == 1
+            && said.contains("clearing the header of slot B")
+            && said.contains("next: look at the disk"),
+        "an installation that ends before anything of the slot is written",
+        &said.into(),
+    )?;
+    let copy = "bootctl update-loader --copy";
+    let (code, said) = machine.run_refused(copy, Duration::from_secs(60))?;
+    expect(
+        code == 1 && said.contains("writing esp-b") && said.contains("still starts from esp-a"),
+        "a loader that was not written, and what is left",
+        &said.into(),
+    )?;
+    machine.power_off()?;
+
+    // On a disk that writes again the same commands go on where they stopped.
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
     machine.wait_for_ssh(machine.boot_limit())?;
     machine.run_within(&install, Duration::from_secs(300))?;
+    machine.run(copy)?;
     let status = machine.status()?;
     expect(
-        status["slots"]["b"]["status"] == "staged",
-        "slot B to be staged",
-        &status["slots"],
+        status["slots"]["b"]["status"] == "staged"
+            && status["esps"]["esp-b"]["ok"] == true
+            && status["state"]["check"]["problem"].is_null()
+            && machine.run("cat /var/lib/kept")?.trim() == "kept",
+        "slot B to be staged, both ESPs to be well, and nothing lost of state",
+        &status,
     )
 }

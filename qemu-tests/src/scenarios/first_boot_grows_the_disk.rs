@@ -1,6 +1,7 @@
-//! a new disk boots, is grown to its full size, is marked good, and keeps what is written
+//! a new disk boots, is grown to its full size, is marked good, and keeps what is written; the kernel finds no fault with the table, and of the disk's cache says what is so
 
 use anyhow::{Result, bail};
+use serde_json::Value;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
@@ -13,13 +14,16 @@ const DISK: u64 = 6 << 30;
 /// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "first-boot-grows-the-disk",
-    shows: "a new disk boots, is grown to its full size, is marked good, and keeps what is written",
+    shows: "a new disk boots, is grown to its full size, is marked good, and keeps what is written; the kernel finds no fault with the table, and of the disk's cache says what is so",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: true,
     seconds: 90,
     run,
 };
+
+/// What the kernel says of a partition table that it reads without being content.
+const COMPLAINTS: &str = "dmesg | grep -w GPT || true";
 
 fn run(context: &Context) -> Result<()> {
     let disk = context.first_disk()?;
@@ -38,6 +42,11 @@ fn run(context: &Context) -> Result<()> {
         "a state filesystem of most of the disk",
         &status["state"],
     )?;
+    expect_cache(&status, "write back")?;
+    // Linux compares both copies of the table and says what it does not like: a backup that is not at the end, at first.
+    if machine.run(COMPLAINTS)?.is_empty() {
+        bail!("the kernel did not notice that the disk is larger than its partition table");
+    }
     machine.run("echo kept > /var/lib/kept && sync")?;
     let id = machine.run("cat /etc/machine-id")?;
     machine.power_off()?;
@@ -46,8 +55,20 @@ fn run(context: &Context) -> Result<()> {
     if grown <= shipped {
         bail!("the partition state has {grown} bytes, it was shipped with {shipped}");
     }
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    // A disk that says of itself that it has no cache.
+    let no_cache = Options {
+        extra: ["-global", "virtio-blk-device.write-cache=off"]
+            .map(str::to_owned)
+            .into(),
+        ..Options::default()
+    };
+    let mut machine = context.start_well(&[&disk], no_cache, Version::First)?;
     let status = machine.status()?;
+    expect_cache(&status, "write through")?;
+    let complaints = machine.run(COMPLAINTS)?;
+    if !complaints.is_empty() {
+        bail!("the kernel does not like the table that the agent wrote:\n{complaints}");
+    }
     expect(
         status["booted"]["first_boot"] == false,
         "no first boot",
@@ -57,4 +78,13 @@ fn run(context: &Context) -> Result<()> {
         bail!("what was written to /var, or the machine's identity, did not outlive the restart");
     }
     Ok(())
+}
+
+fn expect_cache(status: &Value, cache: &str) -> Result<()> {
+    let disk = &status["disk"];
+    expect(
+        disk["write_cache"] == cache,
+        &format!("a disk whose cache is {cache:?}"),
+        disk,
+    )
 }

@@ -20,6 +20,7 @@ mod disk_moved_to_another_bus;
 mod disk_on_ahci;
 mod disk_on_nvme;
 mod disk_on_usb;
+mod disk_read_errors;
 mod disk_turned_read_only;
 mod disk_write_errors;
 mod each_esp_destroyed_in_turn;
@@ -59,6 +60,7 @@ mod slot_header_of_the_other_slot;
 mod state_damaged_beyond_repair;
 mod state_full;
 mod state_keeps_what_can_be_kept;
+mod state_partition_missing;
 mod state_with_an_error;
 mod ten_plug_pulls_in_a_row;
 mod timer_described_by_wdat;
@@ -98,8 +100,10 @@ pub const ALL: &[Scenario] = &[
     ten_plug_pulls_in_a_row::SCENARIO,
     state_damaged_beyond_repair::SCENARIO,
     state_keeps_what_can_be_kept::SCENARIO,
+    state_partition_missing::SCENARIO,
     state_with_an_error::SCENARIO,
     state_full::SCENARIO,
+    disk_read_errors::SCENARIO,
     disk_write_errors::SCENARIO,
     disk_turned_read_only::SCENARIO,
     clock_that_jumps::SCENARIO,

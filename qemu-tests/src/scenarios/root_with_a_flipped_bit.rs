@@ -23,8 +23,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 fn run(context: &Context) -> Result<()> {
     let disk = context.first_disk()?;
     slots::twin(&disk, false)?;
-    // The superblock of the filesystem: what is read first.
-    disk.flip_bit("root-b", 1024 + 16)?;
+    // The block with the superblock of the filesystem: what is read first.
+    disk.flip_any_bit("root-b", 0..4096, &mut context.chance())?;
     stopped_by_verity(
         context,
         &disk,

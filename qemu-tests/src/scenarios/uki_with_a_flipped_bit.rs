@@ -23,7 +23,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 fn run(context: &Context) -> Result<()> {
     let disk = context.first_disk()?;
     slots::twin(&disk, true)?;
-    slots::damage_uki(&disk, Target::B)?;
+    let uki = slots::uki(&disk, Target::B)?;
+    disk.flip_any_bit("boot-b", uki, &mut context.chance())?;
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
     expect_rejected(&machine.status()?, "b", "UKI does not have the digest")
 }

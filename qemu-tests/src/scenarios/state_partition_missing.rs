@@ -1,0 +1,77 @@
+//! without a partition state the machine is up with its image's users, brings nothing up, says so and leaves alone what was there; where its journal cannot be written, it stays up and loses nothing
+
+use anyhow::{Result, bail};
+use boot_core::Digest;
+
+use crate::artefacts::Version;
+use crate::disk::Disk;
+use crate::fault::{Access, Faults};
+use crate::machine::Options;
+use crate::places;
+use crate::scenario::{Architecture, Context, Scenario};
+use crate::steps::expect;
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "state-partition-missing",
+    shows: "without a partition state the machine is up with its image's users, brings nothing up, says so and leaves alone what was there; where its journal cannot be written, it stays up and loses nothing",
+    architecture: Architecture::X86_64,
+    recipe: "minimal-vm",
+    gate: false,
+    seconds: 200,
+    run,
+};
+
+fn run(context: &Context) -> Result<()> {
+    let disk = context.first_disk()?;
+    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    machine.wait_for_ssh(machine.boot_limit())?;
+    let id = machine.run("cat /etc/machine-id")?;
+    machine.run("echo kept > /var/lib/kept; sync")?;
+    machine.power_off()?;
+
+    let before = digest_of_state(&disk)?;
+    let table = disk.take_out("state")?;
+    let mut machine = context.start(&[&disk], Options::default())?;
+    machine.wait_for_line("going on with /state in memory", machine.boot_limit())?;
+    machine.wait_for_line(": unhealthy, stays up: ", machine.boot_limit())?;
+    machine.wait_for_ssh(machine.boot_limit())?;
+    let status = machine.status()?;
+    expect(
+        status["state"]["check"]["problem"] == "missing"
+            && status["health"]["brought_up"] == false
+            && status["problems"]
+                .to_string()
+                .contains("no partition can be added"),
+        "a machine that says that it has no partition for what it is to keep",
+        &status,
+    )?;
+    machine.cut_power();
+    disk.put_back(&table)?;
+    if digest_of_state(&disk)? != before {
+        bail!("something was written where the partition state had been");
+    }
+
+    let journal = places::journal(&disk)?;
+    let faults = Faults::new(&disk).at("state", journal.start, Access::Write)?;
+    let mut machine = context.start(&[&disk], faults.options(context)?)?;
+    // The kernel reads nothing from it either then, which takes the keys of its host from SSH: there is the console.
+    machine.wait_for_line(": unhealthy, stays up: ", machine.boot_limit())?;
+    machine.cut_power();
+
+    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    machine.wait_for_ssh(machine.boot_limit())?;
+    let now = machine.run("cat /etc/machine-id; cat /var/lib/kept")?;
+    expect(
+        now.trim() == format!("{}\nkept", id.trim()),
+        "the machine's id and its files from before",
+        &now.into(),
+    )
+}
+
+fn digest_of_state(disk: &Disk) -> Result<Digest> {
+    let (_, size) = disk.bounds("state")?;
+    let mut bytes = vec![0; size as usize];
+    disk.partition("state")?.read(0, &mut bytes)?;
+    Ok(Digest::of(&bytes))
+}
