@@ -1,4 +1,4 @@
-//! without a partition state the machine is up with its image's users, brings nothing up, says so and leaves alone what was there; where its journal cannot be written, it stays up and loses nothing
+//! without a partition state the machine is up with its image's users, brings nothing up, says so and leaves alone what was there; the same where the journal of state cannot be written, and then nothing is lost
 
 use anyhow::{Result, bail};
 use boot_core::Digest;
@@ -14,7 +14,7 @@ use crate::steps::expect;
 /// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "state-partition-missing",
-    shows: "without a partition state the machine is up with its image's users, brings nothing up, says so and leaves alone what was there; where its journal cannot be written, it stays up and loses nothing",
+    shows: "without a partition state the machine is up with its image's users, brings nothing up, says so and leaves alone what was there; the same where the journal of state cannot be written, and then nothing is lost",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: false,
@@ -55,8 +55,15 @@ fn run(context: &Context) -> Result<()> {
     let journal = places::journal(&disk)?;
     let faults = Faults::new(&disk).at("state", journal.start, Access::Write)?;
     let mut machine = context.start(&[&disk], faults.options(context)?)?;
-    // The kernel reads nothing from it either then, which takes the keys of its host from SSH: there is the console.
+    machine.wait_for_line("going on with /state in memory", machine.boot_limit())?;
     machine.wait_for_line(": unhealthy, stays up: ", machine.boot_limit())?;
+    machine.wait_for_ssh(machine.boot_limit())?;
+    let status = machine.status()?;
+    expect(
+        status["state"]["check"]["problem"] == "unusable",
+        "a state that cannot be used",
+        &status["state"],
+    )?;
     machine.cut_power();
 
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
