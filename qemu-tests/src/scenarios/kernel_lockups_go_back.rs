@@ -1,4 +1,4 @@
-//! an upgrade whose kernel meets an oops, then a processor that never comes back to its scheduler, then interrupts that stay off: the first two panic, the watchdog ends the third, and the old version runs again
+//! an upgrade whose kernel meets an oops, then a processor that never schedules again, then interrupts that stay off: two panic, the watchdog ends the third, and the old version runs again
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::steps::{REBOOT, expect};
 /// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "kernel-lockups-go-back",
-    shows: "an upgrade whose kernel meets an oops, then a processor that never comes back to its scheduler, then interrupts that stay off: the first two panic, the watchdog ends the third, and the old version runs again",
+    shows: "an upgrade whose kernel meets an oops, then a processor that never schedules again, then interrupts that stay off: two panic, the watchdog ends the third, and the old version runs again",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: false,

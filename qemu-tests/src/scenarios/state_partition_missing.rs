@@ -1,4 +1,4 @@
-//! without a partition state the machine is up with its image's users, brings nothing up, says so and leaves alone what was there; the same where the journal of state cannot be written, and then nothing is lost
+//! without a partition state the machine is up with its image's users, brings nothing up, says so and leaves alone what was there; the same where its journal cannot be written
 
 use anyhow::{Result, bail};
 use boot_core::Digest;
@@ -14,7 +14,7 @@ use crate::steps::expect;
 /// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "state-partition-missing",
-    shows: "without a partition state the machine is up with its image's users, brings nothing up, says so and leaves alone what was there; the same where the journal of state cannot be written, and then nothing is lost",
+    shows: "without a partition state the machine is up with its image's users, brings nothing up, says so and leaves alone what was there; the same where its journal cannot be written",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: false,
