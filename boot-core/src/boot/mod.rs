@@ -178,14 +178,17 @@ impl<'t> Boot<'t> {
     /// try again.
     fn adopt<P: Platform>(&mut self, platform: &mut P) -> bool {
         let mut found = core::mem::take(&mut self.unrecorded);
-        found.extend(self.unmentioned(platform));
-        let (Some(record), false, true) = (&self.record, found.is_empty(), self.writable) else {
+        let Some(record) = self.record.clone().filter(|_| self.writable) else {
             return false;
         };
+        found.extend(self.unmentioned(platform, &record));
+        if found.is_empty() {
+            return false;
+        }
         let adopt = |record: Record, (slot, contents): &(Slot, SlotContents)| {
             transition::adopt(&record, *slot, *contents)
         };
-        let next = found.iter().fold(record.clone(), adopt);
+        let next = found.iter().fold(record, adopt);
         if !self.commit(platform, next) {
             return false;
         }
@@ -207,21 +210,27 @@ impl<'t> Boot<'t> {
     }
 
     /// Slots that verify and are empty by the record: the power went between the header and the commit that stages.
-    fn unmentioned<P: Platform>(&self, platform: &mut P) -> Vec<(Slot, SlotContents)> {
-        let Some(record) = self.record.as_ref().filter(|_| self.writable) else {
-            return Vec::new();
-        };
-        let empty = |slot: &Slot| record.slot(*slot).contents().is_none();
-        let verified = |slot: Slot| {
-            let checked = self.check(platform, slot.into(), self.floor());
-            let (verified, _) = checked.ok()?;
-            Some((slot, verified.manifest.slot_contents(verified.digest)))
-        };
+    fn unmentioned<P: Platform>(
+        &self,
+        platform: &mut P,
+        record: &Record,
+    ) -> Vec<(Slot, SlotContents)> {
         Slot::BOTH
             .into_iter()
-            .filter(empty)
-            .filter_map(verified)
+            .filter(|slot| record.slot(*slot).contents().is_none())
+            .filter_map(|slot| Some((slot, self.contents(platform, slot, self.floor()).ok()?)))
             .collect()
+    }
+
+    /// What a slot holds that verifies, its UKI included.
+    fn contents<P: Platform>(
+        &self,
+        platform: &mut P,
+        slot: Slot,
+        floor: SecurityVersion,
+    ) -> Result<SlotContents, Rejected> {
+        let (verified, _) = self.check(platform, slot.into(), floor)?;
+        Ok(verified.manifest.slot_contents(verified.digest))
     }
 
     fn next_in_round(&self) -> Option<Target> {
@@ -281,16 +290,13 @@ impl<'t> Boot<'t> {
 
     /// Rule 6: no valid copy.
     fn rebuild<P: Platform>(&mut self, platform: &mut P) {
-        let [a, b] =
-            Slot::BOTH.map(
-                |slot| match self.check(platform, slot.into(), self.firmware.system) {
-                    Ok((verified, _)) => Some(verified.manifest.slot_contents(verified.digest)),
-                    Err(reason) => {
-                        platform.log(format_args!("{}: {reason}", Target::from(slot)));
-                        None
-                    }
-                },
-            );
+        let [a, b] = Slot::BOTH.map(|slot| {
+            self.contents(platform, slot, self.firmware.system)
+                .inspect_err(|reason| {
+                    platform.log(format_args!("{}: {reason}", Target::from(slot)))
+                })
+                .ok()
+        });
         let name = |contents: Option<SlotContents>| {
             contents.map_or_else(
                 || "nothing that verifies".into(),
