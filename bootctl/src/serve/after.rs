@@ -2,7 +2,7 @@
 
 use tokio::time::{Instant, sleep};
 
-use super::alone::{Alone, LEFT_ALONE};
+use super::alone::Alone;
 use super::report::Phase;
 use super::restore::Restore;
 use super::state::ERASE_AFTER;
@@ -12,22 +12,6 @@ use crate::profiles;
 use crate::settle::Verdict;
 
 impl Service<'_> {
-    /// Recovery that nobody asked for: what is done about it while nobody is there.
-    async fn left_alone(&mut self, alone: &mut Alone, restore: Option<&mut Restore>) {
-        let under_way = restore.as_ref().is_some_and(|it| it.is_under_way());
-        alone.look(&self.machine.paths(), under_way);
-        if let Some(restore) = restore {
-            self.restore(restore, alone).await;
-            if restore.is_under_way() {
-                return;
-            }
-        }
-        if alone.lasts(LEFT_ALONE) {
-            eprintln!("bootctl: nobody uses the recovery system; trying the slots again");
-            self.reboot().await;
-        }
-    }
-
     /// After the verdict: keeps the report true and the clock saved, and notices when a machine that
     /// stayed up comes right after all.
     pub(super) async fn keep_watching(&mut self) {

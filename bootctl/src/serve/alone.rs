@@ -10,16 +10,33 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::Service;
+use super::restore::Restore;
 use crate::lock::Lock;
 use crate::machine::Paths;
 
 /// How long nothing is typed and nothing installed before the machine counts as left alone.
-pub(super) const LEFT_ALONE: Duration = Duration::from_secs(15 * 60);
+const LEFT_ALONE: Duration = Duration::from_secs(15 * 60);
 
 impl Service<'_> {
     /// Whether this is recovery, and nobody asked for it.
     pub(super) fn is_recovery_by_itself(&self) -> bool {
         self.machine.slot().is_none() && !self.machine.was_asked_for()
+    }
+
+    /// Recovery that nobody asked for: what is done about it while nobody is there.
+    pub(super) async fn left_alone(&mut self, alone: &mut Alone, restore: Option<&mut Restore>) {
+        let under_way = restore.as_ref().is_some_and(|it| it.is_under_way());
+        alone.look(&self.machine.paths(), under_way);
+        if let Some(restore) = restore {
+            self.restore(restore, alone).await;
+            if restore.is_under_way() {
+                return;
+            }
+        }
+        if alone.lasts(LEFT_ALONE) {
+            eprintln!("bootctl: nobody uses the recovery system; trying the slots again");
+            self.reboot().await;
+        }
     }
 }
 
@@ -39,7 +56,7 @@ impl Alone {
 
     /// Looks whether somebody has typed since the last look, or somebody's installation runs; `ours` says that the one
     /// that runs is the service's own.
-    pub(super) fn look(&mut self, paths: &Paths, ours: bool) {
+    fn look(&mut self, paths: &Paths, ours: bool) {
         let typed = last_typed(&paths.at("/dev"));
         if typed != self.typed || (!ours && Lock::is_held(&paths.install_lock())) {
             self.typed = typed;
