@@ -121,8 +121,10 @@ impl<'w> Machine<'w> {
             return Err(Invariant::NothingHalfWritten.broken(format!("{target} is no image")));
         };
         let Some(slot) = target.slot() else {
-            self.check_recovery(before.as_ref(), sample)?;
-            let asked = before.is_some_and(|it| it.one_shot == Some(target));
+            let asked = before
+                .as_ref()
+                .is_some_and(|it| it.one_shot == Some(target));
+            self.check_recovery(before.as_ref(), asked, sample)?;
             return self.recover(asked);
         };
         self.check_start(&seen, before.as_ref(), slot, &chosen)?;
@@ -168,7 +170,12 @@ impl<'w> Machine<'w> {
 
     /// Recovery starts if somebody asked for it, or if no slot that verifies may start; and once in a while before a
     /// slot that never comes up.
-    fn check_recovery(&self, before: Option<&Record>, sample: &Sample) -> Result<(), Violation> {
+    fn check_recovery(
+        &self,
+        before: Option<&Record>,
+        asked: bool,
+        sample: &Sample,
+    ) -> Result<(), Violation> {
         let may_start = |slot: Slot| {
             before.is_none_or(|record| {
                 let entry = record.slot(slot);
@@ -176,7 +183,6 @@ impl<'w> Machine<'w> {
                 entry.is_startable() && comes_up
             })
         };
-        let asked = before.is_some_and(|record| record.one_shot == Some(Target::Recovery));
         let mut better = Slot::BOTH
             .into_iter()
             .filter(|slot| may_start(*slot) && self.world.holds(&self.disk, *slot).is_some());
