@@ -202,6 +202,64 @@ impl Machine<'_> {
         Ok(status)
     }
 
+    /// Leaves a file on `state`, synced; gives the machine's id, which is there too. See [`Machine::expect_mark`].
+    ///
+    /// # Errors
+    /// The machine cannot be logged into, or the file cannot be written.
+    pub fn leave_mark(&mut self) -> Result<String> {
+        self.wait_for_ssh(self.boot_limit())?;
+        self.run("echo kept > /var/lib/kept && sync")?;
+        self.run("cat /etc/machine-id")
+    }
+
+    /// That file is still there, and the machine has the `id` that it had then.
+    ///
+    /// # Errors
+    /// One of them is lost.
+    pub fn expect_mark(&mut self, id: &str) -> Result<()> {
+        let now = self.run("cat /etc/machine-id /var/lib/kept")?;
+        expect(
+            now == format!("{id}kept\n"),
+            "the machine's id and its file from before",
+            &now.clone().into(),
+        )
+    }
+
+    /// Waits until the machine is up with /state in memory, and stays up so; gives the status.
+    ///
+    /// # Errors
+    /// It uses the partition, or does not come up.
+    pub fn wait_until_up_without_state(&mut self) -> Result<Value> {
+        self.wait_for_line("going on with /state in memory", self.boot_limit())?;
+        self.wait_for_line(": unhealthy, stays up: ", self.boot_limit())?;
+        // By the users of the image's profile: it can be managed.
+        self.wait_for_ssh(self.boot_limit())?;
+        self.status()
+    }
+
+    /// Gives the machine a profile of its own: the image's, and one more line. It counts from the next start on.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn add_to_profile(&mut self, line: &str) -> Result<()> {
+        self.run(&format!(
+            "(cat /usr/lib/sternpost/profile.yaml; echo '{line}') > /state/sternpost/profile.yaml && sync"
+        ))?;
+        Ok(())
+    }
+
+    /// Has the profile say that recovery installs `url` by itself, and switches the machine off when it was well with
+    /// that: what recovery goes by is what a good slot ran with.
+    ///
+    /// # Errors
+    /// Version 1.0.0 does not become good again.
+    pub fn have_recovery_install(mut self, url: &str) -> Result<()> {
+        self.add_to_profile(&format!("recovery: {{install: \"{url}\"}}"))?;
+        self.reboot()?;
+        self.wait_until_good(Version::First.number())?;
+        self.power_off()
+    }
+
     /// Switches the machine off in an orderly way.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ const WELL: Duration = Duration::from_secs(900);
 
 /// A further cut comes within this time of the start: firmware, loader, agent, and what userland does first; in recovery
 /// its pause and its installation as well.
-fn further(life: Life) -> Duration {
+fn further_within(life: Life) -> Duration {
     Duration::from_secs(match life {
         Life::Upgrade => 40,
         Life::Recovery => 120,
@@ -51,16 +51,16 @@ pub fn try_seed(seed: u64, lives: &[Recorded], context: &Context) -> Result<Outc
         recorded.before.sector_size(),
     )?;
     let loss = loss::cut_power(&disk, &recorded.log, at, &mut chance)?;
-    let mut further_cuts = Vec::new();
-    while further_cuts.len() < 2 && chance.u8(0..3) == 0 {
-        further_cuts.push(cut_again(recorded.life, &disk, context, &mut chance)?);
+    let mut further = Vec::new();
+    while further.len() < 2 && chance.u8(0..3) == 0 {
+        further.push(cut_again(recorded.life, &disk, context, &mut chance)?);
     }
     let mut outcome = Outcome {
         seed,
         phase: phase.name.clone(),
         at,
         loss,
-        further: further_cuts,
+        further,
         starts: 0,
         version: None,
         recovered: false,
@@ -95,7 +95,7 @@ fn cut_again(life: Life, disk: &Disk, context: &Context, chance: &mut Rng) -> Re
         ..machine_of(life)
     };
     let mut machine = context.start(&[&live], options)?;
-    std::thread::sleep(further(life).mul_f64(chance.f64()));
+    std::thread::sleep(further_within(life).mul_f64(chance.f64()));
     machine.kill();
     let log = Log::open(&writes)?;
     let loss = loss::cut_power(disk, &log, log.entries.len(), chance)?;

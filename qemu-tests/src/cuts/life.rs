@@ -172,15 +172,8 @@ fn upgrade(machine: &mut Machine<'_>, server: &Server, phases: &mut Phases<'_>) 
 /// A first life in peace: version 1.0.0 is well, and its profile says what recovery is to install.
 fn was_well(context: &Context, disk: &Disk, server: &Server) -> Result<()> {
     let mut machine = context.start_well(&[disk], Options::default(), Version::First)?;
-    let url = server.url("bundle.spb");
-    machine.run(&format!(
-        "(cat /usr/lib/sternpost/profile.yaml; echo 'recovery: {{install: \"{url}\"}}') \
-         > /state/sternpost/profile.yaml && echo kept >{WITNESS} && sync"
-    ))?;
-    machine.reboot()?;
-    // What recovery goes by is what a good slot ran with.
-    machine.wait_until_good(Version::First.number())?;
-    machine.power_off()
+    machine.run(&format!("echo kept >{WITNESS} && sync"))?;
+    machine.have_recovery_install(&server.url("bundle.spb"))
 }
 
 fn recovery(machine: &mut Machine<'_>, phases: &mut Phases<'_>) -> Result<()> {

@@ -47,8 +47,7 @@ fn run(context: &Context) -> Result<()> {
     if machine.run(COMPLAINTS)?.is_empty() {
         bail!("the kernel did not notice that the disk is larger than its partition table");
     }
-    machine.run("echo kept > /var/lib/kept && sync")?;
-    let id = machine.run("cat /etc/machine-id")?;
+    let id = machine.leave_mark()?;
     machine.power_off()?;
 
     let (_, grown) = disk.bounds("state")?;
@@ -74,10 +73,7 @@ fn run(context: &Context) -> Result<()> {
         "no first boot",
         &status["booted"],
     )?;
-    if machine.run("cat /var/lib/kept")? != "kept\n" || machine.run("cat /etc/machine-id")? != id {
-        bail!("what was written to /var, or the machine's identity, did not outlive the restart");
-    }
-    Ok(())
+    machine.expect_mark(&id)
 }
 
 fn expect_cache(status: &Value, cache: &str) -> Result<()> {

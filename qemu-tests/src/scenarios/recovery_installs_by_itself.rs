@@ -31,21 +31,14 @@ fn run(context: &Context) -> Result<()> {
     let shelf = context.file("shelf");
     std::fs::create_dir(&shelf).context("cannot make the server's directory")?;
     let server = Server::start(&shelf)?;
-    let url = server.url("stable.spb");
     let disk = context.first_disk()?;
     let options = Options {
         memory: 2048,
         ..Options::default()
     };
-    let mut machine = context.start_well(&[&disk], options.clone(), Version::First)?;
-    machine.run(&format!(
-        "(cat /usr/lib/sternpost/profile.yaml; echo 'recovery: {{install: \"{url}\"}}') > /state/sternpost/profile.yaml"
-    ))?;
-    machine.reboot()?;
-    // What recovery goes by is what a good slot ran with.
-    machine.wait_until_good(Version::First.number())?;
-    machine.power_off()?;
-    drop(machine);
+    context
+        .start_well(&[&disk], options.clone(), Version::First)?
+        .have_recovery_install(&server.url("stable.spb"))?;
     slots::damage_uki(&disk, Target::A)?;
 
     let mut machine = context.start(&[&disk], options)?;

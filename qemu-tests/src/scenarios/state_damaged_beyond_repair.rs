@@ -30,11 +30,7 @@ fn run(context: &Context) -> Result<()> {
     }
     let mut machine = context.start(&[&disk], Options::default())?;
     machine.wait_for_boot(machine.boot_limit())?;
-    machine.wait_for_line("going on with /state in memory", machine.boot_limit())?;
-    machine.wait_for_line(": unhealthy, stays up: ", machine.boot_limit())?;
-    // By the users of the image's profile: it can be managed.
-    machine.wait_for_ssh(machine.boot_limit())?;
-    let status = machine.status()?;
+    let status = machine.wait_until_up_without_state()?;
     expect(
         status["state"]["check"]["problem"] == "damaged",
         "a damaged state",
@@ -60,10 +56,7 @@ fn run(context: &Context) -> Result<()> {
         }
     }
 
-    let own = "/state/sternpost/profile.yaml";
-    machine.run(&format!(
-        "(cat /usr/lib/sternpost/profile.yaml; echo 'state: {{on_damage: erase}}') > {own}"
-    ))?;
+    machine.add_to_profile("state: {on_damage: erase}")?;
     machine.run("systemctl restart sternpost.service")?;
     machine.wait_for_line("was damaged and has been erased", machine.boot_limit())?;
     machine.wait_for_boot(REBOOT)?;

@@ -22,9 +22,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 fn run(context: &Context) -> Result<()> {
     let disk = context.first_disk()?;
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
-    machine.wait_for_ssh(machine.boot_limit())?;
-    let id = machine.run("cat /etc/machine-id")?;
-    machine.run("echo kept > /var/lib/kept; sync")?;
+    let id = machine.leave_mark()?;
     machine.power_off()?;
 
     let journal = places::journal(&disk)?;
@@ -37,12 +35,7 @@ fn run(context: &Context) -> Result<()> {
             "a repaired state",
             &status["state"],
         )?;
-        let now = machine.run("cat /etc/machine-id; cat /var/lib/kept")?;
-        expect(
-            now.trim() == format!("{}\nkept", id.trim()),
-            "the machine's id and its files from before",
-            &now.into(),
-        )?;
+        machine.expect_mark(&id)?;
         machine.power_off()?;
     }
 

@@ -25,18 +25,13 @@ pub(super) const SCENARIO: Scenario = Scenario {
 fn run(context: &Context) -> Result<()> {
     let disk = context.first_disk()?;
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
-    machine.wait_for_ssh(machine.boot_limit())?;
-    let id = machine.run("cat /etc/machine-id")?;
-    machine.run("echo kept > /var/lib/kept; sync")?;
+    let id = machine.leave_mark()?;
     machine.power_off()?;
 
     let before = digest_of_state(&disk)?;
     let table = disk.take_out("state")?;
     let mut machine = context.start(&[&disk], Options::default())?;
-    machine.wait_for_line("going on with /state in memory", machine.boot_limit())?;
-    machine.wait_for_line(": unhealthy, stays up: ", machine.boot_limit())?;
-    machine.wait_for_ssh(machine.boot_limit())?;
-    let status = machine.status()?;
+    let status = machine.wait_until_up_without_state()?;
     expect(
         status["state"]["check"]["problem"] == "missing"
             && status["health"]["brought_up"] == false
@@ -55,10 +50,7 @@ fn run(context: &Context) -> Result<()> {
     let journal = places::journal(&disk)?;
     let faults = Faults::new(&disk).at("state", journal.start, Access::Write)?;
     let mut machine = context.start(&[&disk], faults.options(context)?)?;
-    machine.wait_for_line("going on with /state in memory", machine.boot_limit())?;
-    machine.wait_for_line(": unhealthy, stays up: ", machine.boot_limit())?;
-    machine.wait_for_ssh(machine.boot_limit())?;
-    let status = machine.status()?;
+    let status = machine.wait_until_up_without_state()?;
     expect(
         status["state"]["check"]["problem"] == "unusable",
         "a state that cannot be used",
@@ -68,12 +60,7 @@ fn run(context: &Context) -> Result<()> {
 
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
     machine.wait_for_ssh(machine.boot_limit())?;
-    let now = machine.run("cat /etc/machine-id; cat /var/lib/kept")?;
-    expect(
-        now.trim() == format!("{}\nkept", id.trim()),
-        "the machine's id and its files from before",
-        &now.into(),
-    )
+    machine.expect_mark(&id)
 }
 
 fn digest_of_state(disk: &Disk) -> Result<Digest> {

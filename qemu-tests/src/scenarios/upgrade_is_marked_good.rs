@@ -1,6 +1,6 @@
 //! an upgrade over HTTP starts in the other slot, is marked good, and keeps data and identity
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
@@ -24,8 +24,7 @@ fn run(context: &Context) -> Result<()> {
     let server = Server::start(second.directory())?;
     let disk = context.first_disk()?;
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
-    machine.run("echo kept > /var/lib/kept && sync")?;
-    let id = machine.run("cat /etc/machine-id")?;
+    let id = machine.leave_mark()?;
 
     machine.install_now(&server.url("bundle.spb"))?;
     let status = machine.wait_until_good(Version::Second.number())?;
@@ -50,8 +49,5 @@ fn run(context: &Context) -> Result<()> {
         &format!("manifest {digest}"),
         &status["booted"],
     )?;
-    if machine.run("cat /var/lib/kept")? != "kept\n" || machine.run("cat /etc/machine-id")? != id {
-        bail!("what was written to /var, or the machine's identity, did not outlive the upgrade");
-    }
-    Ok(())
+    machine.expect_mark(&id)
 }
