@@ -82,3 +82,32 @@ pub(crate) fn write_structure<D: Device>(
     put(&mut block, 0, structure);
     device.write_at(offset, &block)
 }
+
+/// Why a block may not be on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError<E: Debug + Display> {
+    /// The device refused.
+    #[error("{0}")]
+    Device(E),
+    /// What was read back is not what was written.
+    #[error("it was written, but other bytes were read back")]
+    ReadBack,
+}
+
+/// Writes `structure` as one whole block, the rest of it zero, flushes, and looks whether it is there.
+pub(crate) fn write_and_read_back<D: Device>(
+    device: &mut D,
+    offset: u64,
+    structure: &[u8; STRUCTURE],
+) -> Result<(), WriteError<D::Error>> {
+    write_structure(device, offset, structure).map_err(WriteError::Device)?;
+    device.flush().map_err(WriteError::Device)?;
+    let mut block = vec![0; block_len(device)];
+    device
+        .read_at(offset, &mut block)
+        .map_err(WriteError::Device)?;
+    match block.split_first_chunk() {
+        Some((back, rest)) if back == structure && rest.iter().all(|byte| *byte == 0) => Ok(()),
+        _ => Err(WriteError::ReadBack),
+    }
+}

@@ -9,7 +9,7 @@ use core::fmt;
 
 use crate::{
     bytes::{self, STRUCTURE, field, put, u8_at, u16_at, u64_at},
-    device::{Device, write_structure},
+    device::{Device, WriteError, write_and_read_back},
     slot::Target,
     store::{BootState, EVENT_RING, STRIDE},
     types::{Digest, Nonce},
@@ -17,6 +17,9 @@ use crate::{
 
 /// Entries in the ring.
 pub const ENTRIES: u64 = 256;
+
+/// How many places an event is offered to. Few: a disk may take half a minute to refuse each.
+const PLACES_TRIED: u64 = 4;
 
 /// Most bytes of text in an entry.
 pub const TEXT_MAX: usize = STRUCTURE - TEXT_AT;
@@ -299,23 +302,30 @@ pub(crate) fn scan<D: Device>(
 }
 
 impl<D: Device> BootState<D> {
-    /// Appends `event` under the next number, and flushes.
+    /// Appends `event` under the next number, and flushes. A place that does not give back what it was given costs its
+    /// number: the next one is taken, up to four in all.
     ///
     /// # Errors
-    /// What the device said. Events are for people: a caller goes on without.
-    pub fn append_event(&mut self, event: &Event) -> Result<(), D::Error> {
+    /// What the device said last. Events are for people: a caller goes on without.
+    pub fn append_event(&mut self, event: &Event) -> Result<(), WriteError<D::Error>> {
         let next = self
-            .events()?
+            .events()
+            .map_err(WriteError::Device)?
             .last()
             .map_or(0, |last| last.sequence.saturating_add(1));
-        let event = Event {
+        let mut event = Event {
             sequence: next,
             ..event.clone()
         };
-        let index = next.checked_rem(ENTRIES).unwrap_or(0);
-        let offset = EVENT_RING.saturating_add(index.saturating_mul(STRIDE));
-        write_structure(&mut self.device, offset, &event.encode())?;
-        self.device.flush()
+        loop {
+            let index = event.sequence.checked_rem(ENTRIES).unwrap_or(0);
+            let offset = EVENT_RING.saturating_add(index.saturating_mul(STRIDE));
+            let written = write_and_read_back(&mut self.device, offset, &event.encode());
+            event.sequence = event.sequence.saturating_add(1);
+            if written.is_ok() || event.sequence >= next.saturating_add(PLACES_TRIED) {
+                return written;
+            }
+        }
     }
 
     /// The events that can be read, oldest first.

@@ -7,7 +7,7 @@ use alloc::{string::String, vec::Vec};
 
 use crate::{
     bytes::{self, STRUCTURE, field, put, u16_at, u64_at},
-    device::{Device, write_structure},
+    device::{Device, WriteError, write_and_read_back},
     event::{cut, scan, text_at},
     store::{BootState, QUARANTINE_RING, STRIDE},
     types::Digest,
@@ -101,18 +101,21 @@ impl<D: Device> BootState<D> {
             .find(|entry| entry.digest == *digest))
     }
 
-    /// Quarantines `digest`, and flushes. Writes nothing if it is there already.
+    /// Quarantines `digest`, and flushes. Writes nothing if it is there already. A free place that does not give back what
+    /// it was given is passed over.
     ///
     /// # Errors
-    /// What the device said.
-    pub fn quarantine(&mut self, digest: &Digest, reason: &str, time: i64) -> Result<(), D::Error> {
-        let places = self.quarantine_places()?;
+    /// What the device said last.
+    pub fn quarantine(
+        &mut self,
+        digest: &Digest,
+        reason: &str,
+        time: i64,
+    ) -> Result<(), WriteError<D::Error>> {
+        let places = self.quarantine_places().map_err(WriteError::Device)?;
         if places.iter().any(|(_, entry)| entry.digest == *digest) {
             return Ok(());
         }
-        let taken = |index: &u64| places.iter().any(|(place, _)| place == index);
-        let free = (0..ENTRIES).find(|index| !taken(index));
-        let oldest = places.first().map_or(0, |(index, _)| *index);
         let entry = QuarantineEntry {
             sequence: places
                 .last()
@@ -121,16 +124,24 @@ impl<D: Device> BootState<D> {
             digest: *digest,
             reason: reason.into(),
         };
-        self.write_quarantine(free.unwrap_or(oldest), &entry.encode())
+        let bytes = entry.encode();
+        let free = |index: &u64| places.iter().all(|(place, _)| place != index);
+        for index in (0..ENTRIES).filter(free) {
+            if self.write_quarantine(index, &bytes).is_ok() {
+                return Ok(());
+            }
+        }
+        let oldest = places.first().map_or(0, |(index, _)| *index);
+        self.write_quarantine(oldest, &bytes)
     }
 
     /// Releases `digest`, and flushes. Returns whether it was quarantined.
     ///
     /// # Errors
     /// What the device said.
-    pub fn release(&mut self, digest: &Digest) -> Result<bool, D::Error> {
+    pub fn release(&mut self, digest: &Digest) -> Result<bool, WriteError<D::Error>> {
         let mut found = false;
-        for (index, entry) in self.quarantine_places()? {
+        for (index, entry) in self.quarantine_places().map_err(WriteError::Device)? {
             if entry.digest == *digest {
                 self.write_quarantine(index, &[0; STRUCTURE])?;
                 found = true;
@@ -139,10 +150,13 @@ impl<D: Device> BootState<D> {
         Ok(found)
     }
 
-    fn write_quarantine(&mut self, index: u64, bytes: &[u8; STRUCTURE]) -> Result<(), D::Error> {
+    fn write_quarantine(
+        &mut self,
+        index: u64,
+        bytes: &[u8; STRUCTURE],
+    ) -> Result<(), WriteError<D::Error>> {
         let offset = QUARANTINE_RING.saturating_add(index.saturating_mul(STRIDE));
-        write_structure(&mut self.device, offset, bytes)?;
-        self.device.flush()
+        write_and_read_back(&mut self.device, offset, bytes)
     }
 
     /// Valid entries with their places, oldest first.

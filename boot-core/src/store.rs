@@ -9,15 +9,11 @@
 //! write, the newest stays. It flushes before (the newest may have been read from a device's cache
 //! that a power cut would empty), flushes after, and reads back what it wrote.
 
-use alloc::{
-    string::{String, ToString},
-    vec,
-};
+use alloc::string::{String, ToString};
 use core::fmt::{Debug, Display};
 
 use crate::{
-    bytes::put,
-    device::{Device, block_len, read_structure},
+    device::{Device, WriteError, read_structure, write_and_read_back},
     record::{Corrupt, Record},
 };
 
@@ -91,12 +87,9 @@ pub enum CommitError<E: Debug + Display> {
     /// No greater sequence number exists.
     #[error("the boot-state record has the highest sequence number there is")]
     SequenceExhausted,
-    /// The device refused.
+    /// The device refused, or gave back something else.
     #[error("cannot write the boot-state record: {0}")]
-    Device(E),
-    /// What was read back is not what was written.
-    #[error("the boot-state record was written, but other bytes were read back")]
-    ReadBack,
+    Write(WriteError<E>),
 }
 
 impl<D: Device> BootState<D> {
@@ -181,22 +174,10 @@ impl<D: Device> BootState<D> {
     }
 
     fn write_copy(&mut self, offset: u64, record: &Record) -> Result<(), CommitError<D::Error>> {
-        let mut block = vec![0; block_len(&self.device)];
-        put(&mut block, 0, &record.encode());
-        self.device.flush().map_err(CommitError::Device)?;
         self.device
-            .write_at(offset, &block)
-            .map_err(CommitError::Device)?;
-        self.device.flush().map_err(CommitError::Device)?;
-        let mut back = vec![0; block.len()];
-        self.device
-            .read_at(offset, &mut back)
-            .map_err(CommitError::Device)?;
-        if back == block {
-            Ok(())
-        } else {
-            Err(CommitError::ReadBack)
-        }
+            .flush()
+            .map_err(|error| CommitError::Write(WriteError::Device(error)))?;
+        write_and_read_back(&mut self.device, offset, &record.encode()).map_err(CommitError::Write)
     }
 }
 

@@ -5,6 +5,7 @@ use boot_core::{
     Architecture, Device as _, Digest, SecurityVersion, Slot, Target,
     boot::Boot,
     bundle::{BundleError, FRAME_MAX, FrameTable, Header},
+    device::WriteError,
     dsse::{DsseError, Envelope},
     event::{Event, EventKind, Stage, TEXT_MAX},
     keyring::{self, Chain, KeySet, KeySetError, Keyring, KeyringError},
@@ -14,7 +15,7 @@ use boot_core::{
     slot_header::{HeaderError, SlotHeader, read_slot},
     store::{BootState, CopyHealth, EVENT_RING, PARTITION_SIZE, QUARANTINE_RING, STRIDE},
     test_support::{
-        Image, Machine, MemoryDevice, ROOT, SIGNING, Signers, TestKey, manifest, trust,
+        Image, Machine, MemoryDevice, MemoryError, ROOT, SIGNING, Signers, TestKey, manifest, trust,
     },
     transition::{self, RefusedBecause},
     trust::{Trust, TrustError},
@@ -323,6 +324,67 @@ fn a_bad_sector_costs_a_ring_one_entry() {
     device.bad_reads = Some(0..PARTITION_SIZE);
     let mut store = BootState::new(&mut device);
     assert!(store.events().is_err() && store.quarantined().is_err());
+}
+
+#[test]
+fn an_event_goes_to_the_next_place_that_gives_it_back() {
+    let places =
+        |first: u64, last: u64| Some(EVENT_RING + first * STRIDE..EVENT_RING + last * STRIDE);
+    let append = |device: &mut MemoryDevice, text: &str| {
+        let event = Event::new(Stage::LOADER, EventKind::REJECTED, text);
+        BootState::new(device).append_event(&event)
+    };
+    let mut device = MemoryDevice::new(PARTITION_SIZE, 512);
+    append(&mut device, "before").unwrap();
+    device.bad_reads = places(1, 4);
+    append(&mut device, "passes over three").unwrap();
+    append(&mut device, "goes on").unwrap();
+    device.bad_reads = None;
+    device.bad_writes = places(6, 7);
+    append(&mut device, "passes over one that takes nothing").unwrap();
+    let events = BootState::new(&mut device).events().unwrap();
+    let numbers: Vec<u64> = events.iter().map(|event| event.sequence).collect();
+    // Those that could not be read are there again, now that they can.
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 7]);
+    device.bad_reads = places(8, 12);
+    assert_eq!(
+        append(&mut device, "four are too many"),
+        Err(WriteError::Device(MemoryError::Io(
+            EVENT_RING + 11 * STRIDE
+        )))
+    );
+    device.bad_reads = None;
+    device.ignores_writes = true;
+    assert_eq!(append(&mut device, "lost"), Err(WriteError::ReadBack));
+}
+
+#[test]
+fn a_quarantine_holds_where_a_place_does_not_give_it_back() {
+    let places = |first: u64, last: u64| {
+        Some(QUARANTINE_RING + first * STRIDE..QUARANTINE_RING + last * STRIDE)
+    };
+    let mut device = MemoryDevice::new(PARTITION_SIZE, 512);
+    device.bad_reads = places(0, 2);
+    let mut store = BootState::new(&mut device);
+    for number in 1..=14 {
+        store.quarantine(&Digest([number; 32]), "bad", 0).unwrap();
+    }
+    assert_eq!(store.quarantined().unwrap().len(), 14);
+    // No place is left but those two, and the oldest entry's.
+    store.quarantine(&Digest([15; 32]), "bad", 0).unwrap();
+    let quarantined = store.quarantined().unwrap();
+    assert_eq!(
+        (quarantined[0].digest, quarantined[13].digest),
+        (Digest([2; 32]), Digest([15; 32]))
+    );
+    device.bad_reads = None;
+    device.ignores_writes = true;
+    let mut store = BootState::new(&mut device);
+    assert_eq!(
+        store.quarantine(&Digest([16; 32]), "bad", 0),
+        Err(WriteError::ReadBack)
+    );
+    assert_eq!(store.release(&Digest([2; 32])), Err(WriteError::ReadBack));
 }
 
 #[test]

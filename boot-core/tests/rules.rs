@@ -7,6 +7,7 @@ mod support;
 use boot_core::{
     Device as _, Nonce, SecurityVersion, Slot, Target,
     boot::{Boot, Floors},
+    device::WriteError,
     record::{Record, SlotStatus},
     select::{RECOVERY_STREAK, Selector, Why},
     store::{BootState, COPIES, CommitError},
@@ -46,7 +47,7 @@ proptest! {
         let mut device = support::boot_state(512, &[Some(old.clone()), None]);
         device.ignores_writes = true;
         let new = support::numbered(new, old.sequence);
-        prop_assert_eq!(BootState::new(&mut device).commit(&new), Err(CommitError::ReadBack));
+        prop_assert_eq!(BootState::new(&mut device).commit(&new), Err(CommitError::Write(WriteError::ReadBack)));
     }
 
     #[test]

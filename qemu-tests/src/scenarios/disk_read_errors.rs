@@ -1,8 +1,9 @@
-//! sectors of an ESP, of a slot, of a copy of the record and of state cannot be read: the machine starts from what can be, names each, and once the disk reads again nothing is lost
+//! sectors of an ESP, of a slot, of a copy of the record, of history and of state cannot be read: the machine starts from what can be, names each, and once the disk reads again nothing is lost
 
 use anyhow::Result;
 use boot_core::Target;
-use boot_core::store::COPIES;
+use boot_core::event::ENTRIES;
+use boot_core::store::{COPIES, EVENT_RING, STRIDE};
 use serde_json::Value;
 
 use crate::artefacts::Version;
@@ -16,7 +17,7 @@ use crate::steps::{expect, expect_rejected};
 /// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "disk-read-errors",
-    shows: "sectors of an ESP, of a slot, of a copy of the record and of state cannot be read: the machine starts from what can be, names each, and once the disk reads again nothing is lost",
+    shows: "sectors of an ESP, of a slot, of a copy of the record, of history and of state cannot be read: the machine starts from what can be, names each, and once the disk reads again nothing is lost",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: false,
@@ -29,6 +30,11 @@ fn run(context: &Context) -> Result<()> {
     slots::twin(&disk, true)?;
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
     let id = machine.leave_mark()?;
+    let last = machine
+        .history()?
+        .iter()
+        .filter_map(|event| event["sequence"].as_u64())
+        .max();
     machine.power_off()?;
 
     let uki = slots::uki(&disk, Target::B)?;
@@ -36,12 +42,14 @@ fn run(context: &Context) -> Result<()> {
     let faults = Faults::new(&disk)
         .at("esp-a", places::first_fat(&disk, "esp-a")?, Access::Read)?
         .at("boot-b", middle, Access::Read)?
+        .at("boot-state", place_after(last), Access::Read)?
         .at("state", places::SUPERBLOCK, Access::Read)?;
     let mut machine = context.start(&[&disk], faults.options(context)?)?;
     let status = wait_until_up(&mut machine, "esp-b", "a")?;
     expect_rejected(&status, "b", "cannot be read")?;
     expect_problems(&status, &["esp-a: ", "did not start slot B"])?;
     let history = machine.history()?;
+    // The place that the next event would have had takes what is written and does not give it back.
     expect(
         ["rejected", "state-problem"]
             .iter()
@@ -82,6 +90,11 @@ fn run(context: &Context) -> Result<()> {
         "the machine that it was",
         &status,
     )
+}
+
+/// Where in `boot-state` the event after number `last` goes.
+fn place_after(last: Option<u64>) -> u64 {
+    EVENT_RING + last.map_or(0, |last| (last + 1) % ENTRIES) * STRIDE
 }
 
 /// Waits until `slot` runs, started from `esp`, with a `state` that is not in use; what `status` says then.
