@@ -96,12 +96,15 @@ fn could_read() -> bool {
 
 /// What the check said last, for people.
 fn last_words() -> String {
-    let said = fs::read_to_string(LOG).unwrap_or_default();
+    last_line(&fs::read_to_string(LOG).unwrap_or_default()).to_owned()
+}
+
+/// The last line that is not a hint in parentheses, as "(i.e., without -a or -p options)" is.
+fn last_line(said: &str) -> &str {
     said.lines()
         .map(str::trim)
-        .rfind(|line| !line.is_empty())
+        .rfind(|line| !line.is_empty() && !line.starts_with('('))
         .unwrap_or("it said nothing")
-        .to_owned()
 }
 
 fn run(device: &str, how: How, root: &Path) -> Result<Checked, Failure> {
@@ -183,6 +186,16 @@ mod tests {
         assert_eq!(line(How::AsItSays), "-p /dev/vda10");
         assert_eq!(line(How::Whole), "-p -f /dev/vda10");
         assert_eq!(line(How::ByCopy(32_768)), "-p -b 32768 -B 4096 /dev/vda10");
+    }
+
+    #[test]
+    fn a_hint_is_not_the_last_word() {
+        let said = "sda5: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.\n\t(i.e., without -a or -p options)\n\n";
+        assert_eq!(
+            last_line(said),
+            "sda5: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY."
+        );
+        assert_eq!(last_line("\n"), "it said nothing");
     }
 
     #[test]

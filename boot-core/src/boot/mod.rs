@@ -198,7 +198,7 @@ impl<'t> Boot<'t> {
             self.excluded.retain(|excluded| *excluded != target);
             self.by_record.retain(|excluded| *excluded != target);
             let text = format!(
-                "the record was about another image; version {} is here, and gets one try",
+                "the record did not know of version {} here; it gets one try",
                 contents.version
             );
             platform.log(format_args!("{target}: {text}"));
