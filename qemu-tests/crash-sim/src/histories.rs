@@ -4,8 +4,8 @@ use anyhow::Result;
 use boot_core::{Slot, Target};
 
 use crate::history::Step::{
-    self, Activate, ComesUp, DamagedCopy, Install, InstallForced, InstallNow, LostRecord, OneShot,
-    PulledPlug, Repair, Rollback, RottenRoot, RottenUki, Start, UpdateRecovery,
+    self, Activate, ComesUp, DamagedCopy, GiveUp, Install, InstallForced, InstallNow, LostRecord,
+    OneShot, PulledPlug, Repair, Rollback, RottenRoot, RottenUki, Start, UpdateRecovery,
 };
 use crate::images::{Nature, Sample};
 
@@ -236,6 +236,21 @@ pub(crate) const HISTORIES: &[History] = &[
             RottenRoot(Slot::B),
             ComesUp,
             InstallNow(THREE),
+            Start,
+            Repair,
+            Activate,
+            Start,
+        ],
+    },
+    History {
+        name: "given-up",
+        steps: &[
+            Start,
+            InstallNow(TWO),
+            Start,
+            RottenRoot(Slot::A),
+            GiveUp,
+            OneShot(Target::Recovery),
             Start,
             Repair,
             Activate,

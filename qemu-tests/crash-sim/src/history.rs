@@ -34,6 +34,8 @@ pub(crate) enum Step {
     InstallNow(usize),
     /// `bootctl repair-slot`.
     Repair,
+    /// `bootctl give-up`.
+    GiveUp,
     /// `bootctl update-recovery`.
     UpdateRecovery(usize),
     /// `bootctl activate`.
@@ -53,8 +55,8 @@ pub(crate) enum Step {
 }
 
 use Step::{
-    Activate, ComesUp, DamagedCopy, Install, InstallForced, InstallNow, LostRecord, OneShot,
-    PulledPlug, Repair, Rollback, RottenRoot, RottenUki, Start, UpdateRecovery,
+    Activate, ComesUp, DamagedCopy, GiveUp, Install, InstallForced, InstallNow, LostRecord,
+    OneShot, PulledPlug, Repair, Rollback, RottenRoot, RottenUki, Start, UpdateRecovery,
 };
 
 impl Step {
@@ -236,6 +238,9 @@ fn command(world: &World, disk: &Disk, step: Step, control: &mut Control<Partiti
                 &world.trust,
                 &progress,
             )?;
+        }
+        GiveUp => {
+            control.give_up_damaged(slot, "a block of its root")?;
         }
         Activate => {
             control.activate(slot)?;
