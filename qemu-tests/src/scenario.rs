@@ -48,6 +48,7 @@ pub struct Context {
     /// Set by the first wait: building images takes as long as it takes.
     deadline: OnceLock<Instant>,
     seed: u64,
+    hurried: bool,
 }
 
 impl Context {
@@ -68,6 +69,7 @@ impl Context {
             artefacts,
             deadline: OnceLock::new(),
             seed: 1,
+            hurried: false,
         })
     }
 
@@ -75,6 +77,18 @@ impl Context {
     #[must_use]
     pub fn seeded(self, seed: u64) -> Context {
         Context { seed, ..self }
+    }
+
+    /// Without waits for what has happened once already: the gate has no time for them.
+    #[must_use]
+    pub fn hurried(self, hurried: bool) -> Context {
+        Context { hurried, ..self }
+    }
+
+    /// Whether it goes without them.
+    #[must_use]
+    pub fn is_hurried(&self) -> bool {
+        self.hurried
     }
 
     /// Chance, the same for the same seed.

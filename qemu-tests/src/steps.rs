@@ -52,8 +52,8 @@ impl Context {
     }
 
     /// The two starts of slot B that are left after the first has ended, each of which is to end by itself within
-    /// `limit`. In a scenario of the gate, which has no time for that, their power is cut: they would end in the same
-    /// way, minutes later. The machine then, from the next start of its loader on.
+    /// `limit`. In the gate, which has no time for that, their power is cut: they would end in the same way, minutes
+    /// later. The machine then, from the next start of its loader on.
     ///
     /// # Errors
     /// Another slot starts, a start does not end, or the machine cannot be started.
@@ -66,7 +66,7 @@ impl Context {
     ) -> Result<Machine<'c>> {
         for _ in 0..2 {
             machine.wait_for_line("starting slot B", REBOOT)?;
-            if self.scenario().gate {
+            if self.is_hurried() {
                 machine.cut_power();
                 machine = self.start(&[disk], options.clone())?;
                 machine.wait_for_boot(machine.boot_limit())?;

@@ -132,7 +132,8 @@ fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
     let directory = qemu_tests::directory(options.directory.as_deref());
     let root = qemu_tests::workspace();
     let imager = qemu_tests::imager(options.imager.as_deref())?;
-    let (seed, keep, began) = (options.seed, options.keep, Instant::now());
+    let (seed, hurried, keep) = (options.seed, options.gate, options.keep);
+    let began = Instant::now();
     // Opened by the first scenario that runs, so that a failure is that scenario's failure.
     let artefacts: Arc<OnceLock<Result<Artefacts, String>>> = Arc::default();
     // The longest first, so that none of them is left to run alone at the end.
@@ -151,7 +152,9 @@ fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
                 .as_ref()
                 .map_err(|error| Failed::from(error.clone()))?;
             let files = directory.join("runs").join(scenario.name);
-            one(scenario, files, artefacts.clone(), seed, keep)
+            Context::new(scenario, files, artefacts.clone())
+                .map(|context| context.seeded(seed).hurried(hurried))
+                .and_then(|context| one(&context, keep))
                 .map_err(|error| Failed::from(format!("{error:#}")))
         })
         .with_kind(scenario.architecture.name())
@@ -176,23 +179,16 @@ fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
 }
 
 /// One run: its files stay if it fails or `keep` says so, its console logs always.
-fn one(
-    scenario: Scenario,
-    files: PathBuf,
-    artefacts: Artefacts,
-    seed: u64,
-    keep: bool,
-) -> Result<()> {
-    let context = Context::new(scenario, files.clone(), artefacts)?.seeded(seed);
+fn one(context: &Context, keep: bool) -> Result<()> {
+    let (scenario, files) = (context.scenario(), context.directory());
     let began = Instant::now();
-    let result =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (scenario.run)(&context)))
-            .unwrap_or_else(|_| Err(anyhow!("the scenario's own code panicked")));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (scenario.run)(context)))
+        .unwrap_or_else(|_| Err(anyhow!("the scenario's own code panicked")));
     // With the building of its images, if they were not there.
     eprintln!("{}: {} s", scenario.name, began.elapsed().as_secs());
     match result {
         Ok(()) if keep => Ok(()),
-        Ok(()) => remove_disks(&files),
+        Ok(()) => remove_disks(files),
         Err(error) => {
             // Beside the console log, and at once: the list of failures comes when all scenarios have ended.
             let _ = std::fs::write(files.join("failure.log"), format!("{error:#}\n"));
