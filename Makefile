@@ -77,13 +77,13 @@ mutants: setup ## Change boot-core and the transitions in bootctl everywhere, an
 
 corruption: build ## Damage every region of a disk, in memory and then in emulated machines: [SEED=1]
 	$(BIN)/corruption --seed $(SEED)
-	$(SCENARIOS) --seed $(SEED) $$($(BIN)/corruption --scenarios)
+	$(SCENARIOS) --jobs 2 --seed $(SEED) $$($(BIN)/corruption --scenarios)
 
 fuzz: build ## Feed the parsers at random: SECONDS=3600 [SEED=1] [TARGET=…] [INPUT=…]
 	$(BIN)/fuzz --seed $(SEED) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TARGET),--target $(TARGET)) $(if $(INPUT),--input $(INPUT))
 
 hangs: build ## Hangs and panics in every stage, in emulated machines: [SEED=1]
-	$(SCENARIOS) --seed $(SEED) $(HANGS)
+	$(SCENARIOS) --jobs 2 --seed $(SEED) $(HANGS)
 
 bench: build ## Measure speed and size; print docs/performance.md's figures
 	$(BIN)/bench

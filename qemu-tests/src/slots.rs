@@ -8,7 +8,7 @@ use boot_core::dsse::Envelope;
 use boot_core::event::Event;
 use boot_core::record::Record;
 use boot_core::slot_header::{self, SlotHeader, UKI_OFFSET};
-use boot_core::store::BootState;
+use boot_core::store::{BootState, COPIES};
 use boot_core::{Digest, PublicKey, Slot, Target, manifest, transition};
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{Signer, SigningKey};
@@ -37,6 +37,16 @@ pub fn change_record(disk: &Disk, change: impl FnOnce(&Record) -> Result<Record>
         .commit(&next)
         .map_err(|error| anyhow!("{}: {error}", disk.path().display()))?;
     Ok(())
+}
+
+/// Zeroes the copy of the record that counts.
+///
+/// # Errors
+/// No copy is valid, or it cannot be written.
+pub fn destroy_newest_copy(disk: &Disk) -> Result<()> {
+    let newest = state(disk)?.load().newest;
+    let copy = newest.and_then(|newest| COPIES.get(newest));
+    disk.zero("boot-state", *copy.context("no valid record")?, 512)
 }
 
 /// The event ring, oldest first.

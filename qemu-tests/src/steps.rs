@@ -140,8 +140,11 @@ impl Machine<'_> {
         self.run_until_boot(&update, Duration::from_secs(120))
     }
 
-    /// A command that ends in a restart.
-    fn run_until_boot(&mut self, command: &str, limit: Duration) -> Result<()> {
+    /// A command that ends in a restart, up to the next start of the loader.
+    ///
+    /// # Errors
+    /// It is refused, or the machine does not come back.
+    pub fn run_until_boot(&mut self, command: &str, limit: Duration) -> Result<()> {
         // The reboot ends the connection before the command has ended.
         let ended = self.run_within(command, limit);
         self.wait_for_boot(REBOOT).map_err(|error| match ended {

@@ -12,6 +12,7 @@ mod arm64_loader_that_faults_is_given_up;
 mod arm64_uki_with_a_flipped_bit;
 mod arm64_upgrade;
 mod both_copies_of_the_record_destroyed;
+mod both_roots_rot_ends_in_recovery;
 mod both_slots_bad_ends_in_recovery;
 mod clock_that_jumps;
 mod cloned_disk;
@@ -45,6 +46,7 @@ mod loader_with_a_flipped_bit;
 mod manifest_by_a_wrong_key;
 mod manifest_of_another_product;
 mod manifest_of_the_other_architecture;
+mod newest_copy_of_the_record_destroyed;
 mod no_verdict_three_times_goes_back;
 mod primary_table_destroyed;
 mod recovery_installs_by_itself;
@@ -85,12 +87,14 @@ pub const ALL: &[Scenario] = &[
     root_with_a_read_error::SCENARIO,
     first_esp_destroyed::SCENARIO,
     primary_table_destroyed::SCENARIO,
+    newest_copy_of_the_record_destroyed::SCENARIO,
     both_copies_of_the_record_destroyed::SCENARIO,
     each_esp_destroyed_in_turn::SCENARIO,
     loader_update_reaches_both_esps::SCENARIO,
     loader_that_comes_back_is_given_up::SCENARIO,
     loader_update_cut_by_power_loss::SCENARIO,
     both_slots_bad_ends_in_recovery::SCENARIO,
+    both_roots_rot_ends_in_recovery::SCENARIO,
     recovery_installs_from_a_stick::SCENARIO,
     recovery_installs_by_itself::SCENARIO,
     recovery_is_reached_over_ssh::SCENARIO,

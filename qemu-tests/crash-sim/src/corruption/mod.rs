@@ -68,6 +68,8 @@ const SCENARIOS: &[&str] = &[
     "manifest-by-a-wrong-key",
     "first-esp-destroyed",
     "primary-table-destroyed",
+    "newest-copy-of-the-record-destroyed",
+    "both-roots-rot-ends-in-recovery",
     "both-copies-of-the-record-destroyed",
     "both-slots-bad-ends-in-recovery",
 ];
