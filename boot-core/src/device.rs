@@ -89,6 +89,9 @@ pub enum WriteError<E: Debug + Display> {
     /// The device refused.
     #[error("{0}")]
     Device(E),
+    /// It was written, and the device does not give it back.
+    #[error("it was written, and cannot be read back: {0}")]
+    Unreadable(E),
     /// What was read back is not what was written.
     #[error("it was written, but other bytes were read back")]
     ReadBack,
@@ -105,9 +108,25 @@ pub(crate) fn write_and_read_back<D: Device>(
     let mut block = vec![0; block_len(device)];
     device
         .read_at(offset, &mut block)
-        .map_err(WriteError::Device)?;
+        .map_err(WriteError::Unreadable)?;
     match block.split_first_chunk() {
         Some((back, rest)) if back == structure && rest.iter().all(|byte| *byte == 0) => Ok(()),
         _ => Err(WriteError::ReadBack),
     }
+}
+
+/// What came of the first of a few attempts whose place gives back what it was given, or else of the last one. A device
+/// that refuses to write is not asked again: it may take half a minute to do so, and a watchdog runs.
+pub(crate) fn first_that_holds<E: Debug + Display>(
+    attempts: impl Iterator<Item = Result<(), WriteError<E>>>,
+) -> Result<(), WriteError<E>> {
+    const MOST: usize = 4;
+    let mut outcome = Err(WriteError::ReadBack);
+    for attempt in attempts.take(MOST) {
+        outcome = attempt;
+        if matches!(outcome, Ok(()) | Err(WriteError::Device(_))) {
+            break;
+        }
+    }
+    outcome
 }

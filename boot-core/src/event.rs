@@ -9,7 +9,7 @@ use core::fmt;
 
 use crate::{
     bytes::{self, STRUCTURE, field, put, u8_at, u16_at, u64_at},
-    device::{Device, WriteError, write_and_read_back},
+    device::{Device, WriteError, first_that_holds, write_and_read_back},
     slot::Target,
     store::{BootState, EVENT_RING, STRIDE},
     types::{Digest, Nonce},
@@ -17,9 +17,6 @@ use crate::{
 
 /// Entries in the ring.
 pub const ENTRIES: u64 = 256;
-
-/// How many places an event is offered to. Few: a disk may take half a minute to refuse each.
-const PLACES_TRIED: u64 = 4;
 
 /// Most bytes of text in an entry.
 pub const TEXT_MAX: usize = STRUCTURE - TEXT_AT;
@@ -265,8 +262,8 @@ pub(crate) fn cut(text: &str, max: usize) -> &str {
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
-/// Every entry of a ring at `offset` that can be read: (index, its 512 bytes). One read for 16 entries; where that fails,
-/// one for each of them, because one bad sector must not cost the whole ring.
+/// Every entry of a ring at `offset`: (index, its 512 bytes, or none if they cannot be read). One read for 16 entries;
+/// where that fails, one for each of them, because one bad sector must not cost the whole ring.
 ///
 /// # Errors
 /// What the device said, if no entry can be read.
@@ -274,7 +271,7 @@ pub(crate) fn scan<D: Device>(
     device: &mut D,
     offset: u64,
     entries: u64,
-    mut each: impl FnMut(u64, &[u8; STRUCTURE]),
+    mut each: impl FnMut(u64, Option<&[u8; STRUCTURE]>),
 ) -> Result<(), D::Error> {
     const AT_ONCE: u64 = 16;
     let stride = bytes::memory_len(STRIDE);
@@ -287,12 +284,11 @@ pub(crate) fn scan<D: Device>(
         for (entry, index) in chunk.chunks_exact_mut(stride).zip(first..) {
             if !whole && let Err(error) = device.read_at(at(index), entry) {
                 refused = Some(error);
+                each(index, None);
                 continue;
             }
             any = true;
-            if let Some(structure) = entry.first_chunk() {
-                each(index, structure);
-            }
+            each(index, entry.first_chunk());
         }
     }
     match refused {
@@ -302,30 +298,26 @@ pub(crate) fn scan<D: Device>(
 }
 
 impl<D: Device> BootState<D> {
-    /// Appends `event` under the next number, and flushes. A place that does not give back what it was given costs its
-    /// number: the next one is taken, up to four in all.
+    /// Appends `event` under the next number, and flushes. A place that cannot be read, or does not give back what it was
+    /// given, costs its number.
     ///
     /// # Errors
     /// What the device said last. Events are for people: a caller goes on without.
     pub fn append_event(&mut self, event: &Event) -> Result<(), WriteError<D::Error>> {
-        let next = self
-            .events()
-            .map_err(WriteError::Device)?
+        let (events, unreadable) = self.ring().map_err(WriteError::Device)?;
+        let next = events
             .last()
             .map_or(0, |last| last.sequence.saturating_add(1));
-        let mut event = Event {
-            sequence: next,
-            ..event.clone()
-        };
-        loop {
-            let index = event.sequence.checked_rem(ENTRIES).unwrap_or(0);
-            let offset = EVENT_RING.saturating_add(index.saturating_mul(STRIDE));
-            let written = write_and_read_back(&mut self.device, offset, &event.encode());
-            event.sequence = event.sequence.saturating_add(1);
-            if written.is_ok() || event.sequence >= next.saturating_add(PLACES_TRIED) {
-                return written;
-            }
-        }
+        let index_of = |number: u64| number.checked_rem(ENTRIES).unwrap_or(0);
+        let numbers = (next..).filter(|number| !unreadable.contains(&index_of(*number)));
+        first_that_holds(numbers.map(|sequence| {
+            let event = Event {
+                sequence,
+                ..event.clone()
+            };
+            let offset = EVENT_RING.saturating_add(index_of(sequence).saturating_mul(STRIDE));
+            write_and_read_back(&mut self.device, offset, &event.encode())
+        }))
     }
 
     /// The events that can be read, oldest first.
@@ -333,15 +325,25 @@ impl<D: Device> BootState<D> {
     /// # Errors
     /// What the device said.
     pub fn events(&mut self) -> Result<Vec<Event>, D::Error> {
+        self.ring().map(|(events, _)| events)
+    }
+
+    /// The events, oldest first, and the places that cannot be read. At least one can.
+    fn ring(&mut self) -> Result<(Vec<Event>, Vec<u64>), D::Error> {
         let mut events = Vec::new();
+        let mut unreadable = Vec::new();
         scan(&mut self.device, EVENT_RING, ENTRIES, |index, bytes| {
+            let Some(bytes) = bytes else {
+                unreadable.push(index);
+                return;
+            };
             let event = Event::decode(bytes).filter(|event| {
                 event.sequence.checked_rem(ENTRIES) == Some(index) && event.sequence <= SEQUENCE_MAX
             });
             events.extend(event);
         })?;
         events.sort_unstable_by_key(|event: &Event| event.sequence);
-        Ok(events)
+        Ok((events, unreadable))
     }
 }
 

@@ -7,7 +7,7 @@ use alloc::{string::String, vec::Vec};
 
 use crate::{
     bytes::{self, STRUCTURE, field, put, u16_at, u64_at},
-    device::{Device, WriteError, write_and_read_back},
+    device::{Device, WriteError, first_that_holds, write_and_read_back},
     event::{cut, scan, text_at},
     store::{BootState, QUARANTINE_RING, STRIDE},
     types::Digest,
@@ -80,11 +80,8 @@ impl<D: Device> BootState<D> {
     /// # Errors
     /// What the device said.
     pub fn quarantined(&mut self) -> Result<Vec<QuarantineEntry>, D::Error> {
-        Ok(self
-            .quarantine_places()?
-            .into_iter()
-            .map(|(_, entry)| entry)
-            .collect())
+        let (places, _) = self.quarantine_ring()?;
+        Ok(places.into_iter().map(|(_, entry)| entry).collect())
     }
 
     /// Whether `digest` is quarantined, and why.
@@ -101,8 +98,8 @@ impl<D: Device> BootState<D> {
             .find(|entry| entry.digest == *digest))
     }
 
-    /// Quarantines `digest`, and flushes. Writes nothing if it is there already. A free place that does not give back what
-    /// it was given is passed over.
+    /// Quarantines `digest`, and flushes. Writes nothing if it is there already. A free place that cannot be read, or does
+    /// not give back what it was given, is passed over.
     ///
     /// # Errors
     /// What the device said last.
@@ -112,7 +109,7 @@ impl<D: Device> BootState<D> {
         reason: &str,
         time: i64,
     ) -> Result<(), WriteError<D::Error>> {
-        let places = self.quarantine_places().map_err(WriteError::Device)?;
+        let (places, free) = self.quarantine_ring().map_err(WriteError::Device)?;
         if places.iter().any(|(_, entry)| entry.digest == *digest) {
             return Ok(());
         }
@@ -125,14 +122,9 @@ impl<D: Device> BootState<D> {
             reason: reason.into(),
         };
         let bytes = entry.encode();
-        let free = |index: &u64| places.iter().all(|(place, _)| place != index);
-        for index in (0..ENTRIES).filter(free) {
-            if self.write_quarantine(index, &bytes).is_ok() {
-                return Ok(());
-            }
-        }
-        let oldest = places.first().map_or(0, |(index, _)| *index);
-        self.write_quarantine(oldest, &bytes)
+        let oldest = places.first().map(|(index, _)| *index);
+        let in_turn = free.into_iter().chain(oldest);
+        first_that_holds(in_turn.map(|index| self.write_quarantine(index, &bytes)))
     }
 
     /// Releases `digest`, and flushes. Returns whether it was quarantined.
@@ -140,8 +132,9 @@ impl<D: Device> BootState<D> {
     /// # Errors
     /// What the device said.
     pub fn release(&mut self, digest: &Digest) -> Result<bool, WriteError<D::Error>> {
+        let (places, _) = self.quarantine_ring().map_err(WriteError::Device)?;
         let mut found = false;
-        for (index, entry) in self.quarantine_places().map_err(WriteError::Device)? {
+        for (index, entry) in places {
             if entry.digest == *digest {
                 self.write_quarantine(index, &[0; STRUCTURE])?;
                 found = true;
@@ -159,19 +152,22 @@ impl<D: Device> BootState<D> {
         write_and_read_back(&mut self.device, offset, bytes)
     }
 
-    /// Valid entries with their places, oldest first.
-    fn quarantine_places(&mut self) -> Result<Vec<(u64, QuarantineEntry)>, D::Error> {
+    /// Valid entries with their places, oldest first; and the other places, but those that cannot be read.
+    fn quarantine_ring(&mut self) -> Result<(Vec<(u64, QuarantineEntry)>, Vec<u64>), D::Error> {
         let mut places = Vec::new();
+        let mut free = Vec::new();
         scan(
             &mut self.device,
             QUARANTINE_RING,
             ENTRIES,
-            |index, bytes| {
-                places.extend(QuarantineEntry::decode(bytes).map(|entry| (index, entry)));
+            |index, bytes| match bytes.map(QuarantineEntry::decode) {
+                Some(Some(entry)) => places.push((index, entry)),
+                Some(None) => free.push(index),
+                None => {}
             },
         )?;
         places.sort_unstable_by_key(|(index, entry)| (entry.sequence, *index));
-        Ok(places)
+        Ok((places, free))
     }
 }
 

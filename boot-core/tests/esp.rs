@@ -176,7 +176,7 @@ fn damage_is_said_and_never_followed_for_ever() {
         Err(EspError::Device(MemoryError::Io(0)))
     );
     device.bad_reads = None;
-    device.ignores_writes = true;
+    device.stuck = Some(0..u64::MAX);
     let ignored = esp::write(&mut device, &loader(2, 2000), X86);
     assert!(matches!(ignored, Err(EspError::ReadBack(_))), "{ignored:?}");
 }

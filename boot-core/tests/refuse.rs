@@ -334,28 +334,37 @@ fn an_event_goes_to_the_next_place_that_gives_it_back() {
         let event = Event::new(Stage::LOADER, EventKind::REJECTED, text);
         BootState::new(device).append_event(&event)
     };
+    let numbers = |device: &mut MemoryDevice| {
+        let events = BootState::new(device).events().unwrap();
+        events
+            .iter()
+            .map(|event| event.sequence)
+            .collect::<Vec<_>>()
+    };
     let mut device = MemoryDevice::new(PARTITION_SIZE, 512);
     append(&mut device, "before").unwrap();
-    device.bad_reads = places(1, 4);
-    append(&mut device, "passes over three").unwrap();
+    // Places that cannot be read are passed over, however many.
+    device.bad_reads = places(1, 9);
+    append(&mut device, "passes over eight").unwrap();
     append(&mut device, "goes on").unwrap();
     device.bad_reads = None;
-    device.bad_writes = places(6, 7);
-    append(&mut device, "passes over one that takes nothing").unwrap();
-    let events = BootState::new(&mut device).events().unwrap();
-    let numbers: Vec<u64> = events.iter().map(|event| event.sequence).collect();
-    // Those that could not be read are there again, now that they can.
-    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 7]);
-    device.bad_reads = places(8, 12);
+    assert_eq!(numbers(&mut device), [0, 9, 10]);
+    // So are those that give back something else, four at most.
+    device.stuck = places(11, 14);
+    append(&mut device, "passes over three").unwrap();
+    assert_eq!(numbers(&mut device), [0, 9, 10, 14]);
+    device.stuck = places(15, 19);
+    assert_eq!(append(&mut device, "lost"), Err(WriteError::ReadBack));
+    // What takes nothing is not asked again.
+    device.stuck = None;
+    device.bad_writes = places(15, 16);
     assert_eq!(
-        append(&mut device, "four are too many"),
+        append(&mut device, "refused"),
         Err(WriteError::Device(MemoryError::Io(
-            EVENT_RING + 11 * STRIDE
+            EVENT_RING + 15 * STRIDE
         )))
     );
-    device.bad_reads = None;
-    device.ignores_writes = true;
-    assert_eq!(append(&mut device, "lost"), Err(WriteError::ReadBack));
+    assert_eq!(numbers(&mut device), [0, 9, 10, 14]);
 }
 
 #[test]
@@ -365,23 +374,23 @@ fn a_quarantine_holds_where_a_place_does_not_give_it_back() {
     };
     let mut device = MemoryDevice::new(PARTITION_SIZE, 512);
     device.bad_reads = places(0, 2);
+    device.stuck = places(2, 4);
     let mut store = BootState::new(&mut device);
-    for number in 1..=14 {
+    for number in 1..=12 {
         store.quarantine(&Digest([number; 32]), "bad", 0).unwrap();
     }
-    assert_eq!(store.quarantined().unwrap().len(), 14);
-    // No place is left but those two, and the oldest entry's.
-    store.quarantine(&Digest([15; 32]), "bad", 0).unwrap();
+    assert_eq!(store.quarantined().unwrap().len(), 12);
+    // No place is left but those four, and the oldest entry's.
+    store.quarantine(&Digest([13; 32]), "bad", 0).unwrap();
     let quarantined = store.quarantined().unwrap();
     assert_eq!(
-        (quarantined[0].digest, quarantined[13].digest),
-        (Digest([2; 32]), Digest([15; 32]))
+        (quarantined[0].digest, quarantined[11].digest),
+        (Digest([2; 32]), Digest([13; 32]))
     );
-    device.bad_reads = None;
-    device.ignores_writes = true;
+    device.stuck = places(0, 16);
     let mut store = BootState::new(&mut device);
     assert_eq!(
-        store.quarantine(&Digest([16; 32]), "bad", 0),
+        store.quarantine(&Digest([14; 32]), "bad", 0),
         Err(WriteError::ReadBack)
     );
     assert_eq!(store.release(&Digest([2; 32])), Err(WriteError::ReadBack));

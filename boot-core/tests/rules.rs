@@ -45,7 +45,7 @@ proptest! {
     #[test]
     fn rule_1_a_commit_is_believed_only_when_read_back(old in record(), new in record()) {
         let mut device = support::boot_state(512, &[Some(old.clone()), None]);
-        device.ignores_writes = true;
+        device.stuck = Some(0..u64::MAX);
         let new = support::numbered(new, old.sequence);
         prop_assert_eq!(BootState::new(&mut device).commit(&new), Err(CommitError::Write(WriteError::ReadBack)));
     }

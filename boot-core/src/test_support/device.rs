@@ -17,8 +17,8 @@ pub struct MemoryDevice {
     pub bad_writes: Option<core::ops::Range<u64>>,
     /// Writes fail.
     pub read_only: bool,
-    /// Writes are acknowledged and not made.
-    pub ignores_writes: bool,
+    /// Writes to blocks that overlap this range are acknowledged and not made.
+    pub stuck: Option<core::ops::Range<u64>>,
     /// Where something was written, and how much, in order.
     pub writes: Vec<(u64, usize)>,
     /// How often it was flushed.
@@ -48,7 +48,7 @@ impl MemoryDevice {
             bad_reads: None,
             bad_writes: None,
             read_only: false,
-            ignores_writes: false,
+            stuck: None,
             writes: Vec::new(),
             flushes: 0,
         }
@@ -101,7 +101,7 @@ impl Device for MemoryDevice {
             return Err(MemoryError::Io(bad));
         }
         self.writes.push((offset, buf.len()));
-        if !self.ignores_writes
+        if touched(self.stuck.as_ref(), offset, buf.len()).is_none()
             && let Some(place) = self.bytes.get_mut(range)
         {
             place.copy_from_slice(buf);
