@@ -42,8 +42,14 @@ pub fn remember(change: impl FnOnce(&mut Facts)) {
     }
 }
 
-/// Appends to the event ring of the disk that this start came from, if it is known by now.
+/// Appends to the event ring of the disk that this start came from, if it is known by now. A disk that takes long over
+/// it is not waited for: the watchdog runs.
 pub fn record(kind: EventKind, text: &str) {
+    let text = text.to_owned();
+    within(DISK_LIMIT, move || append(kind, &text));
+}
+
+fn append(kind: EventKind, text: &str) {
     // Not `lock`: a panic may have happened while it was held.
     let Some(facts) = FACTS.try_lock().ok().and_then(|facts| facts.clone()) else {
         return;
@@ -80,10 +86,7 @@ pub fn record(kind: EventKind, text: &str) {
 /// Says it, notes it, restarts.
 pub fn end(failure: &Failure) -> ! {
     console::announce(format_args!("start failed: {failure}"));
-    let reason = failure.reason();
-    within(DISK_LIMIT, move || {
-        record(EventKind::INITRD_FAILED, &reason);
-    });
+    record(EventKind::INITRD_FAILED, &failure.reason());
     restart()
 }
 
