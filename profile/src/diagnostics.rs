@@ -210,8 +210,8 @@ fn place(text: &str, finding: Finding) -> Diagnostic {
 }
 
 /// The text with secrets overwritten, byte for byte, so that every place stays where it is. Beside
-/// the values that are known to be secret this takes whatever follows `password…:` in a line, because
-/// a file that is not valid YAML has no values.
+/// the values that are known to be secret this takes whatever follows `password…:` in a line, and of an
+/// address its user, password and query, because a file that is not valid YAML has no values.
 fn without_secrets(text: &str, secrets: &[Range<usize>]) -> String {
     let mut hidden = vec![false; text.len()];
     let mut hide = |range: Range<usize>| {
@@ -231,6 +231,12 @@ fn without_secrets(text: &str, secrets: &[Range<usize>]) -> String {
             && let Some(colon) = lower.get(word..).and_then(|rest| rest.find(':'))
         {
             hide(offset + word + colon + 1..offset + line.len());
+        }
+        if let Some(address) = line.find("://") {
+            let (from, end) = (offset + address + 3, offset + line.len());
+            let rest = &text[from..end];
+            hide(from..from + rest.rfind('@').unwrap_or(0));
+            hide(from + rest.find('?').unwrap_or(rest.len())..end);
         }
         private_key |= line.contains("BEGIN") && line.contains("PRIVATE KEY");
         if private_key {

@@ -53,17 +53,31 @@ fn recovery_installs_only_what_the_profile_names() {
     let url = "https://images.example.com/edge/stable.spb?token=x";
     let text = format!("version: 1\nrecovery: {{install: \"{url}\"}}\n");
     assert_eq!(named(&text).map(String::from).as_deref(), Some(url));
+    for sound in ["http://[2001:db8::1]/a.spb", "https://host:8443/a@1.spb"] {
+        let text = format!("version: 1\nrecovery: {{install: \"{sound}\"}}\n");
+        assert_eq!(named(&text).map(String::from).as_deref(), Some(sound));
+    }
     for wrong in [
         "/mnt/bundle.spb",
         "https://",
+        "https://:443/stable.spb",
+        "https://host:8o80/stable.spb",
+        "https://host:0/stable.spb",
+        "https://me:sec/ret@host/stable.spb",
         "https:///stable.spb",
         "https://me:secret@host/stable.spb",
         "https://host/a bundle.spb",
-        "ftp://host/stable.spb",
+        "ftp://host/stable.spb?secret",
     ] {
-        let found = errors(&format!("version: 1\nrecovery:\n  install: \"{wrong}\"\n"));
+        let text = format!("version: 1\nrecovery:\n  install: \"{wrong}\"\n");
+        let found = errors(&text);
         assert_eq!((found.len(), found[0].0), (1, 3), "{wrong}: {found:?}");
-        assert!(!found[0].2.contains("secret"), "{found:?}");
+        // Not in the message, nor in the line that is shown with it.
+        let shown = parse(&text, "p.yaml").unwrap_err().to_string();
+        assert!(
+            !shown.contains("secret") && !shown.contains("sec/ret"),
+            "{shown}"
+        );
     }
 }
 

@@ -324,10 +324,20 @@ fn check_bundle_url(text: &str) -> Result<(), String> {
         .find_map(|scheme| text.strip_prefix(scheme))
         .ok_or_else(wanted)?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if authority.contains('@') {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !authority.ends_with(']') => (host, port),
+        _ => (authority, "80"),
+    };
+    let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+    // A password with a '/', '?' or '#' in it ends the authority too early, and looks like a port.
+    if authority.contains('@') || (!is_port && rest.contains('@')) {
         return Err("an address without user and password is wanted".to_owned());
     }
-    if authority.is_empty() || text.len() > 2048 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+    if host.is_empty()
+        || !is_port
+        || text.len() > 2048
+        || !text.bytes().all(|b| b.is_ascii_graphic())
+    {
         return Err(wanted());
     }
     Ok(())
