@@ -31,7 +31,7 @@ use boot_core::manifest::Kind;
 use boot_core::record::SlotStatus;
 use boot_core::slot_header::{self, SlotHeader};
 use boot_core::trust::Trust;
-use boot_core::{Device, Digest, Slot, Version, transition};
+use boot_core::{Device, Digest, Slot, Target, Version, transition};
 use serde::Serialize;
 
 pub(crate) use self::head::{Head, Room, Wanted};
@@ -118,10 +118,14 @@ pub fn install<D: Device>(
     };
     let head = Head::read(source, options.trust, &wanted)?;
     let version = head.manifest.version;
-    if booted == slot.other().into()
-        && let Some(parts) = other.as_deref_mut()
-    {
-        permit::keys_not_older(options.trust, &mut parts.boot, head.serial)?;
+    let beside = other.as_deref_mut().map(|parts| &mut parts.boot);
+    match (booted, beside) {
+        (Target::Recovery, beside) => {
+            let slots = [(slot, Some(&mut target.boot)), (slot.other(), beside)];
+            permit::keys_not_older_than_both(options.trust, &record, slots, head.serial)?;
+        }
+        (_, Some(running)) => permit::keys_not_older(options.trust, running, head.serial)?,
+        (_, None) => {}
     }
     if let Some(entry) = control.quarantine_entry(&head.digest)?
         && !options.force
