@@ -3,7 +3,7 @@
 //!
 //! A profile on `state` that is not valid does not leave the machine without network and users: the
 //! image's own is used, and `status`, `health` and the health gate say so. Recovery takes from a profile
-//! what makes a machine reachable, and nothing else.
+//! what makes a machine reachable and what it is to install by itself, and nothing else.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -81,7 +81,7 @@ pub fn put(machine: &Machine, arguments: &Install) -> Result<Outcome> {
 }
 
 /// Opens the partitions of a slot.
-pub(super) fn parts(
+pub(crate) fn parts(
     machine: &Machine,
     slot: boot_core::Slot,
     write: bool,

@@ -29,7 +29,7 @@ impl Service<'_> {
         alone.look(&self.machine.paths(), under_way);
         if let Some(restore) = restore {
             self.restore(restore, alone).await;
-            if restore.is_under_way() {
+            if restore.is_hopeful() {
                 return;
             }
         }

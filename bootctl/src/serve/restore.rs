@@ -1,12 +1,13 @@
 //! Recovery that was started by the loader itself installs what the profile names, where it names something.
 //!
-//! Not while somebody is at the machine: whoever repairs it by hand is not to be surprised. What fails is tried again for
-//! as long as recovery runs; that restarts the machine in between, which tries the slots again (`alone`).
+//! Not while somebody is at the machine: whoever repairs it by hand is not to be surprised. Nor while a slot is whole:
+//! plugs that are pulled ten times lead here as well, and that slot comes up when it is started again. What fails is tried
+//! again for as long as recovery runs; that restarts the machine in between, which tries the slots again (`alone`).
 
 use std::time::Duration;
 
 use boot_core::Slot;
-use boot_core::record::Record;
+use boot_core::record::{Record, SlotStatus};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -16,17 +17,30 @@ use crate::cli::Install;
 use crate::commands::{control, install};
 use crate::failure::{Code, Failure, Result};
 use crate::machine::Machine;
-use crate::{profiles, source};
+use crate::{fallback, profiles, source};
 
 /// Before the first try, from recovery's start and from the last key that somebody pressed, and between two tries.
 const PAUSE: Duration = Duration::from_secs(60);
+
+/// How long an installation may take: most of a gigabyte at 40 kB/s. After a restart it goes on where it was.
+const LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// What is to be installed, and how far that is.
 pub(super) struct Restore {
     /// The address of a bundle.
     from: String,
-    due: Instant,
-    under_way: Option<JoinHandle<Result<Slot>>>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// To be begun at this time.
+    Due(Instant),
+    /// Begun at this time.
+    UnderWay(Instant, JoinHandle<Result<Option<Slot>>>),
+    /// What was installed is to be started.
+    Installed,
+    /// There is a slot that is whole.
+    NotNeeded,
 }
 
 impl Restore {
@@ -35,65 +49,90 @@ impl Restore {
         let chosen = profiles::choose(&machine.paths()).ok()?;
         Some(Self {
             from: chosen.rendered.recovery_installs?,
-            due: Instant::now(),
-            under_way: None,
+            stage: Stage::Due(Instant::now()),
         })
     }
 
     /// Whether an installation runs.
     pub(super) fn is_under_way(&self) -> bool {
-        self.under_way.is_some()
+        matches!(self.stage, Stage::UnderWay(..))
+    }
+
+    /// Whether one runs that may still end well.
+    pub(super) fn is_hopeful(&self) -> bool {
+        matches!(self.stage, Stage::UnderWay(since, _) if since.elapsed() < LIMIT)
     }
 }
 
 impl Service<'_> {
     /// Begins to install when it is time to, and starts the machine again when that has worked.
     pub(super) async fn restore(&mut self, restore: &mut Restore, alone: &Alone) {
-        let shown = source::shown(&restore.from);
-        match restore.under_way.take() {
-            Some(running) if !running.is_finished() => restore.under_way = Some(running),
-            Some(ended) => {
-                restore.due = Instant::now() + PAUSE;
-                let ended = ended.await.map_err(Failure::failed);
-                self.restored(&shown, ended.flatten()).await;
-            }
-            None if alone.lasts(PAUSE) && Instant::now() >= restore.due => {
-                let line = format!("recovery installs {shown}, as the profile says");
-                console::announce(&self.machine.paths(), &line);
+        match &mut restore.stage {
+            Stage::Due(due) if Instant::now() >= *due && alone.lasts(PAUSE) => {
                 let (machine, from) = (self.machine.clone(), restore.from.clone());
-                restore.under_way = Some(tokio::task::spawn_blocking(move || put(&machine, &from)));
-                self.report.doing = Some(format!("installing {shown}"));
+                let running = tokio::task::spawn_blocking(move || put(&machine, &from));
+                restore.stage = Stage::UnderWay(Instant::now(), running);
+                let doing = format!("installing {}", source::shown(&restore.from));
+                self.report.doing = Some(doing);
                 self.show();
             }
-            None => {}
+            Stage::UnderWay(_, running) if running.is_finished() => {
+                let ended = running.await.map_err(Failure::failed).flatten();
+                restore.stage = self.restored(&source::shown(&restore.from), ended);
+            }
+            Stage::Installed if alone.lasts(PAUSE) => self.reboot().await,
+            _ => {}
         }
     }
 
-    async fn restored(&mut self, shown: &str, ended: Result<Slot>) {
+    fn restored(&mut self, shown: &str, ended: Result<Option<Slot>>) -> Stage {
         let prefix = format!("installing {shown} by itself: ");
         self.report.doing = None;
         // Of many tries, the last one counts.
         self.report.degraded.retain(|why| !why.starts_with(&prefix));
+        let paths = self.machine.paths();
         match ended {
-            Ok(slot) => {
+            Ok(Some(slot)) => {
                 let line = format!("slot {slot} holds what the profile names; starting it");
-                console::announce(&self.machine.paths(), &line);
-                self.reboot().await;
+                console::announce(&paths, &line);
+                self.show();
+                return Stage::Installed;
+            }
+            Ok(None) => {
+                self.show();
+                return Stage::NotNeeded;
             }
             // Somebody else installs.
             Err(e) if e.code == Code::Locked => self.show(),
             Err(e) => {
                 let why = format!("{prefix}{e}");
-                console::announce(&self.machine.paths(), &why);
+                console::announce(&paths, &why);
                 self.degrade(why);
             }
         }
+        Stage::Due(Instant::now() + PAUSE)
     }
 }
 
-/// Installs and activates; into which slot.
-fn put(machine: &Machine, from: &str) -> Result<Slot> {
+/// Installs and activates; into which slot. None, and nothing done, if a slot is whole that the record lets start.
+fn put(machine: &Machine, from: &str) -> Result<Option<Slot>> {
     let record = control(machine, false)?.record()?;
+    let trust = fallback::trust(machine)?;
+    let is_whole = |slot: &Slot| {
+        record.slot(*slot).is_startable()
+            && install::parts(machine, *slot, false)
+                .and_then(|mut parts| fallback::whole(&mut parts, *slot, &trust, &record))
+                .is_ok()
+    };
+    let shown = source::shown(from);
+    let paths = machine.paths();
+    if let Some(slot) = Slot::BOTH.into_iter().find(is_whole) {
+        let line = format!("slot {slot} is whole, and {shown} is not installed");
+        console::announce(&paths, &line);
+        return Ok(None);
+    }
+    let line = format!("recovery installs {shown}, as the profile says");
+    console::announce(&paths, &line);
     let into = |slot: Slot| {
         let arguments = Install {
             source: from.to_owned(),
@@ -101,20 +140,26 @@ fn put(machine: &Machine, from: &str) -> Result<Slot> {
             force: false,
             slot: Some(slot.into()),
         };
-        install::put(machine, &arguments).map(|_| slot)
+        install::put(machine, &arguments).map(|_| Some(slot))
     };
     let first = expendable(&record);
     match into(first) {
         // The rules may want the other one to be left alone, or this one.
-        Err(e) if e.code == Code::Refused => into(first.other()).map_err(|_| e),
+        Err(refused) if refused.code == Code::Refused => match into(first.other()) {
+            Err(again) if again.code == Code::Refused => Err(refused),
+            done => done,
+        },
         done => done,
     }
 }
 
-/// The slot that is of less use: one that the record does not let start, before one that only does not verify.
+/// The slot that is of less use: one that the record does not let start, but what somebody has staged; then that; then one
+/// that is not whole.
 fn expendable(record: &Record) -> Slot {
-    Slot::BOTH
-        .into_iter()
-        .find(|slot| !record.slot(*slot).is_startable())
-        .unwrap_or(Slot::A)
+    let use_of = |slot: &Slot| match record.slot(*slot).status() {
+        SlotStatus::Staged => 1,
+        _ if record.slot(*slot).is_startable() => 2,
+        _ => 0,
+    };
+    Slot::BOTH.into_iter().min_by_key(use_of).unwrap_or(Slot::A)
 }

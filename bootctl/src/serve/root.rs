@@ -7,6 +7,8 @@
 //! And the root of a slot that was left without a word: dm-verity restarts the machine before anybody could write down
 //! why, so whatever runs next looks, once, after its own verdict.
 
+use std::time::Duration;
+
 use boot_core::Slot;
 use boot_core::event::EventKind;
 use tokio::task::JoinHandle;
@@ -16,6 +18,10 @@ use super::report::RootRead;
 use super::{LOOK_DEGRADED, Service};
 use crate::failure::{Code, Failure, Result};
 use crate::lock::Lock;
+
+/// How long a root of a slot that does not run is read. Recovery waits for it before it restarts the machine, and a disk
+/// may never answer.
+const READ_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 impl Service<'_> {
     /// Begins to read it.
@@ -59,10 +65,15 @@ impl Service<'_> {
         let mut reading = Some(tokio::task::spawn_blocking(move || {
             crate::root_check::of_slot(&machine, slot)
         }));
+        let begun = Instant::now();
         let read = loop {
             tokio::select! {
                 read = ended(&mut reading) => break read,
                 () = sleep(LOOK_DEGRADED) => self.beat.set(Instant::now()),
+            }
+            if begun.elapsed() > READ_LIMIT {
+                let doing = format!("reading the root of slot {slot}");
+                break Err(Failure::failed("the disk takes too long").doing(doing));
             }
         };
         match read {

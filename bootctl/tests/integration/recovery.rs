@@ -14,6 +14,7 @@ use bootctl::progress::Progress;
 
 use crate::fixture::{Fixture, Image, trust};
 use crate::interrupted::{Bytes, Failing};
+use crate::repair::flip;
 use crate::serve::Service;
 use crate::server::{Behaviour, Server};
 use crate::systemd::Systemd;
@@ -235,7 +236,7 @@ fn recovery_takes_from_a_profile_what_makes_a_machine_reachable() {
     assert_eq!(hostname(), "site-8\n");
 }
 
-/// Recovery came up by itself, and the profile that a good slot last ran with says what to install.
+/// Recovery came up by itself, and the profile that a good slot last ran with says what to install. Slot A is called good.
 fn left_alone_with(url: &str) -> (Fixture, Systemd) {
     let machine = Fixture::new();
     machine.boots(Target::Recovery, &Image::new("1.0"));
@@ -251,13 +252,30 @@ fn left_alone_recovery_installs_what_the_profile_names() {
     let image = Image::new("2.0");
     let server = Server::new(image.bundle(), &[Behaviour::Ranges]);
     let (machine, systemd) = left_alone_with(&server.url);
+    flip(&machine, "root-a", 70_000);
     let service = Service::start(&machine);
     service.wait(&machine, |_| {
         systemd.started().contains(&"reboot.target".to_owned())
     });
-    // A is called good, and stays as it is: B is of less use.
+    // A stays as it is: B is of less use.
     machine.assert_holds(&image, "trial");
     assert_eq!(machine.record().a.status().name(), "good");
+    drop(service);
+}
+
+/// The plug was pulled ten times while it started, say.
+#[test]
+fn left_alone_recovery_installs_nothing_beside_a_slot_that_is_whole() {
+    let server = Server::new(Image::new("2.0").bundle(), &[Behaviour::Ranges]);
+    let (machine, systemd) = left_alone_with(&server.url);
+    let before = machine.record();
+    let service = Service::start(&machine);
+    service.wait(&machine, |_| {
+        service.log(&machine).contains("slot A is whole, and http")
+    });
+    let after = machine.record();
+    assert_eq!((after.a, after.b), (before.a, before.b));
+    assert!(systemd.started().is_empty());
     drop(service);
 }
 
@@ -267,6 +285,7 @@ fn what_recovery_could_not_install_by_itself_is_said_and_changes_nothing() {
     forged.signing_key = 9;
     let server = Server::new(forged.bundle(), &[Behaviour::Ranges]);
     let (machine, systemd) = left_alone_with(&format!("{}?token=secret", server.url));
+    flip(&machine, "boot-a", (1 << 20) + 77);
     let before = machine.record();
     let service = Service::start(&machine);
     let report = service.wait(&machine, |r| {

@@ -20,7 +20,7 @@ fn two_good() -> (Fixture, Image) {
     (machine, image)
 }
 
-fn flip(machine: &Fixture, label: &str, at: u64) {
+pub(crate) fn flip(machine: &Fixture, label: &str, at: u64) {
     let file = machine.partition(label);
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();

@@ -45,13 +45,18 @@ impl Service {
             if done(&report) {
                 return report;
             }
-            let log = std::fs::read_to_string(machine.root().join("serve.log")).unwrap_or_default();
             assert!(
                 begun.elapsed() < Duration::from_secs(300),
-                "{report:#}\n{log}"
+                "{report:#}\n{}",
+                self.log(machine)
             );
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// What it has said.
+    pub(crate) fn log(&self, machine: &Fixture) -> String {
+        std::fs::read_to_string(machine.root().join("serve.log")).unwrap_or_default()
     }
 
     /// Stops it as systemd does, and waits.
