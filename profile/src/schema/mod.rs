@@ -246,7 +246,8 @@ pub enum OnDamage {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recovery {
-    /// The bundle that it installs by itself where nobody is at the machine, verified as every other.
+    /// The bundle that it installs by itself where nobody is at the machine and no slot is whole, verified
+    /// as every other.
     /// Without it, recovery waits for somebody, and tries the slots again every 15 minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub install: Option<BundleUrl>,
