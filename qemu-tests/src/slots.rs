@@ -8,7 +8,7 @@ use boot_core::dsse::Envelope;
 use boot_core::event::Event;
 use boot_core::record::Record;
 use boot_core::slot_header::{self, SlotHeader, UKI_OFFSET};
-use boot_core::store::{BootState, COPIES};
+use boot_core::store::{BootState, COPIES, CopyHealth};
 use boot_core::{Digest, PublicKey, Slot, Target, manifest, transition};
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{Signer, SigningKey};
@@ -37,6 +37,16 @@ pub fn change_record(disk: &Disk, change: impl FnOnce(&Record) -> Result<Record>
         .commit(&next)
         .map_err(|error| anyhow!("{}: {error}", disk.path().display()))?;
     Ok(())
+}
+
+/// Whether both copies of the record are valid.
+///
+/// # Errors
+/// There is no such partition.
+pub fn are_both_copies_valid(disk: &Disk) -> Result<bool> {
+    let copies = state(disk)?.load().copies;
+    let is_valid = |copy: &CopyHealth| matches!(copy, CopyHealth::Valid { .. });
+    Ok(copies.iter().all(is_valid))
 }
 
 /// Zeroes the copy of the record that counts.

@@ -19,7 +19,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     gate: false,
-    seconds: 300,
+    seconds: 400,
     run,
 };
 
