@@ -502,24 +502,28 @@ proptest! {
 
 #[test]
 fn rule_6_a_slot_that_was_adopted_is_tried_once_in_a_start() {
-    let disk = Disk::sound();
-    let mut record = Record::empty();
-    record.a = good(contents(1, 2), 2);
-    record.b = good(contents(2, 3), 1);
-    let mut machine = machine(&disk, Some(&record));
-    let trust = trust();
-    let mut boot = Boot::new(&trust);
-    let mut tried = Vec::new();
-    while let Some(chosen) = boot.next(&mut machine) {
-        boot.failed_to_start(&mut machine, chosen.target, "LoadImage: not supported");
-        tried.push((chosen.target, chosen.why));
+    let rebuilt = |target| (target, Why::Rebuilt);
+    let recovery = (Target::Recovery, Why::LastResort);
+    let both = vec![rebuilt(Target::A), rebuilt(Target::B), recovery];
+    let alone = vec![rebuilt(Target::A), recovery];
+    for (other, expected) in [(Health::Sound, both), (Health::BadEnvelope, alone)] {
+        let disk = Disk {
+            health: [Health::Sound, other, Health::Sound],
+            ..Disk::sound()
+        };
+        let mut record = Record::empty();
+        record.a = good(contents(1, 2), 2);
+        record.b = good(contents(2, 3), 1);
+        let mut machine = machine(&disk, Some(&record));
+        let trust = trust();
+        let mut boot = Boot::new(&trust);
+        let mut tried = Vec::new();
+        while let Some(chosen) = boot.next(&mut machine) {
+            boot.failed_to_start(&mut machine, chosen.target, "LoadImage: not supported");
+            tried.push((chosen.target, chosen.why));
+        }
+        assert_eq!(tried, expected);
     }
-    let expected = [
-        (Target::A, Why::Rebuilt),
-        (Target::B, Why::Rebuilt),
-        (Target::Recovery, Why::LastResort),
-    ];
-    assert_eq!(tried, expected);
 }
 
 /// The power went between a slot's header and the commit that stages it, and nothing else starts.
