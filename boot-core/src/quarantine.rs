@@ -74,14 +74,22 @@ impl QuarantineEntry {
     }
 }
 
+/// The ring's places, but those that cannot be read.
+struct Places {
+    /// With their entries, oldest first.
+    taken: Vec<(u64, QuarantineEntry)>,
+    /// Without a valid one.
+    free: Vec<u64>,
+}
+
 impl<D: Device> BootState<D> {
     /// What is quarantined, oldest first.
     ///
     /// # Errors
     /// What the device said.
     pub fn quarantined(&mut self) -> Result<Vec<QuarantineEntry>, D::Error> {
-        let (places, _) = self.quarantine_ring()?;
-        Ok(places.into_iter().map(|(_, entry)| entry).collect())
+        let taken = self.places()?.taken;
+        Ok(taken.into_iter().map(|(_, entry)| entry).collect())
     }
 
     /// Whether `digest` is quarantined, and why.
@@ -109,12 +117,12 @@ impl<D: Device> BootState<D> {
         reason: &str,
         time: i64,
     ) -> Result<(), WriteError<D::Error>> {
-        let (places, free) = self.quarantine_ring().map_err(WriteError::Device)?;
-        if places.iter().any(|(_, entry)| entry.digest == *digest) {
+        let Places { taken, free } = self.places().map_err(WriteError::Device)?;
+        if taken.iter().any(|(_, entry)| entry.digest == *digest) {
             return Ok(());
         }
         let entry = QuarantineEntry {
-            sequence: places
+            sequence: taken
                 .last()
                 .map_or(0, |(_, last)| last.sequence.saturating_add(1)),
             time,
@@ -122,7 +130,7 @@ impl<D: Device> BootState<D> {
             reason: reason.into(),
         };
         let bytes = entry.encode();
-        let oldest = places.first().map(|(index, _)| *index);
+        let oldest = taken.first().map(|(index, _)| *index);
         let in_turn = free.into_iter().chain(oldest);
         first_that_holds(in_turn.map(|index| self.write_quarantine(index, &bytes)))
     }
@@ -132,9 +140,9 @@ impl<D: Device> BootState<D> {
     /// # Errors
     /// What the device said.
     pub fn release(&mut self, digest: &Digest) -> Result<bool, WriteError<D::Error>> {
-        let (places, _) = self.quarantine_ring().map_err(WriteError::Device)?;
+        let taken = self.places().map_err(WriteError::Device)?.taken;
         let mut found = false;
-        for (index, entry) in places {
+        for (index, entry) in taken {
             if entry.digest == *digest {
                 self.write_quarantine(index, &[0; STRUCTURE])?;
                 found = true;
@@ -152,22 +160,21 @@ impl<D: Device> BootState<D> {
         write_and_read_back(&mut self.device, offset, bytes)
     }
 
-    /// Valid entries with their places, oldest first; and the other places, but those that cannot be read.
-    fn quarantine_ring(&mut self) -> Result<(Vec<(u64, QuarantineEntry)>, Vec<u64>), D::Error> {
-        let mut places = Vec::new();
+    fn places(&mut self) -> Result<Places, D::Error> {
+        let mut taken = Vec::new();
         let mut free = Vec::new();
         scan(
             &mut self.device,
             QUARANTINE_RING,
             ENTRIES,
             |index, bytes| match bytes.map(QuarantineEntry::decode) {
-                Some(Some(entry)) => places.push((index, entry)),
+                Some(Some(entry)) => taken.push((index, entry)),
                 Some(None) => free.push(index),
                 None => {}
             },
         )?;
-        places.sort_unstable_by_key(|(index, entry)| (entry.sequence, *index));
-        Ok((places, free))
+        taken.sort_unstable_by_key(|(index, entry)| (entry.sequence, *index));
+        Ok(Places { taken, free })
     }
 }
 
