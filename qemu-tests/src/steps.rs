@@ -279,18 +279,30 @@ impl Machine<'_> {
     /// # Errors
     /// It does not come in time.
     pub fn history_with(&mut self, what: &str, limit: Duration) -> Result<Vec<Value>> {
+        self.history_where(&format!("event {what:?}"), limit, |event| {
+            event["kind"] == what || event["text"].as_str().is_some_and(|it| it.contains(what))
+        })
+    }
+
+    /// The same, once it has an event of which `is_it` holds; `what` names it.
+    ///
+    /// # Errors
+    /// It does not come in time.
+    pub fn history_where(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> Result<Vec<Value>> {
         let deadline = Instant::now() + limit;
         loop {
             let history = self.history()?;
-            let is_it = |event: &Value| {
-                event["kind"] == what || event["text"].as_str().is_some_and(|it| it.contains(what))
-            };
-            if history.iter().any(is_it) {
+            if history.iter().any(&is_it) {
                 return Ok(history);
             }
             if Instant::now() >= deadline {
                 bail!(
-                    "no event {what:?} within {} s:\n{:#}",
+                    "no {what} within {} s:\n{:#}",
                     limit.as_secs(),
                     Value::from(history)
                 );
