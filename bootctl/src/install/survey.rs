@@ -1,14 +1,15 @@
 //! What has to be fetched: the chunks of which a block is neither in the slot already nor in the
-//! other one. Reads only, and stops looking at a chunk as soon as it has to be fetched anyway.
+//! other one. Reads only, and stops looking at a chunk as soon as it has to be fetched anyway. What cannot be read is not
+//! there: writing over it is what mends a bad sector.
 
 use boot_core::manifest::CHUNK_SIZE;
 use boot_core::verity::{BLOCK, BlockHasher, HASH};
 use boot_core::{Device, Digest};
 
+use super::Parts;
 use super::head::Head;
 use super::leaves::Leaves;
 use super::reference::Reference;
-use super::{Parts, disk};
 use crate::failure::Result;
 
 /// Read at a time: what is not there is mostly noticed in the first block.
@@ -56,11 +57,8 @@ pub(super) fn survey<D: Device>(
         let len = chunk_len(head.manifest.uki.size, index as u64);
         let rounded = len.next_multiple_of(BLOCK as usize);
         let offset = boot_core::slot_header::UKI_OFFSET + index as u64 * CHUNK_SIZE;
-        target
-            .boot
-            .read_at(offset, &mut buf[..rounded])
-            .map_err(disk)?;
-        chunks.push(if Digest::of(&buf[..len]) == *digest {
+        let read = target.boot.read_at(offset, &mut buf[..rounded]);
+        chunks.push(if read.is_ok() && Digest::of(&buf[..len]) == *digest {
             From::Place
         } else if reference.is_some_and(|r| r.find_uki(digest).is_some()) {
             From::Here
@@ -82,10 +80,11 @@ pub(super) fn survey<D: Device>(
         'chunk: for (step, wanted) in steps.enumerate() {
             let part = wanted.len() / HASH * BLOCK as usize;
             let buf = &mut buf[..part];
-            target
-                .root
-                .read_at(offset + (step * STEP) as u64, buf)
-                .map_err(disk)?;
+            let at = offset + (step * STEP) as u64;
+            if target.root.read_at(at, buf).is_err() {
+                from = From::Source;
+                break;
+            }
             for (block, leaf) in buf
                 .chunks_exact(BLOCK as usize)
                 .zip(wanted.chunks_exact(HASH))

@@ -77,7 +77,13 @@ impl Device for Failing {
             self.inner.write_at(offset, &buf[..half])?;
         }
         self.next(offset)?;
-        self.inner.write_at(offset, buf)
+        self.inner.write_at(offset, buf)?;
+        let written = offset..offset + buf.len() as u64;
+        // Once it has been written, a sector that could not be read can be.
+        self.inner
+            .bad_reads
+            .take_if(|bad| written.contains(&bad.start));
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), MemoryError> {
@@ -274,10 +280,38 @@ fn whichever_block_cannot_be_written_nothing_is_lost_and_on_a_sound_disk_it_goes
                     Ok(()) => assert!((EVENT_RING..QUARANTINE_RING).contains(&block)),
                 }
                 disk.nothing_is_lost(&image);
+                if std::ptr::eq(part(&mut disk), &raw const disk.state.inner) && block < EVENT_RING
+                {
+                    assert_eq!(
+                        disk.record().b.status(),
+                        SlotStatus::Good,
+                        "given up for nothing"
+                    );
+                }
                 part(&mut disk).bad_writes = None;
                 disk.install(&image).unwrap();
                 disk.is_staged(&image);
             }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_read_of_a_slot_is_written_anew() {
+    let image = Image::small("2.0");
+    let uki = boot_core::slot_header::UKI_OFFSET;
+    for same_version in [false, true] {
+        for (boot, root) in [(Some(uki), None), (None, Some(0)), (Some(uki), Some(8192))] {
+            let mut disk = Disk::new(512, false);
+            if same_version {
+                disk.install(&image).unwrap();
+            }
+            let bad = |at: Option<u64>| at.map(|at| at..at + 512);
+            disk.boot.inner.bad_reads = bad(boot);
+            disk.root.inner.bad_reads = bad(root);
+            disk.install(&image).unwrap();
+            disk.is_staged(&image);
+            disk.nothing_is_lost(&image);
         }
     }
 }
