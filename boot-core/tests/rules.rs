@@ -147,6 +147,43 @@ proptest! {
     }
 
     #[test]
+    fn rule_2_where_nothing_can_be_written_what_was_to_start_once_does_not_start_for_ever(
+        slot in prop::sample::select(&Slot::BOTH[..]), first in any::<u64>(),
+    ) {
+        let disk = Disk::sound();
+        let mut record = Record::empty();
+        for slot in Slot::BOTH {
+            *record.slot_mut(slot) = good(disk.contents(slot), 1);
+        }
+        record.slot_mut(slot).priority = 2;
+        record.one_shot = Some(slot.other().into());
+        let mut machine = machine(&disk, Some(&record));
+        machine.boot_state.as_mut().unwrap().read_only = true;
+        machine.nonces = first >> 1;
+        let preferred = (0..64).filter(|_| machine.start(&trust()).unwrap().target == slot.into());
+        prop_assert!(preferred.count() > 32, "three in four");
+    }
+
+    #[test]
+    fn rule_8_where_nothing_can_be_written_the_last_resort_goes_round_by_chance(
+        last in prop::option::of(prop::sample::select(&Target::ALL[..])), first in any::<u64>(),
+    ) {
+        let disk = Disk::sound();
+        let mut record = Record::empty();
+        record.last_tried = last;
+        for slot in Slot::BOTH {
+            *record.slot_mut(slot) = trial(disk.contents(slot), 1, 1);
+            record.slot_mut(slot).tries = 0;
+        }
+        let mut machine = machine(&disk, Some(&record));
+        machine.boot_state.as_mut().unwrap().read_only = true;
+        machine.nonces = first >> 1;
+        let started: Vec<_> =
+            (0..32).map(|_| machine.start(&trust()).unwrap().target).collect();
+        prop_assert!(Target::ALL.iter().all(|target| started.contains(target)), "{:?}", started);
+    }
+
+    #[test]
     fn rule_3_nothing_changes_the_booted_slot_but_its_verdict(record in record(), sv in 0_u64..9) {
         for slot in Slot::BOTH {
             let booted = Target::from(slot);

@@ -155,16 +155,7 @@ impl<'t> Boot<'t> {
                 Event::new(Stage::LOADER, EventKind::LAST_RESORT, text),
             );
             if !self.writable {
-                // Nothing can be remembered, so chance takes the place of the last slot tried.
-                let first = self
-                    .nonce
-                    .0
-                    .first()
-                    .copied()
-                    .unwrap_or(0)
-                    .checked_rem(3)
-                    .unwrap_or(0);
-                self.round = select::round(Target::from_code(first));
+                self.go_round_by_chance();
             }
         }
         self.reconsider_floor(platform);
@@ -231,6 +222,12 @@ impl<'t> Boot<'t> {
     ) -> Result<SlotContents, Rejected> {
         let (verified, _) = self.check(platform, slot.into(), floor)?;
         Ok(verified.manifest.slot_contents(verified.digest))
+    }
+
+    /// Nothing can be remembered, so chance takes the place of the last slot tried.
+    fn go_round_by_chance(&mut self) {
+        let chance = self.nonce.0.first().and_then(|byte| byte.checked_rem(3));
+        self.round = select::round(chance.and_then(Target::from_code));
     }
 
     fn next_in_round(&self) -> Option<Target> {
@@ -338,8 +335,12 @@ impl<'t> Boot<'t> {
                     return None;
                 }
             }
-            if !recorded && self.phase == Phase::Candidates {
-                self.fill_queue();
+            if !recorded {
+                // Chosen anew, by what holds where nothing can be written.
+                match self.phase {
+                    Phase::LastResort => self.go_round_by_chance(),
+                    Phase::Begin | Phase::Candidates => self.fill_queue(),
+                }
                 return None;
             }
         }
