@@ -349,7 +349,10 @@ impl<D: Device> BootState<D> {
 
 #[cfg(test)]
 mod tests {
+    use alloc::format;
+
     use super::*;
+    use crate::{store::PARTITION_SIZE, test_support::MemoryDevice};
 
     #[test]
     fn an_event_of_another_kind_or_format_is_none_even_if_it_is_sealed() {
@@ -368,5 +371,26 @@ mod tests {
         assert_eq!([changed(magic, true), changed(format, true)], [None, None]);
         assert_eq!(changed(TEXT_AT, false), None);
         assert!(changed(TEXT_AT, true).is_some());
+    }
+
+    #[test]
+    fn a_number_that_no_history_reaches_is_damage() {
+        let numbered = |sequence| Event {
+            sequence,
+            ..Event::new(Stage::LOADER, EventKind::REJECTED, "text")
+        };
+        let counts = |sequence: u64| {
+            let mut device = MemoryDevice::new(PARTITION_SIZE, 512);
+            let at = EVENT_RING + sequence % ENTRIES * STRIDE;
+            device.write_at(at, &numbered(sequence).encode()).unwrap();
+            BootState::new(device).events().unwrap().len()
+        };
+        assert_eq!([counts((1 << 63) - 1), counts(1 << 63)], [1, 0]);
+    }
+
+    #[test]
+    fn kinds_are_named_and_unknown_ones_are_numbered() {
+        assert_eq!(format!("{:8}|", EventKind::STAGED), "staged  |");
+        assert_eq!(format!("{}", EventKind(999)), "unknown (999)");
     }
 }
