@@ -117,7 +117,21 @@ impl<D: Device> Control<D> {
         if next == record {
             return Ok(record);
         }
-        self.store.commit(&next).map_err(|error| {
+        self.commit(doing, &next)
+    }
+
+    /// Fails unless both copies of the record can be written; what they say stays as it is.
+    pub fn prove_writable(&mut self, doing: &str) -> Result<()> {
+        // Each commit goes to the copy that is not the newest.
+        for _ in 0..2 {
+            let record = self.record()?;
+            self.commit(doing, &record)?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, doing: &str, next: &Record) -> Result<Record> {
+        self.store.commit(next).map_err(|error| {
             let failure = Failure::failed(&error).doing(format!("{doing}: writing the boot-state record"));
             match error {
                 CommitError::Stale { .. } => failure.next("run the command again"),
@@ -192,8 +206,13 @@ impl<D: Device> Control<D> {
 
     /// A verdict against `slot`: quarantines its manifest and gives it up.
     pub fn give_up(&mut self, slot: Slot, digest: &Digest, reason: &str) -> Result<Record> {
-        self.quarantine(digest, reason)?;
-        self.abandon(slot, digest, reason)
+        let quarantined = self.quarantine(digest, reason);
+        let record = self.abandon(slot, digest, reason)?;
+        // The slot is left all the same; what is lost is that the same bundle would be refused.
+        if let Err(e) = quarantined {
+            eprintln!("bootctl: {e}");
+        }
+        Ok(record)
     }
 
     /// Gives `slot` up for what happened to its bytes. Nothing is said against the image: it may be installed again,

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use boot_core::event::{Event, EventKind, Stage};
 use boot_core::record::{Record, SlotContents, SlotEntry, SlotStatus};
-use boot_core::store::{BootState, COPIES, PARTITION_SIZE};
+use boot_core::store::{BootState, COPIES, PARTITION_SIZE, QUARANTINE_RING};
 use boot_core::test_support::{MemoryDevice, MemoryError};
 use boot_core::transition::LONG_STREAK;
 use boot_core::{Device, Digest, Nonce, SecurityVersion, Slot, Target};
@@ -302,6 +302,32 @@ fn a_slot_that_is_given_up_goes_into_quarantine_unless_its_bytes_are_to_blame() 
     assert_eq!(appliance.status(Slot::B), SlotStatus::GivenUp);
     assert!(!appliance.is_quarantined(&B));
     appliance.said("given-up", Slot::B, "damaged: block 3");
+}
+
+#[test]
+fn a_slot_is_given_up_even_where_the_quarantine_cannot_be_written() {
+    let mut appliance = Appliance::new(Target::B, &on_trial());
+    appliance.device.0.borrow_mut().bad_writes = Some(QUARANTINE_RING..PARTITION_SIZE);
+    appliance
+        .control
+        .give_up(Slot::B, &B, "no network")
+        .unwrap();
+    assert_eq!(appliance.status(Slot::B), SlotStatus::GivenUp);
+    assert!(!appliance.is_quarantined(&B));
+    appliance.said("given-up", Slot::B, "no network");
+}
+
+#[test]
+fn a_record_is_writable_if_both_of_its_copies_are() {
+    let mut appliance = Appliance::new(Target::B, &on_trial());
+    let before = appliance.control.record().unwrap();
+    appliance.control.prove_writable("looking").unwrap();
+    let after = appliance.control.record().unwrap();
+    assert_eq!((&after.a, &after.b), (&before.a, &before.b));
+    for copy in COPIES {
+        appliance.device.0.borrow_mut().bad_writes = Some(copy..copy + 512);
+        appliance.control.prove_writable("looking").unwrap_err();
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //!  1  front of the bundle read and verified; sizes, floor, expiry, quarantine     nothing written
 //!  2  survey: which chunks the slot, or the other one, already has                nothing written
-//!  3  slot header zeroed, flushed; one commit: the slot is empty
+//!  3  both copies of the record proved to be writable; slot header zeroed, flushed; one commit: the slot is empty
 //!  4  UKI, root and verity tree written in place, each chunk verified before
 //!  5  flushed; read back past the cache, every byte verified
 //!  6  manifest and keyring chain written, header last; the loader's verifier run over it
@@ -214,6 +214,8 @@ fn clear<D: Device>(
     transition::clear(&record, slot, booted)
         .map_err(|because| refused(because).doing(format!("emptying slot {slot}")))?;
     let before = record.slot(slot).digest;
+    // A slot whose emptying could not be recorded would be lost for nothing.
+    control.prove_writable(&format!("emptying slot {slot}"))?;
     slot_header::clear_header(&mut target.boot)
         .map_err(|e| disk(e).doing(format!("clearing the header of slot {slot}")))?;
     control.change(&format!("emptying slot {slot}"), |r| {
