@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use boot_core::Slot;
 use boot_core::record::{Record, SlotStatus};
+use boot_core::{Slot, Target, transition};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -103,7 +103,10 @@ impl Service<'_> {
                 return Stage::NotNeeded;
             }
             // Somebody else installs.
-            Err(e) if e.code == Code::Locked => self.show(),
+            Err(e) if e.code == Code::Locked => {
+                eprintln!("bootctl: {prefix}{e}");
+                self.show();
+            }
             Err(e) => {
                 let why = format!("{prefix}{e}");
                 console::announce(&paths, &why);
@@ -116,50 +119,76 @@ impl Service<'_> {
 
 /// Installs and activates; into which slot. None, and nothing done, if a slot is whole that the record lets start.
 fn put(machine: &Machine, from: &str) -> Result<Option<Slot>> {
-    let record = control(machine, false)?.record()?;
-    let trust = fallback::trust(machine)?;
-    let is_whole = |slot: &Slot| {
-        record.slot(*slot).is_startable()
-            && install::parts(machine, *slot, false)
-                .and_then(|mut parts| fallback::whole(&mut parts, *slot, &trust, &record))
-                .is_ok()
-    };
+    let mut control = control(machine, true)?.locking(machine.paths().lock(), "recovery");
+    let record = control.record()?;
+    let damages = Slot::BOTH
+        .into_iter()
+        .map(|slot| Ok((slot, damage(machine, &record, slot)?)))
+        .collect::<Result<Vec<_>>>()?;
     let shown = source::shown(from);
     let paths = machine.paths();
-    if let Some(slot) = Slot::BOTH.into_iter().find(is_whole) {
+    let starts = |(slot, damage): &&(Slot, Option<String>)| {
+        damage.is_none() && record.slot(*slot).is_startable()
+    };
+    if let Some((slot, _)) = damages.iter().find(starts) {
         let line = format!("slot {slot} is whole, and {shown} is not installed");
         console::announce(&paths, &line);
         return Ok(None);
     }
     let line = format!("recovery installs {shown}, as the profile says");
     console::announce(&paths, &line);
-    let into = |slot: Slot| {
+    let mut outcome = Err(Failure::failed("both slots are whole"));
+    for (slot, damage) in to_write(&record, damages) {
+        if let Some(damage) = damage
+            && transition::clear(&record, slot, Target::Recovery).is_err()
+        {
+            // The record lets it start, and nothing else: it would not be emptied.
+            let _lock = control.lock()?;
+            control.give_up_damaged(slot, &damage)?;
+        }
         let arguments = Install {
             source: from.to_owned(),
             now: true,
             force: false,
             slot: Some(slot.into()),
         };
-        install::put(machine, &arguments).map(|_| Some(slot))
-    };
-    let first = expendable(&record);
-    match into(first) {
-        // The rules may want the other one to be left alone, or this one.
-        Err(refused) if refused.code == Code::Refused => match into(first.other()) {
-            Err(again) if again.code == Code::Refused => Err(refused),
-            done => done,
-        },
-        done => done,
+        outcome = install::put(machine, &arguments).map(|_| Some(slot));
+        // Where the disk does not let it be written, it may let the other one.
+        if !matches!(&outcome, Err(e) if e.code == Code::Failed) {
+            break;
+        }
     }
+    outcome
 }
 
-/// The slot that is of less use: one that the record does not let start, but what somebody has staged; then that; then one
-/// that is not whole.
-fn expendable(record: &Record) -> Slot {
-    let use_of = |slot: &Slot| match record.slot(*slot).status() {
+/// What is wrong with what a slot holds; none if it is whole, and could be started if only as the last resort.
+fn damage(machine: &Machine, record: &Record, slot: Slot) -> Result<Option<String>> {
+    if matches!(
+        record.slot(slot).status(),
+        SlotStatus::Empty | SlotStatus::GivenUp
+    ) {
+        return Ok(Some("there is nothing in it that is to start".into()));
+    }
+    let trust = fallback::trust(machine)?;
+    let read = install::parts(machine, slot, false)
+        .and_then(|mut parts| fallback::whole(&mut parts, slot, &trust, record));
+    Ok(read.err().map(|e| e.what))
+}
+
+/// Which slots may be written, the one of less use first: never one that is whole while the other one is not.
+fn to_write(
+    record: &Record,
+    mut damages: Vec<(Slot, Option<String>)>,
+) -> Vec<(Slot, Option<String>)> {
+    damages.sort_by_key(|(slot, _)| match record.slot(*slot).status() {
         SlotStatus::Staged => 1,
         _ if record.slot(*slot).is_startable() => 2,
         _ => 0,
-    };
-    Slot::BOTH.into_iter().min_by_key(use_of).unwrap_or(Slot::A)
+    });
+    if damages.iter().any(|(_, damage)| damage.is_some()) {
+        damages.retain(|(_, damage)| damage.is_some());
+    } else {
+        damages.truncate(1);
+    }
+    damages
 }

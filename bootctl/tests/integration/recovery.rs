@@ -279,6 +279,52 @@ fn left_alone_recovery_installs_nothing_beside_a_slot_that_is_whole() {
     drop(service);
 }
 
+/// The loader's last resort would start A once more.
+#[test]
+fn left_alone_recovery_writes_no_slot_that_is_whole_beside_one_that_is_not() {
+    let image = Image::new("2.0");
+    let server = Server::new(image.bundle(), &[Behaviour::Ranges]);
+    let (machine, systemd) = left_alone_with(&server.url);
+    let file = machine.file("bundle.spb", &image.bundle());
+    machine.run(&["install", "--slot", "b", &file]).ok();
+    machine.change(|r| {
+        let mut r = transition::mark_good(r, Slot::B, &image.digest(), Target::B).unwrap();
+        r.a.successful = false;
+        r.a.tries = 0;
+        r
+    });
+    let before = machine.record();
+    assert_eq!(before.a.status().name(), "unproven");
+    flip(&machine, "boot-b", (1 << 20) + 77);
+    let service = Service::start(&machine);
+    service.wait(&machine, |_| {
+        systemd.started().contains(&"reboot.target".to_owned())
+    });
+    machine.assert_holds(&image, "trial");
+    let after = machine.record();
+    assert_eq!(after.a.status().name(), "unproven");
+    assert_eq!(after.a.digest, before.a.digest);
+    drop(service);
+}
+
+#[test]
+fn left_alone_recovery_writes_the_other_slot_where_the_disk_keeps_it_from_one() {
+    let image = Image::new("2.0");
+    let server = Server::new(image.bundle(), &[Behaviour::Ranges]);
+    let (machine, systemd) = left_alone_with(&server.url);
+    flip(&machine, "root-a", 70_000);
+    // B's root is gone.
+    std::fs::remove_file(machine.path("root-b")).unwrap();
+    let service = Service::start(&machine);
+    service.wait(&machine, |_| {
+        systemd.started().contains(&"reboot.target".to_owned())
+    });
+    let after = machine.record();
+    assert_eq!(after.a.status().name(), "trial");
+    assert_eq!(after.a.digest, image.digest());
+    drop(service);
+}
+
 #[test]
 fn what_recovery_could_not_install_by_itself_is_said_and_changes_nothing() {
     let mut forged = Image::new("2.0");
