@@ -190,14 +190,19 @@ impl Http {
     }
 
     fn classify(&self, error: &ureq::Error) -> Trouble {
+        let text = error.to_string();
+        // Both hold the address, and with it what may be secret in it.
+        if matches!(error, ureq::Error::BadUri(_)) || text.starts_with("protocol: location") {
+            let failure = self.fail("the server redirects to what is no address");
+            return Trouble::Final(failure.next("ask whoever runs the server"));
+        }
         match error {
-            ureq::Error::BadUri(_)
-            | ureq::Error::InvalidProxyUrl
+            ureq::Error::InvalidProxyUrl
             | ureq::Error::TooManyRedirects
             | ureq::Error::RedirectFailed
             | ureq::Error::Tls(_)
             | ureq::Error::Rustls(_) => Trouble::Final(self.fail(error)),
-            other => Trouble::Passing(other.to_string().replace(&self.url, &self.shown)),
+            _ => Trouble::Passing(text.replace(&self.url, &self.shown)),
         }
     }
 

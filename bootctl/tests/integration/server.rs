@@ -17,6 +17,8 @@ pub(crate) enum Behaviour {
     StopAfter(usize),
     /// Knows no ranges, and closes the connection after so many bytes of body.
     WholeStopAfter(usize),
+    /// Redirects to what is no address.
+    Astray,
     /// Answers with this status.
     Status(u16),
     /// No length, no ranges; sends the file and more.
@@ -119,6 +121,10 @@ fn answer(
         let (head, part) = match (behaviour, range) {
             (Behaviour::Status(status), _) => (
                 format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n"),
+                vec![],
+            ),
+            (Behaviour::Astray, _) => (
+                "HTTP/1.1 302 No\r\nContent-Length: 0\r\nLocation: http://x/a b?token=secret\r\n\r\n".to_owned(),
                 vec![],
             ),
             (Behaviour::More, _) => {

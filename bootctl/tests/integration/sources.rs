@@ -84,6 +84,10 @@ fn no_server_and_no_such_file() {
         .run(&["install", &server.url])
         .fails(5, &["404", "check the address"]);
     assert_eq!(server.requests.load(Ordering::SeqCst), 1);
+    let astray = Server::new(image.bundle(), &[Behaviour::Astray]);
+    let ran = machine.run(&["install", &astray.url]);
+    assert!(!ran.err().contains("secret"), "{}", ran.err());
+    ran.fails(5, &["redirects to what is no address"]);
     machine.run(&["install", "ftp://x/y"]).fails(2, &["ftp://"]);
     machine
         .run(&["install", "/nowhere/bundle.spb"])
