@@ -69,6 +69,12 @@ struct DiskFacts {
 }
 
 impl DiskFacts {
+    fn of(machine: &Machine) -> Option<Self> {
+        let disk = machine.boot.disk.as_deref()?;
+        let sysfs = machine.paths().at("/sys");
+        Some(Self::read(&sysfs, disk.trim_start_matches("/dev/")))
+    }
+
     fn read(sysfs: &Path, disk: &str) -> Self {
         let text = |name: &str| {
             let path = sysfs.join("class/block").join(disk).join(name);
@@ -85,12 +91,17 @@ impl DiskFacts {
 ///
 /// After an error the kernel lets nothing be written (`errors=remount-ro`). From Linux 6.12 on, mount flags do not show
 /// that.
-fn errors_of_state(machine: &Machine) -> u64 {
+pub(crate) fn errors_of_state(machine: &Machine) -> u64 {
     let count = machine.partition("state").ok().and_then(|path| {
         let ext4 = machine.paths().at("/sys/fs/ext4").join(path.file_name()?);
         std::fs::read_to_string(ext4.join("errors_count")).ok()
     });
     count.map_or(0, |count| count.trim().parse().unwrap_or(0))
+}
+
+/// Whether the disk lets nothing be written.
+pub(crate) fn disk_is_read_only(machine: &Machine) -> bool {
+    DiskFacts::of(machine).is_some_and(|disk| disk.read_only)
 }
 
 impl<'m> Facts<'m> {
@@ -120,9 +131,6 @@ impl<'m> Facts<'m> {
             inodes: s.f_files,
             errors: errors_of_state(machine),
         });
-        let disk = machine.boot.disk.as_deref();
-        let disk =
-            disk.map(|path| DiskFacts::read(&paths.at("/sys"), path.trim_start_matches("/dev/")));
         let mut facts = Self {
             machine,
             record: loaded.record,
@@ -135,7 +143,7 @@ impl<'m> Facts<'m> {
             update: Update::read(&update_loader::path(machine)).ok().flatten(),
             headers,
             state,
-            disk,
+            disk: DiskFacts::of(machine),
             wrong: Vec::new(),
         };
         facts.wrong = facts.find_wrong();
@@ -329,7 +337,7 @@ impl<'m> Facts<'m> {
                 format!(
                     "the kernel found an error in the state filesystem, {errors} in all: nothing is kept any more"
                 ),
-                "journalctl -k says what it was; `bootctl reboot`: the next start checks the filesystem and repairs it",
+                "journalctl -k says what it was; `bootctl reboot`: the next start checks the filesystem and repairs it. Once it has been up for six hours, the machine restarts by itself",
             );
         }
         if disk_is_read_only {

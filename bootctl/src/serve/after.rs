@@ -62,6 +62,9 @@ impl Service<'_> {
             if let Some(alone) = &mut alone {
                 self.left_alone(alone, restore.as_mut()).await;
             }
+            if let Some(slot) = slot {
+                self.restart_for_state(slot).await;
+            }
             self.settle_loader().await;
             let degraded = self.report.phase == Phase::Degraded;
             let pause = if degraded || alone.is_some() {

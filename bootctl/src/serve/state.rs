@@ -1,13 +1,16 @@
-//! What the service does about `state`: says whose it is, and makes a damaged one anew where the profile says so.
+//! What the service does about `state`: says whose it is, makes a damaged one anew where the profile says so, and has
+//! one repaired in which the kernel found an error.
 
 use std::time::Duration;
 
-use boot_core::Slot;
+use boot_core::event::EventKind;
+use boot_core::{Digest, Slot};
 
 use super::{Service, console};
+use crate::commands::status::{disk_is_read_only, errors_of_state};
 use crate::commands::{booted_digest, control, erase_state};
 use crate::failure::{Failure, Result};
-use crate::machine::StateProblem;
+use crate::machine::{Paths, StateProblem};
 use crate::profiles::Chosen;
 use crate::{fallback, owner};
 
@@ -15,7 +18,38 @@ use crate::{fallback, owner};
 /// two such attempts on a disk that does not keep what it is given.
 pub(super) const ERASE_AFTER: Duration = Duration::from_secs(120);
 
+/// How long a machine is up before it restarts to have `state` repaired: a disk that errs at once after each start
+/// restarts it four times a day, no more. Nothing else could remember when the last time was.
+const RESTART_AFTER: Duration = Duration::from_secs(6 * 60 * 60);
+
 impl Service<'_> {
+    /// After an error the kernel lets nothing be written to `state` any more, and only the next start repairs it.
+    /// Restarts the machine for that, unless its whole disk is read-only, which no start changes.
+    pub(super) async fn restart_for_state(&mut self, slot: Slot) {
+        let machine = self.machine;
+        if errors_of_state(machine) == 0 || disk_is_read_only(machine) {
+            return;
+        }
+        let why = "the kernel found an error in the state filesystem: nothing is kept any more";
+        if !self.report.degraded.iter().any(|known| known == why) {
+            self.degrade(why);
+        }
+        if uptime(&machine.paths()) < RESTART_AFTER {
+            return;
+        }
+        let line = format!("{why}; restarting the machine, so that it is repaired");
+        match self.control().await {
+            Ok((_lock, mut control)) => {
+                let digest = booted_digest(machine).unwrap_or(Digest::ZERO);
+                let about = Some(slot.into());
+                control.event(EventKind::STATE_PROBLEM, about, digest, &line);
+            }
+            Err(e) => eprintln!("bootctl: {e}"),
+        }
+        console::announce(&machine.paths(), &line);
+        self.reboot().await;
+    }
+
     /// Says on `state` that it is this version's, once that is marked good. Done again later where it fails.
     pub(super) fn claim_state(&self, slot: Slot) {
         let machine = self.machine;
@@ -60,4 +94,12 @@ impl Service<'_> {
         self.reboot().await;
         Ok(())
     }
+}
+
+/// How long the machine has been up; no time at all if it does not say.
+fn uptime(paths: &Paths) -> Duration {
+    std::fs::read_to_string(paths.at("/proc/uptime"))
+        .ok()
+        .and_then(|text| text.split('.').next()?.parse().ok())
+        .map_or(Duration::ZERO, Duration::from_secs)
 }

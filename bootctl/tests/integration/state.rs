@@ -6,6 +6,8 @@ use boot_core::event::EventKind;
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, Image};
+use crate::serve::Service;
+use crate::systemd::Systemd;
 
 /// A machine whose agent could not use `state`, for this reason.
 fn without_state(problem: &str) -> Fixture {
@@ -116,4 +118,37 @@ fn every_command_works_without_room_on_state() {
     machine.run(&["status"]).ok();
     assert_eq!(machine.record().a.status().name(), "good");
     assert_eq!(machine.record().b.status().name(), "good");
+}
+
+/// The kernel's count of errors lies beside what says how long the machine has been up.
+#[test]
+fn an_error_in_state_restarts_a_machine_that_has_been_up_for_long() {
+    let machine = Fixture::new();
+    facts(&machine, |facts| {
+        facts["partitions"]["state"] = "/dev/state".into()
+    });
+    let write = |path: &str, text: &str| {
+        let path = machine.root().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    std::fs::File::create(machine.path("state")).unwrap();
+    write("sys/fs/ext4/state/errors_count", "2\n");
+    let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
+    write("proc/uptime", "21599.99 80000.01\n");
+    let service = Service::start(&machine);
+    service.wait(&machine, |r| {
+        r["degraded"].to_string().contains("nothing is kept")
+    });
+    assert!(systemd.started().is_empty());
+    drop(service);
+
+    write("proc/uptime", "21600.01 80000.01\n");
+    let service = Service::start(&machine);
+    service.wait(&machine, |_| {
+        systemd.started().contains(&"reboot.target".to_owned())
+    });
+    let last = machine.store().events().unwrap().pop().unwrap();
+    assert_eq!(last.kind, EventKind::STATE_PROBLEM);
+    drop(service);
 }
