@@ -54,7 +54,7 @@ test: check crash-sim fuzz ## The gate: check, the crash simulator, some fuzzing
 	$(SCENARIOS) --gate --jobs 2
 	$(BIN)/power-cuts --cuts 4 --again
 
-test-all: check crash-sim fuzz ## Everything there is, however long
+test-all: check crash-sim fuzz ## Every test there is, however long
 	cargo test --quiet --workspace --exclude loader -- --include-ignored
 	$(SCENARIOS) --all --jobs 2
 	$(BIN)/power-cuts

@@ -99,7 +99,7 @@ watches nothing, and for a slot that is good in spite of what the gate says.")]
 
     /// Go back to the other slot
     ///
-    /// The other slot has to be one that starts. A booted slot on trial becomes unproven: `activate`
+    /// The other slot has to be good, and to verify. A booted slot on trial becomes unproven: `activate`
     /// tries it again. A booted slot that is good stays good, the other one is preferred.
     #[command(after_help = "\
 Examples:

@@ -46,7 +46,7 @@ const LABEL: u8 = 0x08;
 /// 1980-01-01, where FAT's time begins: an ESP depends on nothing but the loader.
 const DATE: u16 = 0x0021;
 /// What is written or compared at a time.
-const STEP: usize = 64 << 10;
+const STEP: usize = 65_536;
 
 /// Why there is no ESP to write, or no loader on one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

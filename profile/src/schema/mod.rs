@@ -273,8 +273,8 @@ pub struct Health {
     pub node_ready: Option<bool>,
     /// Kubernetes workloads that must be up.
     pub workloads: Vec<Workload>,
-    /// Whether the machine is rebooted when an image that was good before stops being well. Off:
-    /// it stays up and says so.
+    /// Whether the machine is rebooted when an image that was good before is not well at the end of
+    /// a start's deadline, at most every six hours. Off: it stays up and says so.
     pub reboot_when_good: bool,
 }
 
