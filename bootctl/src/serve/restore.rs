@@ -137,12 +137,14 @@ fn put(machine: &Machine, from: &str) -> Result<Option<Slot>> {
     }
     let line = format!("recovery installs {shown}, as the profile says");
     console::announce(&paths, &line);
-    let mut outcome = Err(Failure::failed("both slots are whole"));
+    let mut failed: Option<Failure> = None;
     for (slot, damage) in to_write(&record, damages) {
+        let refused = failed.as_ref().is_some_and(|e| e.code == Code::Refused);
+        // The record lets it start, and nothing else: it would not be emptied. But it may be the bundle that is refused.
         if let Some(damage) = damage
+            && !refused
             && transition::clear(&record, slot, Target::Recovery).is_err()
         {
-            // The record lets it start, and nothing else: it would not be emptied.
             let _lock = control.lock()?;
             control.give_up_damaged(slot, &damage)?;
         }
@@ -152,13 +154,15 @@ fn put(machine: &Machine, from: &str) -> Result<Option<Slot>> {
             force: false,
             slot: Some(slot.into()),
         };
-        outcome = install::put(machine, &arguments).map(|_| Some(slot));
-        // Where the disk does not let it be written, it may let the other one.
-        if !matches!(&outcome, Err(e) if e.code == Code::Failed) {
-            break;
+        match install::put(machine, &arguments) {
+            Ok(_) => return Ok(Some(slot)),
+            Err(e) if refused && e.code == Code::Refused => break,
+            // What the rules or the disk forbid here, they may allow there.
+            Err(e) if [Code::Refused, Code::Failed].contains(&e.code) => failed = Some(e),
+            Err(e) => return Err(e),
         }
     }
-    outcome
+    Err(failed.unwrap_or_else(|| Failure::failed("there is no slot to install into")))
 }
 
 /// What is wrong with what a slot holds; none if it is whole, and could be started if only as the last resort.

@@ -239,12 +239,16 @@ fn recovery_takes_from_a_profile_what_makes_a_machine_reachable() {
 /// Recovery came up by itself, and the profile that a good slot last ran with says what to install. Slot A is called good.
 fn left_alone_with(url: &str) -> (Fixture, Systemd) {
     let machine = Fixture::new();
+    let systemd = leave_alone(&machine, url);
+    (machine, systemd)
+}
+
+fn leave_alone(machine: &Fixture, url: &str) -> Systemd {
     machine.boots(Target::Recovery, &Image::new("1.0"));
     let profile = format!("version: 1\nhostname: edge-1\nrecovery: {{install: \"{url}\"}}\n");
     let path = machine.root().join("state/sternpost/good-profile.yaml");
     std::fs::write(path, profile).unwrap();
-    let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
-    (machine, systemd)
+    Systemd::listen(&machine.root().join("run/systemd/private"))
 }
 
 #[test]
@@ -304,6 +308,24 @@ fn left_alone_recovery_writes_no_slot_that_is_whole_beside_one_that_is_not() {
     let after = machine.record();
     assert_eq!(after.a.status().name(), "unproven");
     assert_eq!(after.a.digest, before.a.digest);
+    drop(service);
+}
+
+/// A is refused: by its UKI it is the last one that starts.
+#[test]
+fn left_alone_recovery_writes_the_other_slot_where_a_rule_keeps_it_from_one() {
+    let image = Image::new("3.0");
+    let server = Server::new(image.bundle(), &[Behaviour::Ranges]);
+    let machine = both_good();
+    let systemd = leave_alone(&machine, &server.url);
+    flip(&machine, "root-a", 70_000);
+    flip(&machine, "boot-b", (1 << 20) + 77);
+    let service = Service::start(&machine);
+    service.wait(&machine, |_| {
+        systemd.started().contains(&"reboot.target".to_owned())
+    });
+    machine.assert_holds(&image, "trial");
+    assert_eq!(machine.record().a.status().name(), "good");
     drop(service);
 }
 
