@@ -109,3 +109,23 @@ pub fn startable(machine: &Machine, record: &Record, slot: Slot) -> Result<()> {
         .map(|_| ())
         .map_err(|rejected| Failure::verification(rejected).doing(format!("slot {slot}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use boot_core::test_support::MemoryDevice;
+
+    use super::*;
+
+    #[test]
+    fn a_digest_is_of_the_bytes_that_were_asked_for() {
+        let size = 3 * STEP;
+        let mut device = MemoryDevice::new(size, 512);
+        let bytes: Vec<u8> = (0..size).map(|at| (at / 7) as u8).collect();
+        device.write_at(0, &bytes).unwrap();
+        for length in [1, 512, STEP, STEP + 700, 2 * STEP - 512] {
+            let wanted = &bytes[512..][..length as usize];
+            let found = digest_at(&mut device, 512, length).unwrap();
+            assert_eq!(found, Digest::of(wanted), "{length} bytes");
+        }
+    }
+}

@@ -7,6 +7,8 @@ use std::process::Stdio;
 use boot_core::{SecurityVersion, Slot, Target, transition};
 
 use crate::fixture::{Fixture, Image};
+use crate::recovery::both_good;
+use crate::repair::flip;
 
 #[test]
 fn a_bundle_in_a_file_is_written_verified_and_staged() {
@@ -410,4 +412,15 @@ fn recovery_does_not_overwrite_the_last_slot_that_verifies() {
         .fails(3, &["slot B is the last one that starts", "--slot a"]);
     assert_eq!(machine.record(), before);
     machine.run(&["install", "--slot", "a", &file]).ok();
+}
+
+/// It runs; that its disk has rotted since is for the root check and the loader.
+#[test]
+fn a_good_slot_is_written_beside_one_that_runs_and_has_rotted() {
+    let machine = both_good();
+    flip(&machine, "boot-a", (1 << 20) + 77);
+    let image = Image::new("3.0");
+    let file = machine.file("bundle.spb", &image.bundle());
+    machine.run(&["install", &file]).ok();
+    machine.assert_holds(&image, "staged");
 }

@@ -5,7 +5,7 @@ use std::fs;
 use boot_core::store::BootState;
 use boot_core::test_support::MemoryDevice;
 use boot_core::trust::Trust;
-use boot_core::{Nonce, Slot, Target, transition};
+use boot_core::{Nonce, SecurityVersion, Slot, Target, transition};
 use bootctl::control::{Context, Control};
 use bootctl::device::BlockFile;
 use bootctl::fallback;
@@ -20,7 +20,7 @@ use crate::server::{Behaviour, Server};
 use crate::systemd::Systemd;
 
 /// Version 1.0 runs from slot A, 2.0 is in slot B; both are good.
-fn both_good() -> Fixture {
+pub(crate) fn both_good() -> Fixture {
     let machine = Fixture::new();
     let image = Image::new("2.0");
     let file = machine.file("bundle.spb", &image.bundle());
@@ -64,6 +64,26 @@ fn recovery_is_replaced_while_both_slots_are_good() {
     let history = machine.run(&["history"]).ok().out();
     assert!(history.contains("recovery-replaced"), "{history}");
     machine.run(&["reboot", "--recovery"]).ok();
+}
+
+#[test]
+fn recovery_has_a_floor_of_its_own() {
+    let machine = both_good();
+    let image = Image::recovery("7.0");
+    let file = machine.file("recovery.spb", &image.bundle());
+    machine.run(&["update-recovery", &file]).ok();
+    machine.change(|r| {
+        let mut r = r.clone();
+        r.floor = SecurityVersion(9);
+        r
+    });
+    assert_eq!(found(&machine), Some(image.digest()));
+    machine.change(|r| {
+        let mut r = r.clone();
+        r.recovery_floor = SecurityVersion(9);
+        r
+    });
+    assert_eq!(found(&machine), None);
 }
 
 #[test]
