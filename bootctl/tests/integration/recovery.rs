@@ -278,9 +278,7 @@ fn left_alone_recovery_installs_what_the_profile_names() {
     let (machine, systemd) = left_alone_with(&server.url);
     flip(&machine, "root-a", 70_000);
     let service = Service::start(&machine);
-    service.wait(&machine, |_| {
-        systemd.started().contains(&"reboot.target".to_owned())
-    });
+    service.wait_for_reboot(&machine, &systemd);
     // A stays as it is: B is of less use.
     machine.assert_holds(&image, "trial");
     assert_eq!(machine.record().a.status().name(), "good");
@@ -321,9 +319,7 @@ fn left_alone_recovery_writes_no_slot_that_is_whole_beside_one_that_is_not() {
     assert_eq!(before.a.status().name(), "unproven");
     flip(&machine, "boot-b", (1 << 20) + 77);
     let service = Service::start(&machine);
-    service.wait(&machine, |_| {
-        systemd.started().contains(&"reboot.target".to_owned())
-    });
+    service.wait_for_reboot(&machine, &systemd);
     machine.assert_holds(&image, "trial");
     let after = machine.record();
     assert_eq!(after.a.status().name(), "unproven");
@@ -341,9 +337,7 @@ fn left_alone_recovery_writes_the_other_slot_where_a_rule_keeps_it_from_one() {
     flip(&machine, "root-a", 70_000);
     flip(&machine, "boot-b", (1 << 20) + 77);
     let service = Service::start(&machine);
-    service.wait(&machine, |_| {
-        systemd.started().contains(&"reboot.target".to_owned())
-    });
+    service.wait_for_reboot(&machine, &systemd);
     machine.assert_holds(&image, "trial");
     assert_eq!(machine.record().a.status().name(), "good");
     drop(service);
@@ -358,9 +352,7 @@ fn left_alone_recovery_writes_the_other_slot_where_the_disk_keeps_it_from_one() 
     // B's root is gone.
     std::fs::remove_file(machine.path("root-b")).unwrap();
     let service = Service::start(&machine);
-    service.wait(&machine, |_| {
-        systemd.started().contains(&"reboot.target".to_owned())
-    });
+    service.wait_for_reboot(&machine, &systemd);
     let after = machine.record();
     assert_eq!(after.a.status().name(), "trial");
     assert_eq!(after.a.digest, image.digest());

@@ -56,6 +56,13 @@ impl Service {
         }
     }
 
+    /// Waits until it has asked for a restart of the machine.
+    pub(crate) fn wait_for_reboot(&self, machine: &Fixture, systemd: &Systemd) {
+        self.wait(machine, |_| {
+            systemd.started().contains(&"reboot.target".to_owned())
+        });
+    }
+
     /// What it has said.
     pub(crate) fn log(&self, machine: &Fixture) -> String {
         std::fs::read_to_string(machine.root().join("serve.log")).unwrap_or_default()
@@ -130,9 +137,7 @@ fn an_unhealthy_slot_is_given_up_quarantined_and_left() {
         .unwrap()
         .unwrap();
     assert_eq!(quarantined.reason, "unit till.service failed");
-    while !systemd.started().contains(&"reboot.target".to_owned()) {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    service.wait_for_reboot(&machine, &systemd);
     let last = machine.store().events().unwrap().pop().unwrap();
     assert_eq!(
         (last.kind, last.text.as_str()),
@@ -435,9 +440,7 @@ fn a_verdict_that_cannot_be_written_is_acted_upon_where_there_is_another_slot() 
     let service = Service::start(&machine);
     let report = service.wait(&machine, |r| r["phase"] == "going-back");
     assert_eq!(report["verdict"], "unhealthy", "{report:#}");
-    while !systemd.started().contains(&"reboot.target".to_owned()) {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    service.wait_for_reboot(&machine, &systemd);
     // The loader counts what is left of its tries.
     assert_eq!(machine.record().b.status().name(), "trial");
     drop(service);

@@ -145,9 +145,7 @@ fn an_error_in_state_restarts_a_machine_that_has_been_up_for_long() {
 
     write("proc/uptime", "21600.01 80000.01\n");
     let service = Service::start(&machine);
-    service.wait(&machine, |_| {
-        systemd.started().contains(&"reboot.target".to_owned())
-    });
+    service.wait_for_reboot(&machine, &systemd);
     let last = machine.store().events().unwrap().pop().unwrap();
     assert_eq!(last.kind, EventKind::STATE_PROBLEM);
     drop(service);
