@@ -94,8 +94,9 @@ pub struct Step {
     /// After the command has ended well: this content is put at this path, atomically (written
     /// beside it, synced, renamed). How a step remembers that it was done.
     pub stamp: Option<Stamp>,
-    /// Run, its own result ignored, before each attempt after the first.
-    pub recover: Option<Vec<String>>,
+    /// Run, if its own conditions hold, before each attempt after the first. Where it fails, so
+    /// does the attempt.
+    pub recover: Option<Box<Step>>,
     /// After this the command is killed and the attempt has failed.
     pub timeout: Duration,
     /// How often to try, at least 1.
@@ -107,7 +108,7 @@ pub struct Step {
     pub required: bool,
 }
 
-/// A condition on the file system.
+/// A condition on the file system. What cannot be read neither holds nor does not: the step fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Condition {
@@ -116,7 +117,7 @@ pub enum Condition {
         /// Absolute path.
         path: String,
     },
-    /// Nothing is at this path.
+    /// Nothing is at this path: that, and no other error, is what looking there says.
     Missing {
         /// Absolute path.
         path: String,

@@ -1,5 +1,6 @@
 //! What profiles turn into, file by file: `tests/golden/NAME/` holds what recipes/profiles/NAME.yaml
-//! renders to. `UPDATE_GOLDEN=1 cargo test -p profile` writes it anew; the diff is then to be read.
+//! renders to. `UPDATE_GOLDEN=1 cargo test -p profile` writes it anew; the diff is then to be read, and gets a row in
+//! docs/changes-in-rendering.md, because running clusters are rendered for too.
 
 #![allow(clippy::unwrap_used)] // writing to a String cannot fail
 
@@ -69,7 +70,8 @@ fn describe_step(out: &mut String, step: &Step) {
         writeln!(out, "  then {} = {:?}", stamp.path, stamp.content).unwrap();
     }
     if let Some(recover) = recover {
-        writeln!(out, "  before another attempt: {}", recover.join(" ")).unwrap();
+        write!(out, "  before another attempt ").unwrap();
+        describe_step(out, recover);
     }
     let after = if *required { "" } else { ", may fail" };
     writeln!(

@@ -157,15 +157,36 @@ pub(crate) async fn check(check: &profile::Check) -> std::result::Result<(), Str
     }
 }
 
-/// Whether a step's condition holds below `prefix`.
-fn holds(condition: &Condition, at: &dyn Fn(&str) -> std::path::PathBuf) -> bool {
-    match condition {
-        Condition::Exists { path } => at(path).symlink_metadata().is_ok(),
-        Condition::Missing { path } => at(path).symlink_metadata().is_err(),
-        Condition::Differs { path, content } => {
-            std::fs::read(at(path)).map_or(true, |found| found != content.as_bytes())
+/// Whether a step's condition holds. Only ENOENT says that something is missing: what a failing disk hides may be all
+/// that this machine has.
+fn holds(condition: &Condition, at: &dyn Fn(&str) -> std::path::PathBuf) -> Result<bool> {
+    let (Condition::Exists { path }
+    | Condition::Missing { path }
+    | Condition::Differs { path, .. }) = condition;
+    let path = at(path);
+    let found = match condition {
+        Condition::Exists { .. } => path.symlink_metadata().map(|_| true),
+        Condition::Missing { .. } => path.symlink_metadata().map(|_| false),
+        Condition::Differs { content, .. } => {
+            std::fs::read(&path).map(|found| found != content.as_bytes())
+        }
+    };
+    match found {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Ok(!matches!(condition, Condition::Exists { .. }))
+        }
+        found => found.doing(|| format!("looking at {}", path.display())),
+    }
+}
+
+/// Whether all of a step's conditions hold.
+fn is_due(step: &Step, at: &dyn Fn(&str) -> std::path::PathBuf) -> Result<bool> {
+    for condition in &step.conditions {
+        if !holds(condition, at)? {
+            return Ok(false);
         }
     }
+    Ok(true)
 }
 
 /// Runs a step if its conditions hold. `note` gets one line for what is done.
@@ -174,23 +195,28 @@ pub(crate) async fn step(
     at: &dyn Fn(&str) -> std::path::PathBuf,
     note: &dyn Fn(&str),
 ) -> Result<()> {
-    if !step.conditions.iter().all(|c| holds(c, at)) {
+    if !is_due(step, at).map_err(|e| e.doing(&step.name))? {
         return Ok(());
     }
     let attempts = step.attempts.max(1);
     for attempt in 1..=attempts {
         if attempt > 1 {
             tokio::time::sleep(step.pause).await;
-            if let Some(recover) = &step.recover {
-                let _ = run(recover, &step.env, step.timeout).await;
-            }
         }
         note(&if attempt == 1 {
             step.name.clone()
         } else {
             format!("{} (attempt {attempt} of {attempts})", step.name)
         });
-        match run(&step.command, &step.env, step.timeout).await {
+        let tried = async {
+            if attempt > 1
+                && let Some(recover) = &step.recover
+            {
+                Box::pin(self::step(recover, at, note)).await?;
+            }
+            run(&step.command, &step.env, step.timeout).await
+        };
+        match tried.await {
             Ok(()) => {
                 if let Some(stamp) = &step.stamp {
                     put(&at(&stamp.path), stamp.content.as_bytes())?;
@@ -280,8 +306,55 @@ mod tests {
         let failed = step(&s, &at, &|_| ()).await.unwrap_err();
         assert!(failed.to_string().contains("no such luck"), "{failed}");
         s.attempts = 2;
-        s.recover = Some(sh(&format!("touch {}", good.display())));
+        s.recover = Some(Box::new(a_step(&format!("touch {}", good.display()))));
         step(&s, &at, &|_| ()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_not_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = here(dir.path());
+        let log = dir.path().join("log");
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        std::fs::create_dir(dir.path().join("folder")).unwrap();
+        let missing = |path: &str| Condition::Missing { path: path.into() };
+        let exists = |path: &str| Condition::Exists { path: path.into() };
+        let differs = |path: &str| Condition::Differs {
+            path: path.into(),
+            content: "1".into(),
+        };
+        // ENOTDIR and EISDIR stand for whatever a disk may answer.
+        for condition in [
+            missing("/file/below"),
+            exists("/file/below"),
+            differs("/file/below"),
+            differs("/folder"),
+        ] {
+            let mut s = a_step(&format!("echo ran >> {}", log.display()));
+            s.conditions = vec![condition.clone()];
+            let e = step(&s, &at, &|_| ()).await.unwrap_err().to_string();
+            assert!(e.contains("test: looking at "), "{condition:?}: {e}");
+            // Nor is anything cleared on the strength of it.
+            let mut failing = a_step("exit 1");
+            failing.attempts = 2;
+            failing.recover = Some(Box::new(s));
+            let e = step(&failing, &at, &|_| ()).await.unwrap_err().to_string();
+            assert!(e.contains("looking at "), "{condition:?}: {e}");
+        }
+        assert!(!log.exists());
+        for (condition, holds) in [
+            (missing("/none"), true),
+            (missing("/none/below"), true),
+            (missing("/file"), false),
+            (exists("/none"), false),
+            (differs("/none"), true),
+        ] {
+            let _ = std::fs::remove_file(&log);
+            let mut s = a_step(&format!("echo ran >> {}", log.display()));
+            s.conditions = vec![condition.clone()];
+            step(&s, &at, &|_| ()).await.unwrap();
+            assert_eq!(log.exists(), holds, "{condition:?}");
+        }
     }
 
     #[tokio::test]

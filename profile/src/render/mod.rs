@@ -153,6 +153,11 @@ impl Step {
         self
     }
 
+    pub(crate) fn recover(mut self, step: Self) -> Self {
+        self.recover = Some(Box::new(step));
+        self
+    }
+
     pub(crate) fn optional(mut self) -> Self {
         self.required = false;
         self

@@ -13,27 +13,39 @@ const KUBECTL: &str = "/usr/bin/kubectl";
 const ADMIN: &str = "/etc/kubernetes/admin.conf";
 const IMAGE: &str = "/usr/lib/sternpost/kubernetes/image.tar";
 
+const NOTES: &str = "/etc/kubernetes/sternpost";
+/// A cluster is being made, from nothing.
+const BEGUN: &str = "/etc/kubernetes/sternpost/begun";
 /// Holds the key of the configuration that the cluster was made or last brought forward with.
-/// There as soon as there is a cluster.
 const CLUSTER: &str = "/etc/kubernetes/sternpost/cluster";
 /// The same for what was applied by kubectl.
 const APPLIED: &str = "/etc/kubernetes/sternpost/addons";
-/// kubeadm's first files: there as soon as the making of a cluster has begun.
-const BEGUN: &str = "/etc/kubernetes/pki";
+/// Keys and certificates, kubeadm's first files.
+const PKI: &str = "/etc/kubernetes/pki";
+/// etcd makes this folder when it runs for the first time, before it answers anybody.
+const DATABASE: &str = "/var/lib/etcd/member";
 
 /// As long as kubeadm itself may wait, and a little more.
 const LONG: u64 = 15 * 60;
 
+fn exists(path: &str) -> Condition {
+    Condition::Exists { path: path.into() }
+}
+
+fn missing(path: &str) -> Condition {
+    Condition::Missing { path: path.into() }
+}
+
+/// One phase of kubeadm's, each of which may be run again.
+fn phase(name: &str, words: &[&str]) -> Step {
+    let command = [&[KUBEADM, "init", "phase"], words, &["--config", CONFIG]].concat();
+    Step::new(name, &command).within(LONG)
+}
+
 pub(super) fn bring_up(settings: &Settings, key: &str) -> Vec<Action> {
-    let exists = |path: &str| Condition::Exists { path: path.into() };
-    let missing = |path: &str| Condition::Missing { path: path.into() };
     let differs = |path: &str| Condition::Differs {
         path: path.into(),
         content: key.into(),
-    };
-    let phase = |name: &str, words: &[&str]| {
-        let command = [&[KUBEADM, "init", "phase"], words, &["--config", CONFIG]].concat();
-        Step::new(name, &command).within(LONG)
     };
     let start = |unit: &str| Action::Start { unit: unit.into() };
 
@@ -60,27 +72,11 @@ pub(super) fn bring_up(settings: &Settings, key: &str) -> Vec<Action> {
         actions.push(own_address(settings.address()));
     }
 
-    let reset = [KUBEADM, "reset", "--force", "--cri-socket", SOCKET];
-    actions.push(
-        Step::new("clear a cluster that was never finished", &reset)
-            .only_if(&[missing(CLUSTER), exists(BEGUN)])
-            .within(LONG)
-            .into(),
-    );
-    let mut init = Step::new(
-        "create the cluster",
-        &[KUBEADM, "init", "--config", CONFIG, "--skip-token-print"],
-    )
-    .only_if(&[missing(CLUSTER)])
-    .within(2 * LONG)
-    .tries(3, 5)
-    .leaves(CLUSTER, key);
-    init.recover = Some(reset.map(str::to_owned).to_vec());
-    actions.push(init.into());
+    actions.extend(create(key));
 
-    // Another version of Kubernetes or other settings than the cluster was left with. Before the
-    // kubelet starts: what lies on the disk.
-    let changed = [exists(CLUSTER), differs(CLUSTER)];
+    // Another version of Kubernetes or other settings than the cluster was left with, or nobody
+    // knows which. Before the kubelet starts: what lies on the disk.
+    let changed = [differs(CLUSTER)];
     for step in [
         Step::new(
             "renew the certificates",
@@ -141,6 +137,57 @@ pub(super) fn bring_up(settings: &Settings, key: &str) -> Vec<Action> {
             .into(),
     );
     actions
+}
+
+/// Makes a cluster where there is none: from "nothing" over "begun" to "made".
+fn create(key: &str) -> Vec<Action> {
+    let nothing = [
+        missing(CLUSTER),
+        missing(BEGUN),
+        missing(PKI),
+        missing(DATABASE),
+    ];
+    let begun = [missing(CLUSTER), exists(BEGUN)];
+    let clear = Step::new(
+        "clear a cluster that never ran",
+        &[KUBEADM, "reset", "--force", "--cri-socket", SOCKET],
+    )
+    .only_if(&begun)
+    .only_if(&[exists(PKI), missing(DATABASE)])
+    .within(LONG);
+    [
+        clear.clone(),
+        Step::new(
+            "begin a cluster",
+            &["/usr/bin/mkdir", "-p", "-m", "0700", NOTES],
+        )
+        .only_if(&nothing)
+        .leaves(BEGUN, key),
+        phase("make the keys of the cluster", &["certs", "all"])
+            .only_if(&begun)
+            .tries(3, 5)
+            .recover(clear),
+        phase("make the kubeconfigs", &["kubeconfig", "all"]).only_if(&begun),
+        // On the disk before etcd runs: from then on nothing is made again.
+        Step::new(
+            "write the keys to the disk",
+            &["/usr/bin/sync", "--file-system", "/etc/kubernetes"],
+        )
+        .only_if(&begun)
+        .within(LONG),
+        Step::new(
+            "create the cluster",
+            &[KUBEADM, "init", "--config", CONFIG, "--skip-token-print"],
+        )
+        .only_if(&begun)
+        .within(2 * LONG)
+        .tries(3, 5),
+        Step::new("note that the cluster is made", &["/usr/bin/rm", BEGUN])
+            .only_if(&begun)
+            .leaves(CLUSTER, key),
+    ]
+    .map(Action::from)
+    .into()
 }
 
 /// The node's own address, on the loopback interface.

@@ -5,7 +5,7 @@
 //! root), and each pod gets its program by a read-only mount of a single file. Nothing is pulled.
 //!
 //! ```text
-//! first boot     containerd → import → kubeadm init → addons
+//! first boot     containerd → import → keys → kubeadm init → addons
 //! later boots    containerd → import → kubelet
 //! new image or   containerd → import → certificates, manifests, kubelet's configuration anew
 //! new settings       → kubelet → what is kept in the cluster anew → addons
@@ -13,6 +13,31 @@
 //!
 //! What was done is remembered in `/etc/kubernetes/sternpost/`, beside the certificates that it is
 //! about: whatever goes back to an earlier state of `/etc/kubernetes` goes back with it.
+//!
+//! # A cluster is made once
+//!
+//! etcd's database is all that a site cannot make again, so one rule stands above all others here: *nothing is ever
+//! cleared where there is a database*. etcd makes the folder `member` before it answers anybody, so without it the API
+//! server has never answered and nobody can have kept anything in the cluster.
+//!
+//! | state | `sternpost/begun` | `sternpost/cluster` | `pki` | `etcd/member` | what a start does |
+//! | --- | --- | --- | --- | --- | --- |
+//! | nothing | – | – | – | – | notes `begun`, makes the keys, puts them on the disk, `kubeadm init` |
+//! | begun | there | – | any | – | `kubeadm reset` if there are keys (they may be half written), then as above |
+//! | begun, ran | there | – | there | there | `kubeadm init` again, over what is there |
+//! | made | – | any | any | any | nothing if `cluster` is the key in force, else brought forward to it |
+//!
+//! - `begun` is written, and synced, only where there is nothing at all. What has no `begun` and is not nothing counts
+//!   as made: a machine that lost its `cluster`, or one from before there was a `begun`, keeps its data. It is brought
+//!   forward as if its settings had changed: certificates, manifests and the kubelet's configuration are written anew.
+//! - The keys are on the disk before etcd can run, so that no cut leaves a database whose keys are lost.
+//! - `kubeadm init` may be run again over what it left (preflight is skipped; each of its phases takes what is there or
+//!   writes the same again). So a cut after the API server answered, at the very end even, costs nothing: the start after
+//!   it finds a database and clears nothing. Settings that change before init has ended once may contradict the
+//!   certificates that are there; then kubeadm says so and `kubeadm reset`, by hand, starts again.
+//! - When init has ended well `begun` goes, then `cluster` comes. A cut between the two leaves a cluster without its
+//!   stamp, which is adopted.
+//! - Only "there is nothing" (ENOENT) counts as missing. Any other error ends the step that looked.
 //!
 //! Sources: kubeadm v1beta4 (k8s.io/kubernetes cmd/kubeadm/app/apis/kubeadm/v1beta4), kubeadm's own
 //! addons (cmd/kubeadm/app/phases/addons), containerd 2 configuration version 3, CNI 1.0.
