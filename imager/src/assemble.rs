@@ -423,7 +423,7 @@ impl Maker<'_> {
             version = identity.version,
         );
         let microcode = built.microcode.as_deref();
-        let key = KeyBuilder::new("uki-1")
+        let key = KeyBuilder::new("uki-2")
             .value("initramfs", self.place(packed))
             .value(
                 "microcode",
@@ -442,6 +442,7 @@ impl Maker<'_> {
             .step("uki", &what, &key, async |out: &Path, _| {
                 let parts = uki::Parts {
                     architecture: self.architecture(),
+                    stub: &stub,
                     kernel: &built.kernel_image,
                     kernel_version: &built.kernel_version,
                     initramfs: packed,

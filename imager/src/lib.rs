@@ -32,6 +32,7 @@ pub mod sandbox;
 pub mod signing;
 pub mod sources;
 pub mod step;
+pub mod stub;
 pub mod tool;
 pub mod tools;
 pub mod tree;

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::arch::Architecture;
+use crate::stub;
 use crate::tool::run;
 use crate::tools::Tools;
 
@@ -59,6 +60,8 @@ pub fn command_line(architecture: Architecture, root: Root<'_>, extra: &[String]
 pub struct Parts<'a> {
     /// The architecture that it boots on.
     pub architecture: Architecture,
+    /// systemd's stub as its package has it.
+    pub stub: &'a Path,
     /// The kernel's image.
     pub kernel: &'a Path,
     /// `uname -r`.
@@ -75,10 +78,11 @@ pub struct Parts<'a> {
     pub epoch: u64,
 }
 
-/// Joins the parts by ukify; no signature that firmware accepts is put on it.
+/// Joins the parts by ukify, with a [stub](crate::stub) that is deaf to SMBIOS; no signature that firmware accepts is
+/// put on it.
 ///
 /// # Errors
-/// ukify fails.
+/// The stub is not as it must be, or ukify fails.
 pub async fn build(tools: &Tools, parts: &Parts<'_>, out: &Path) -> Result<()> {
     let work = tempfile::tempdir().context("making a directory for the UKI's parts")?;
     let file = |name: &str, text: &str| {
@@ -86,12 +90,17 @@ pub async fn build(tools: &Tools, parts: &Parts<'_>, out: &Path) -> Result<()> {
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         Ok::<_, anyhow::Error>(format!("@{}", path.display()))
     };
+    let what = || format!("systemd's stub {}", parts.stub.display());
+    let mut stub = std::fs::read(parts.stub).with_context(what)?;
+    stub::deafen(&mut stub).with_context(what)?;
+    let stub_path = work.path().join("stub");
+    std::fs::write(&stub_path, stub).with_context(|| format!("writing {}", stub_path.display()))?;
     let mut ukify = tools.command("ukify")?;
     ukify
         .arg("build")
         .args(["--efi-arch", parts.architecture.efi()])
         .arg("--stub")
-        .arg(tools.efi_stub(parts.architecture))
+        .arg(&stub_path)
         .arg("--linux")
         .arg(parts.kernel)
         .arg("--initrd")
@@ -107,7 +116,8 @@ pub async fn build(tools: &Tools, parts: &Parts<'_>, out: &Path) -> Result<()> {
         ukify.arg("--microcode").arg(microcode);
     }
     run("joining the UKI", &mut ukify).await?;
-    Ok(())
+    let uki = std::fs::read(out).with_context(|| format!("reading {}", out.display()))?;
+    stub::ensure_deaf(&uki).context("the UKI that ukify joined")
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::gpt::Table;
 use crate::inspect::{BundleFile, FileKind, ManifestReport, kind_of};
 use crate::region::Region;
+use crate::stub::ensure_deaf;
 use crate::verity::in_chunks;
 
 /// What to check against.
@@ -115,7 +116,13 @@ fn bundle(path: &Path, authority: &Authority) -> Result<Checks> {
                 "loader",
                 payload.and_then(|bytes| Ok(trusted(&bytes, authority)?.summary())),
             ),
-            _ => checks.add("UKI", payload.map(|bytes| size_and_digest(&bytes))),
+            _ => checks.add(
+                "UKI",
+                payload.and_then(|bytes| {
+                    ensure_deaf(&bytes)?;
+                    Ok(size_and_digest(&bytes))
+                }),
+            ),
         }
         if let Some(root) = &verified.manifest.root {
             checks.add("root", bundle_root(&bundle, root));
@@ -348,13 +355,15 @@ fn slot(
     boot.read(parts.header.uki_offset, &mut uki)
         .context("reading the UKI")?;
     expect.uki = Some(Digest::of(&uki));
-    Ok(Some(verify_slot(
+    let verified = verify_slot(
         &trust,
         &parts.header,
         &parts.envelope,
         &parts.keyring,
         &expect,
-    )?))
+    )?;
+    ensure_deaf(&uki).context("the UKI")?;
+    Ok(Some(verified))
 }
 
 fn disk_root(region: &Region, root: &Root) -> Result<String> {

@@ -149,6 +149,18 @@ fn a_loader_is_a_bundle_too() {
 }
 
 #[test]
+fn a_uki_whose_stub_listens_to_smbios_is_refused_though_it_is_signed() {
+    let fixture = Fixture::with_stub(b"_SM3_\0");
+    let failed = failures(&fixture.disk("disk.raw", 512), &authority(&fixture));
+    let places: Vec<&str> = failed.iter().map(|check| check.what.as_str()).collect();
+    assert_eq!(places, ["boot-a", "boot-r"]);
+    let failed = failures(&fixture.bundle("image.spb"), &authority(&fixture));
+    assert!(
+        matches!(&failed[..], [check] if check.what == "UKI" && check.found.contains("SMBIOS"))
+    );
+}
+
+#[test]
 fn keys_of_somebody_else_do_not_verify() {
     let (ours, theirs) = (Fixture::new(), Fixture::new());
     for path in [ours.disk("disk.raw", 512), ours.bundle("image.spb")] {

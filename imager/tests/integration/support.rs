@@ -29,16 +29,22 @@ const ONE: KeyCount = KeyCount {
 impl Fixture {
     /// Makes keys and an image of product `edge`.
     pub(crate) fn new() -> Self {
+        Self::with_stub(b"")
+    }
+
+    /// The same; the stubs of its UKIs hold these strings.
+    pub(crate) fn with_stub(strings: &[u8]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         make_keys(&path("keys"), "edge", ONE, ONE).unwrap();
         let authority = Authority::open(&path("keys"), &[], &[]).unwrap();
-        fs::write(path("uki"), noise(1, 5_000_000)).unwrap();
+        let uki = |content: &[u8]| program(Architecture::X86_64, &[strings, content].concat());
+        fs::write(path("uki"), uki(&noise(1, 5_000_000))).unwrap();
         // A root with a chunk that is all zero in its middle.
         let mut root = noise(2, 3 * CHUNK_SIZE as usize + 8192);
         root[CHUNK_SIZE as usize..2 * CHUNK_SIZE as usize].fill(0);
         fs::write(path("root"), root).unwrap();
-        fs::write(path("rescue"), noise(3, 100_000)).unwrap();
+        fs::write(path("rescue"), uki(&noise(3, 100_000))).unwrap();
         let trust = authority.trust(Architecture::X86_64, "ab-1");
         let section = trust.to_section().unwrap();
         fs::write(path("loader"), program(Architecture::X86_64, &section)).unwrap();

@@ -9,6 +9,7 @@ mod arm64_hanging_userland_goes_back;
 mod arm64_kernel_that_hangs_goes_back;
 mod arm64_kubernetes_node_ready;
 mod arm64_loader_that_faults_is_given_up;
+mod arm64_smbios_injection_does_nothing;
 mod arm64_uki_with_a_flipped_bit;
 mod arm64_upgrade;
 mod both_copies_of_the_record_destroyed;
@@ -59,6 +60,7 @@ mod root_with_a_read_error;
 mod sectors_of_4096_bytes;
 mod service_that_hangs_goes_back;
 mod slot_header_of_the_other_slot;
+mod smbios_injection_does_nothing;
 mod state_damaged_beyond_repair;
 mod state_full;
 mod state_keeps_what_can_be_kept;
@@ -115,6 +117,7 @@ pub const ALL: &[Scenario] = &[
     loader_that_hangs_is_reset::SCENARIO,
     loader_that_panics_is_given_up::SCENARIO,
     loader_with_a_flipped_bit::SCENARIO,
+    smbios_injection_does_nothing::SCENARIO,
     crashes_go_back::SCENARIO,
     hangs_go_back::SCENARIO,
     service_that_hangs_goes_back::SCENARIO,
@@ -136,6 +139,7 @@ pub const ALL: &[Scenario] = &[
     arm64_upgrade::SCENARIO,
     arm64_loader_that_faults_is_given_up::SCENARIO,
     arm64_uki_with_a_flipped_bit::SCENARIO,
+    arm64_smbios_injection_does_nothing::SCENARIO,
     arm64_kernel_that_hangs_goes_back::SCENARIO,
     arm64_hanging_userland_goes_back::SCENARIO,
     kubernetes_node_ready::SCENARIO,
