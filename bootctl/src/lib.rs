@@ -5,33 +5,32 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`cli`] | what can be said on the command line |
-//! | [`commands`] | one file a command |
-//! | [`control`], [`settle`] | changes of the boot state, in their order, over any device |
-//! | [`install`] | writing a bundle into a slot, over any device and source |
+//! | [`os`] | what is asked of the operating system: files, devices, locks, time, systemd |
+//! | [`machine`] | what is known of this machine and this start |
+//! | [`boot`] | changes of the boot state, in their order, over any device |
+//! | [`state`] | whose the `state` filesystem is, and how the last run ended |
+//! | [`source`], [`install`] | where bundles come from, and writing one into a slot, over any device |
 //! | [`loader`] | updating the loader on both ESPs, over any device |
-//! | [`source`] | where bundles come from |
-//! | [`serve`] | the service: bring-up, health gate, verdict |
 //! | [`watchdog`] | what covers which stretch of a start, and what the loader is told of it |
-//! | [`machine`], [`device`], [`lock`], [`clock`] | the edges: facts, partitions, lock, time |
+//! | [`profile`] | which profile is in force, and its early part |
+//! | [`bring_up`], [`health`] | bringing up what the profile asks for, and whether the machine is well |
+//! | [`service`] | `bootctl serve`: from userland to a verdict, and after it |
+//! | [`cli`], [`commands`] | what can be said on the command line; one file a command |
 
+pub mod boot;
+pub(crate) mod bring_up;
 pub mod cli;
-pub mod clock;
 pub mod commands;
-pub mod control;
-pub mod device;
 pub mod failure;
-pub mod fallback;
+pub mod health;
 pub mod install;
 pub mod loader;
-pub mod lock;
 pub mod machine;
+pub mod os;
 pub mod output;
-pub mod owner;
-pub mod profiles;
+pub mod profile;
 pub mod progress;
-pub mod root_check;
-pub mod serve;
-pub mod settle;
+pub mod service;
 pub mod source;
+pub mod state;
 pub mod watchdog;

@@ -7,10 +7,12 @@ use clap::{CommandFactory as _, Parser as _};
 use serde_json::json;
 
 use bootctl::cli::{Cli, Command};
+use bootctl::commands;
 use bootctl::failure::{Doing as _, Result};
-use bootctl::machine::{Machine, Paths};
+use bootctl::machine::Machine;
+use bootctl::os::paths::Paths;
 use bootctl::output::{self, Outcome};
-use bootctl::{commands, serve};
+use bootctl::service;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -47,7 +49,7 @@ fn run(cli: Cli) -> Result<Outcome> {
             commands::profile::profile(&paths, command, cli.root == Path::new("/"))
         }
         Command::Serve => {
-            serve::serve(&machine()?)?;
+            service::serve(&machine()?)?;
             Ok(Outcome::new(String::new(), json!({})))
         }
         Command::Completions { shell } => {

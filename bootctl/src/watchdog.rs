@@ -14,7 +14,8 @@ use boot_core::layout::VENDOR;
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use serde::Serialize;
 
-use crate::machine::{Machine, Paths};
+use crate::machine::Machine;
+use crate::os::paths::Paths;
 
 /// The kernel's own watchdog, which is no hardware.
 const SOFTDOG: &str = "softdog";

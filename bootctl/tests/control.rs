@@ -11,10 +11,10 @@ use boot_core::store::{BootState, COPIES, PARTITION_SIZE, QUARANTINE_RING};
 use boot_core::test_support::{MemoryDevice, MemoryError};
 use boot_core::transition::LONG_STREAK;
 use boot_core::{Device, Digest, Nonce, SecurityVersion, Slot, Target};
-use bootctl::control::{Context, Control};
+use bootctl::boot::control::{Context, Control};
+use bootctl::boot::verdict::{Booted, Settled, Verdict};
 use bootctl::failure::Code;
-use bootctl::lock::Lock;
-use bootctl::settle::{Booted, Settled, Verdict};
+use bootctl::os::lock::Lock;
 
 const A: Digest = Digest([0xa; 32]);
 const B: Digest = Digest([0xb; 32]);

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{booted_digest, control, target_slot};
+use crate::boot::slot_check;
 use crate::cli::{Activate, Rollback};
 use crate::failure::{Failure, Result};
-use crate::fallback;
-use crate::lock::Lock;
 use crate::machine::Machine;
+use crate::os::lock::Lock;
 use crate::output::Outcome;
 
 /// `bootctl activate`.
@@ -20,10 +20,10 @@ pub fn activate(machine: &Machine, arguments: &Activate) -> Result<Outcome> {
     if record.slot(slot).contents().is_some() {
         // Not the tries of a slot that the loader would reject anyway.
         let mut device = machine.open(slot.label_boot(), false)?;
-        fallback::verify(
+        slot_check::verify(
             &mut device,
             slot.into(),
-            &fallback::trust(machine)?,
+            &slot_check::trust(machine)?,
             &record,
         )
         .map_err(|rejected| {
@@ -89,7 +89,7 @@ pub fn rollback(machine: &Machine, arguments: &Rollback) -> Result<Outcome> {
     let mut control = control(machine, true)?;
     let record = control.record()?;
     if record.slot(booted.other()).is_good() {
-        fallback::startable(machine, &record, booted.other())
+        slot_check::startable(machine, &record, booted.other())
             .map_err(|e| e.next("`bootctl install` something into it first"))?;
     }
     let record = control.rollback(booted, &arguments.reason)?;

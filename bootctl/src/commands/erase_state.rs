@@ -13,8 +13,9 @@ use serde_json::json;
 use super::control;
 use crate::cli::EraseState;
 use crate::failure::{Doing, Failure, Result};
-use crate::lock::Lock;
-use crate::machine::{Machine, StateProblem};
+use crate::machine::Machine;
+use crate::machine::facts::StateProblem;
+use crate::os::lock::Lock;
 use crate::output::Outcome;
 
 /// `bootctl erase-state`.

@@ -7,15 +7,15 @@ use serde_json::json;
 
 use crate::cli::Health;
 use crate::failure::{Code, Failure, Result};
+use crate::health::report::{Phase, Report};
 use crate::machine::Machine;
+use crate::machine::facts;
 use crate::output::Outcome;
-use crate::profiles;
-use crate::serve::report::{Phase, Report};
 
 /// `bootctl health`.
 pub fn health(machine: &Machine, arguments: &Health) -> Result<Outcome> {
     let path = machine.paths().run("serve.json");
-    let boot_id = profiles::boot_id();
+    let boot_id = facts::boot_id();
     let until = Instant::now() + Duration::from_secs(arguments.wait.unwrap_or(0));
     let report = loop {
         let report = Report::read(&path, &boot_id);

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use super::control;
 use crate::cli::History;
-use crate::clock;
 use crate::failure::{Failure, Result};
-use crate::machine::{Machine, target_name};
+use crate::machine::Machine;
+use crate::machine::facts::target_name;
+use crate::os::clock;
 use crate::output::Outcome;
 
 /// `bootctl history`.

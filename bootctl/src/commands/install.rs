@@ -5,13 +5,13 @@ use indicatif::HumanBytes;
 use serde_json::json;
 
 use super::{changes::then_reboot, control, target_slot};
+use crate::boot::slot_check;
 use crate::cli::Install;
-use crate::device::BlockFile;
 use crate::failure::Result;
-use crate::fallback;
 use crate::install::{self, Options, Parts};
-use crate::lock::Lock;
 use crate::machine::Machine;
+use crate::os::device::BlockFile;
+use crate::os::lock::Lock;
 use crate::output::Outcome;
 use crate::progress::Progress;
 use crate::source;
@@ -29,7 +29,7 @@ pub fn put(machine: &Machine, arguments: &Install) -> Result<Outcome> {
     machine.writable()?;
     let slot = target_slot(machine, arguments.slot)?;
     let mut control = control(machine, true)?.locking(machine.paths().lock(), &what);
-    let trust = fallback::trust(machine)?;
+    let trust = slot_check::trust(machine)?;
     let mut target = parts(machine, slot, true)?;
     // Without a slot to copy from, everything is fetched.
     let mut other = parts(machine, slot.other(), false).ok();

@@ -14,12 +14,12 @@ pub mod update_recovery;
 
 use boot_core::{Digest, Nonce};
 
+use crate::boot::control::{Context, Control};
 use crate::cli::SlotName;
-use crate::clock;
-use crate::control::{Context, Control};
-use crate::device::BlockFile;
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
+use crate::os::clock;
+use crate::os::device::BlockFile;
 
 pub use reboot::{ask_without_bus, reboot_by_force};
 

@@ -7,20 +7,22 @@ use serde_json::json;
 
 use crate::cli::Profile;
 use crate::failure::{Code, Failure, Result};
-use crate::machine::Paths;
+use crate::machine::facts;
+use crate::os::paths::Paths;
 use crate::output::Outcome;
-use crate::profiles;
+use crate::profile::apply;
+use crate::profile::choose;
 
 /// `bootctl profile …`.
 pub fn profile(paths: &Paths, command: &Profile, real: bool) -> Result<Outcome> {
     match command {
         Profile::Check { file } => {
-            let path = file.clone().unwrap_or_else(|| profiles::location(paths));
+            let path = file.clone().unwrap_or_else(|| choose::location(paths));
             check(paths, &path)
         }
         Profile::Show => show(paths),
         Profile::Apply => {
-            let applied = profiles::apply(paths, real)?;
+            let applied = apply::apply(paths, real)?;
             let text = match &applied.problem {
                 None => format!("{} is in force", applied.profile.display()),
                 Some(problem) => problem.clone(),
@@ -36,7 +38,7 @@ fn check(paths: &Paths, path: &std::path::Path) -> Result<Outcome> {
     })?;
     let name = path.display().to_string();
     // Without an image (on a build host) what depends on one is not checked.
-    let parsed = match profiles::image_facts(paths) {
+    let parsed = match facts::image_facts(paths) {
         Ok(image) => profile::parse_for(&text, &name, &image),
         Err(_) => profile::parse(&text, &name),
     };
@@ -58,7 +60,7 @@ fn check(paths: &Paths, path: &std::path::Path) -> Result<Outcome> {
 }
 
 fn show(paths: &Paths) -> Result<Outcome> {
-    let chosen = profiles::choose(paths)?;
+    let chosen = choose::choose(paths)?;
     let rendered = &chosen.rendered;
     let mut out = format!("# {}\n", chosen.path.display());
     if let Some(problem) = &chosen.problem {

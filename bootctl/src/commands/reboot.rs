@@ -3,13 +3,13 @@
 use boot_core::Target;
 use serde_json::json;
 
+use crate::boot::slot_check;
 use crate::cli::Reboot;
 use crate::failure::{Doing, Failure, Result};
-use crate::fallback;
-use crate::lock::Lock;
 use crate::machine::Machine;
+use crate::os::lock::Lock;
+use crate::os::systemd::Systemd;
 use crate::output::Outcome;
-use crate::serve::systemd::Systemd;
 
 /// `bootctl reboot`.
 pub fn reboot(machine: &Machine, arguments: &Reboot) -> Result<Outcome> {
@@ -19,10 +19,10 @@ pub fn reboot(machine: &Machine, arguments: &Reboot) -> Result<Outcome> {
         let mut control = super::control(machine, true)?;
         let record = control.record()?;
         let mut device = machine.open(Target::Recovery.label_boot(), false)?;
-        fallback::verify(
+        slot_check::verify(
             &mut device,
             Target::Recovery,
-            &fallback::trust(machine)?,
+            &slot_check::trust(machine)?,
             &record,
         )
         .map_err(|rejected| {

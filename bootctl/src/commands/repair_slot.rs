@@ -6,13 +6,14 @@ use serde_json::json;
 
 use super::install::parts;
 use super::{changes::then_reboot, control, target_slot};
+use crate::boot::slot_check;
 use crate::cli::{GiveUp, RepairSlot};
 use crate::failure::{Code, Failure, Result};
-use crate::fallback;
 use crate::install::Options;
 use crate::install::repair::repair;
-use crate::lock::Lock;
-use crate::machine::{Machine, target_name};
+use crate::machine::Machine;
+use crate::machine::facts::target_name;
+use crate::os::lock::Lock;
 use crate::output::Outcome;
 use crate::progress::Progress;
 
@@ -24,7 +25,7 @@ pub fn repair_slot(machine: &Machine, arguments: &RepairSlot) -> Result<Outcome>
     let slot = target_slot(machine, arguments.slot)?;
     let from = slot.other();
     let mut control = control(machine, true)?.locking(machine.paths().lock(), what);
-    let trust = fallback::trust(machine)?;
+    let trust = slot_check::trust(machine)?;
     let options = Options {
         trust: &trust,
         slot,
@@ -90,9 +91,9 @@ pub fn give_up(machine: &Machine, arguments: &GiveUp) -> Result<Outcome> {
         return Err(Failure::refused(format!("slot {slot} is empty"))
             .next("install something into it: `bootctl install SOURCE`"));
     }
-    let trust = fallback::trust(machine)?;
+    let trust = slot_check::trust(machine)?;
     let mut slot_parts = parts(machine, slot, false)?;
-    let why = match fallback::whole(&mut slot_parts, slot, &trust, &record) {
+    let why = match slot_check::whole(&mut slot_parts, slot, &trust, &record) {
         Ok(()) => {
             let next = match machine.booted {
                 Target::Recovery => "restart the machine: `bootctl reboot`",

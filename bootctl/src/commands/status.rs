@@ -13,13 +13,15 @@ use boot_core::{Digest, Slot, Target};
 use serde_json::{Value, json};
 
 use super::{control, history::short, update_loader};
+use crate::boot::slot_check;
 use crate::failure::Result;
-use crate::fallback;
+use crate::health::report::{Phase, Report};
 use crate::loader::{Esp, Update, efi};
-use crate::machine::{Machine, StateProblem, target_name};
+use crate::machine::Machine;
+use crate::machine::facts;
+use crate::machine::facts::{StateProblem, target_name};
 use crate::output::Outcome;
-use crate::profiles;
-use crate::serve::report::{Phase, Report};
+use crate::profile::apply;
 use crate::watchdog;
 
 /// `bootctl status`.
@@ -40,7 +42,7 @@ struct Facts<'m> {
     copies: [CopyHealth; 2],
     quarantined: Vec<Digest>,
     report: Option<Report>,
-    applied: Option<profiles::Applied>,
+    applied: Option<apply::Applied>,
     esps: Vec<(Esp, std::result::Result<Digest, String>)>,
     started_from: Option<Esp>,
     update: Option<Update>,
@@ -136,8 +138,8 @@ impl<'m> Facts<'m> {
             record: loaded.record,
             copies: loaded.copies,
             quarantined,
-            report: Report::read(&paths.run("serve.json"), &profiles::boot_id()),
-            applied: profiles::applied(&paths),
+            report: Report::read(&paths.run("serve.json"), &facts::boot_id()),
+            applied: apply::applied(&paths),
             esps,
             started_from: efi::started_from(machine).ok(),
             update: Update::read(&update_loader::path(machine)).ok().flatten(),
@@ -569,7 +571,7 @@ impl<'m> Facts<'m> {
 
 /// The loader on an ESP, by its digest: a flipped bit in one of the two is seen before it is needed.
 fn look_at_esp(machine: &Machine, esp: Esp) -> std::result::Result<Digest, String> {
-    let architecture = fallback::trust(machine).map_err(|e| e.what)?.architecture;
+    let architecture = slot_check::trust(machine).map_err(|e| e.what)?.architecture;
     let mut device = machine.open(esp.label(), false).map_err(|e| e.what)?;
     let program =
         boot_core::esp::read_loader(&mut device, architecture).map_err(|e| e.to_string())?;

@@ -11,18 +11,18 @@ use boot_core::{Digest, Slot, Target, esp};
 use serde_json::json;
 
 use super::{changes::then_reboot, control};
+use crate::boot::control::Control;
+use crate::boot::slot_check;
 use crate::cli::UpdateLoader;
-use crate::control::Control;
-use crate::device::BlockFile;
 use crate::failure::{Doing as _, Failure, Result};
-use crate::fallback;
 use crate::install::{self, Head, Room, Wanted};
 use crate::loader::efi::{self, Place, Variables};
 use crate::loader::{self, Esp, Esps, Settled, Stage, Update};
-use crate::lock::Lock;
 use crate::machine::Machine;
+use crate::machine::facts;
+use crate::os::device::BlockFile;
+use crate::os::lock::Lock;
 use crate::output::Outcome;
-use crate::profiles;
 use crate::progress::Progress;
 use crate::source;
 
@@ -115,7 +115,7 @@ fn update(
     started_from: Esp,
 ) -> Result<Outcome> {
     let progress = Progress::new();
-    let trust = fallback::trust(machine)?;
+    let trust = slot_check::trust(machine)?;
     let mut source = source::open(from, &progress)?;
     let wanted = Wanted {
         kind: Kind::Loader,
@@ -169,7 +169,7 @@ fn update(
         old: Some(old),
         version,
         manifest: head.digest,
-        boot_id: profiles::boot_id(),
+        boot_id: facts::boot_id(),
         stage: Stage::Writing,
     };
     let path = path(machine);
@@ -206,10 +206,10 @@ fn starts_what_starts(machine: &Machine, record: &Record, old: &Trust, new: &Tru
         let Ok(mut device) = machine.open(target.label_boot(), false) else {
             continue;
         };
-        if fallback::verify(&mut device, target, old, record).is_err() {
+        if slot_check::verify(&mut device, target, old, record).is_err() {
             continue;
         }
-        fallback::verify(&mut device, target, new, record).map_err(|rejected| {
+        slot_check::verify(&mut device, target, new, record).map_err(|rejected| {
             Failure::refused(format!("the new loader would not start {target}: {rejected}"))
                 .next("install systems signed under the new root keys into both slots first, and recovery with them")
         })?;
@@ -220,7 +220,7 @@ fn starts_what_starts(machine: &Machine, record: &Record, old: &Trust, new: &Tru
 /// `bootctl update-loader --copy`.
 fn copy(machine: &Machine, control: &mut Control<BlockFile>, from: Esp) -> Result<Outcome> {
     let to = from.other();
-    let architecture = fallback::trust(machine)?.architecture;
+    let architecture = slot_check::trust(machine)?.architecture;
     Variables::of(machine).forget();
     mark_written(machine)?;
     let digest = esps(machine, Some(to))?
@@ -296,9 +296,9 @@ fn mark_written(machine: &Machine) -> Result<()> {
 
 fn settle(machine: &Machine, update: &Update) -> Result<Settled> {
     let started_from = efi::started_from(machine)?;
-    let architecture = fallback::trust(machine)?.architecture;
+    let architecture = slot_check::trust(machine)?.architecture;
     let mut esps = esps(machine, Some(started_from.other()))?;
-    let boot_id = profiles::boot_id();
+    let boot_id = facts::boot_id();
     if update.boot_id != boot_id {
         mark_written(machine)?;
     }

@@ -5,12 +5,12 @@ use indicatif::HumanBytes;
 use serde_json::json;
 
 use super::control;
+use crate::boot::slot_check;
 use crate::cli::UpdateRecovery;
 use crate::failure::Result;
-use crate::fallback;
 use crate::install::recovery;
-use crate::lock::Lock;
 use crate::machine::Machine;
+use crate::os::lock::Lock;
 use crate::output::Outcome;
 use crate::progress::Progress;
 use crate::source;
@@ -22,7 +22,7 @@ pub fn update_recovery(machine: &Machine, arguments: &UpdateRecovery) -> Result<
     let _lock = Lock::take(&machine.paths().install_lock(), &what)?;
     machine.writable()?;
     let mut control = control(machine, true)?.locking(machine.paths().lock(), &what);
-    let trust = fallback::trust(machine)?;
+    let trust = slot_check::trust(machine)?;
     let mut target = machine.open(Target::Recovery.label_boot(), true)?;
     let [a, b] = Slot::BOTH.map(|slot| machine.open(slot.label_boot(), false));
     let progress = Progress::new();

@@ -13,13 +13,13 @@
 //! Killed at any point and run again, it goes on: what step 4 wrote is found by step 2. Everything
 //! runs over [`Device`] and [`Source`]; where they come from is for `commands::install`.
 
-mod head;
+mod bundle_front;
+mod chunk_plan;
 mod leaves;
-mod permit;
+mod preconditions;
 pub mod recovery;
 mod reference;
 pub mod repair;
-mod survey;
 mod unpack;
 mod verify;
 mod write;
@@ -34,15 +34,15 @@ use boot_core::trust::Trust;
 use boot_core::{Device, Digest, Slot, Target, Version, transition};
 use serde::Serialize;
 
-pub(crate) use self::head::{Head, Room, Wanted};
+pub(crate) use self::bundle_front::{Head, Room, Wanted};
+use self::chunk_plan::Survey;
 use self::leaves::Leaves;
-pub(crate) use self::permit::keys_not_older;
+pub(crate) use self::preconditions::keys_not_older;
 use self::reference::Reference;
-use self::survey::Survey;
 pub(crate) use self::unpack::payload;
-use crate::control::{Control, refused};
+use crate::boot::control::{Control, refused};
+use crate::boot::slot_check;
 use crate::failure::{Failure, Result};
-use crate::fallback;
 use crate::progress::Progress;
 use crate::source::Source;
 
@@ -105,7 +105,7 @@ pub fn install<D: Device>(
     transition::clear(&record, slot, booted)
         .map_err(|because| refused(because).doing(format!("installing into slot {slot}")))?;
     let beside = other.as_deref_mut().map(|parts| &mut parts.boot);
-    permit::something_starts(&record, options, booted, &mut target.boot, beside)?;
+    preconditions::something_starts(&record, options, booted, &mut target.boot, beside)?;
 
     let wanted = Wanted {
         kind: Kind::System,
@@ -122,9 +122,9 @@ pub fn install<D: Device>(
     match (booted, beside) {
         (Target::Recovery, beside) => {
             let slots = [(slot, Some(&mut target.boot)), (slot.other(), beside)];
-            permit::keys_not_older_than_both(options.trust, &record, slots, head.serial)?;
+            preconditions::keys_not_older_than_both(options.trust, &record, slots, head.serial)?;
         }
-        (_, Some(running)) => permit::keys_not_older(options.trust, running, head.serial)?,
+        (_, Some(running)) => preconditions::keys_not_older(options.trust, running, head.serial)?,
         (_, None) => {}
     }
     if let Some(entry) = control.quarantine_entry(&head.digest)?
@@ -145,12 +145,12 @@ pub fn install<D: Device>(
 
     let salt = head.manifest.root.as_ref().map(|r| &r.salt);
     let mut reference = other.and_then(|parts| Reference::open(parts, salt));
-    let survey = survey::survey(&head, &leaves, target, reference.as_ref())?;
+    let survey = chunk_plan::survey(&head, &leaves, target, reference.as_ref())?;
     let entry = record.slot(slot);
     let staged = entry.status() == SlotStatus::Staged && entry.digest == head.digest;
     if staged && survey.is_complete() {
         let intact = verify::all(&head, &leaves, &upper, target, progress).is_ok()
-            && fallback::verify(&mut target.boot, slot.into(), options.trust, &record).is_ok();
+            && slot_check::verify(&mut target.boot, slot.into(), options.trust, &record).is_ok();
         if intact {
             return Ok(Installed {
                 slot,
@@ -292,7 +292,7 @@ fn finish<D: Device>(
     let booted = control.context().booted;
     let contents = head.manifest.slot_contents(head.digest);
     let staged = transition::stage(&control.record()?, slot, contents, booted).map_err(refused)?;
-    fallback::verify(&mut target.boot, slot.into(), options.trust, &staged).map_err(
+    slot_check::verify(&mut target.boot, slot.into(), options.trust, &staged).map_err(
         |rejected| {
             Failure::verification(rejected)
                 .doing("reading the slot back as the loader will")

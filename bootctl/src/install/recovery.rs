@@ -17,14 +17,14 @@ use boot_core::verity::BLOCK;
 use boot_core::{Device, Digest, Slot, Target, Version};
 use serde::Serialize;
 
+use super::bundle_front::{Head, Room, Wanted};
+use super::chunk_plan::chunk_len;
 use super::disk;
-use super::head::{Head, Room, Wanted};
-use super::permit::serial_not_older;
-use super::survey::chunk_len;
+use super::preconditions::serial_not_older;
 use super::unpack::{Unpacker, contradicts_itself, damaged, goes_on};
-use crate::control::Control;
+use crate::boot::control::Control;
+use crate::boot::slot_check;
 use crate::failure::{Failure, Result};
-use crate::fallback;
 use crate::progress::Progress;
 use crate::source::Source;
 
@@ -72,7 +72,7 @@ pub fn replace<D: Device>(
         was_there: false,
         fetched: 0,
     };
-    if fallback::verify(target, Target::Recovery, trust, &record)
+    if slot_check::verify(target, Target::Recovery, trust, &record)
         .is_ok_and(|there| there.digest == head.digest)
     {
         replaced.was_there = true;
@@ -122,7 +122,7 @@ fn not_needed<D: Device>(
             return Err(Failure::refused(why).next(next));
         }
         let verified =
-            fallback::verify(device, slot.into(), trust, record).map_err(|rejected| {
+            slot_check::verify(device, slot.into(), trust, record).map_err(|rejected| {
                 Failure::refused(format!("slot {slot} does not verify: {rejected}")).next(next)
             })?;
         if booted == slot.into() {
@@ -168,7 +168,7 @@ fn fill<D: Device>(
     if !source.ends_at(head.end())? {
         return Err(goes_on(source));
     }
-    match fallback::digest_at(target, UKI_OFFSET, uki.size).map_err(disk)? {
+    match slot_check::digest_at(target, UKI_OFFSET, uki.size).map_err(disk)? {
         found if found == uki.digest => Ok(fetched),
         _ => Err(contradicts_itself()),
     }
@@ -188,7 +188,7 @@ fn finish<D: Device>(head: &Head, target: &mut D, trust: &Trust, record: &Record
         .map_err(|e| disk(e).doing("writing the manifest"))?;
     slot_header::write_header(target, &header)
         .map_err(|e| disk(e).doing("writing the slot header"))?;
-    fallback::verify(target, Target::Recovery, trust, record).map_err(|rejected| {
+    slot_check::verify(target, Target::Recovery, trust, record).map_err(|rejected| {
         Failure::verification(rejected)
             .doing("reading recovery back as the loader will")
             .next("the disk does not keep what is written to it: replace it")

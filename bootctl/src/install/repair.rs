@@ -9,9 +9,9 @@
 use boot_core::Device;
 
 use super::{Installed, Options, Parts, install};
-use crate::control::Control;
+use crate::boot::control::Control;
+use crate::boot::slot_check;
 use crate::failure::{Code, Result};
-use crate::fallback;
 use crate::progress::Progress;
 use crate::source::InSlot;
 
@@ -31,13 +31,13 @@ pub fn repair<D: Device>(
     let (slot, from) = (options.slot, options.slot.other());
     let record = control.record()?;
     progress.note(&format!("reading all of slot {from} and slot {slot}"));
-    fallback::whole(other, from, options.trust, &record).map_err(|e| {
+    slot_check::whole(other, from, options.trust, &record).map_err(|e| {
         e.doing(format!(
             "reading slot {from}, which slot {slot} is to be written from"
         ))
         .next("install a bundle instead: `bootctl install SOURCE`")
     })?;
-    match fallback::whole(target, slot, options.trust, &record) {
+    match slot_check::whole(target, slot, options.trust, &record) {
         Ok(()) => return Ok(None),
         Err(e) if e.code != Code::Verification => return Err(e),
         Err(e) => {

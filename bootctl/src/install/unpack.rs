@@ -3,7 +3,7 @@
 use boot_core::Digest;
 use boot_core::manifest::CHUNK_SIZE;
 
-use super::head::Head;
+use super::bundle_front::Head;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::source::Source;

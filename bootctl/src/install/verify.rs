@@ -6,9 +6,9 @@ use boot_core::verity::{BLOCK, BlockHasher};
 use boot_core::{Device, Digest};
 use sha2::{Digest as _, Sha256};
 
-use super::head::Head;
+use super::bundle_front::Head;
+use super::chunk_plan::chunk_len;
 use super::leaves::Leaves;
-use super::survey::chunk_len;
 use super::{Parts, disk, unpack, write};
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;

@@ -5,10 +5,10 @@ use boot_core::slot_header::UKI_OFFSET;
 use boot_core::verity::{BLOCK, BlockHasher, HASH};
 use boot_core::{Device, Digest};
 
-use super::head::Head;
+use super::bundle_front::Head;
+use super::chunk_plan::{From, Survey, chunk_len};
 use super::leaves::Leaves;
 use super::reference::Reference;
-use super::survey::{From, Survey, chunk_len};
 use super::unpack::{Unpacker, damaged};
 use super::{Fetched, Parts, disk};
 use crate::failure::{Failure, Result};

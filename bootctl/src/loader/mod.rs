@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use self::decide::{Next, Seen};
 use crate::failure::{Doing as _, Failure, Result};
-use crate::machine::{read_json, write_whole};
+use crate::os::files::{read_json, write_whole};
 
 /// One of the two EFI system partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ use boot_core::{
     Architecture, Device, Digest, PublicKey, SecurityVersion, Slot, Target, keyring, layout,
     transition,
 };
-use bootctl::device::BlockFile;
+use bootctl::os::device::BlockFile;
 use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::Value;
 
@@ -360,7 +360,7 @@ impl Fixture {
 
     /// What the loader and the initrd would say.
     pub(crate) fn boots(&self, target: Target, image: &Image) {
-        let slot = bootctl::machine::target_name(target);
+        let slot = bootctl::machine::facts::target_name(target);
         let partitions: serde_json::Map<String, Value> = layout::Part::ALL
             .into_iter()
             .filter(|part| *part != layout::Part::State)

@@ -10,12 +10,13 @@ use boot_core::record::{Record, SlotStatus};
 use boot_core::store::{BootState, EVENT_RING, QUARANTINE_RING};
 use boot_core::test_support::{MemoryDevice, MemoryError};
 use boot_core::{Device, Nonce, Slot, Target, transition};
-use bootctl::control::{Context, Control};
+use bootctl::boot::control::{Context, Control};
+use bootctl::boot::slot_check;
+use bootctl::failure;
 use bootctl::failure::Code;
 use bootctl::install::{self, Options, Parts};
 use bootctl::progress::Progress;
 use bootctl::source::Source;
-use bootctl::{failure, fallback};
 
 use crate::fixture::{Image, trust};
 
@@ -191,9 +192,9 @@ impl Disk {
             SlotStatus::Good => assert_ne!(record.b.digest, image.digest()),
             SlotStatus::Empty => {}
             SlotStatus::Staged => {
-                fallback::verify(&mut self.boot, Target::B, &trust(), &record).unwrap();
+                slot_check::verify(&mut self.boot, Target::B, &trust(), &record).unwrap();
                 let root = image.manifest.root.as_ref().unwrap();
-                bootctl::root_check::check(&mut self.root, root).unwrap();
+                bootctl::boot::root_scan::check(&mut self.root, root).unwrap();
             }
             other => panic!("slot B is {other}"),
         }

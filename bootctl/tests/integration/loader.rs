@@ -12,10 +12,10 @@ use boot_core::test_support::program;
 use boot_core::trust::Trust;
 use boot_core::{Architecture, Device, Digest, Slot, Target, esp, transition};
 use bootctl::commands::update_loader::go_on;
-use bootctl::device::BlockFile;
 use bootctl::failure::Failure;
 use bootctl::loader::{self, Esp, Esps, Settled, Stage, Update};
 use bootctl::machine::Machine;
+use bootctl::os::device::BlockFile;
 
 use crate::fixture::{ESP_A, ESP_B, ESP_SIZE, Fixture, Image, public, trust};
 

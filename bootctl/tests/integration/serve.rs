@@ -298,7 +298,7 @@ fn what_is_read_of_a_silent_slot_counts_only_while_nobody_writes() {
     let (machine, _, systemd) = on_trial("{deadline: 40s, settle: 2s}");
     never_up(&machine);
     let path = machine.root().join("run/sternpost/install.lock");
-    let install = bootctl::lock::Lock::take(&path, "install x").unwrap();
+    let install = bootctl::os::lock::Lock::take(&path, "install x").unwrap();
     let service = Service::start(&machine);
     service.wait(&machine, |r| r["verdict"] == "healthy");
     let log = machine.root().join("serve.log");
@@ -583,7 +583,7 @@ fn an_installation_under_way_does_not_hold_the_start_up() {
     profile(&machine, "{deadline: 40s, settle: 2s}");
     let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
     let path = machine.root().join("run/sternpost/install.lock");
-    let _lock = bootctl::lock::Lock::take(&path, "install x").unwrap();
+    let _lock = bootctl::os::lock::Lock::take(&path, "install x").unwrap();
     let notified = machine.root().join("notify");
     let socket = std::os::unix::net::UnixDatagram::bind(&notified).unwrap();
     socket

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use boot_core::slot_header::UKI_OFFSET;
 use boot_core::store::COPIES;
 use boot_core::{Device as _, Slot, Target};
-use bootctl::control::Control;
+use bootctl::boot::control::Control;
 use bootctl::install::recovery::replace;
 use bootctl::install::repair::repair;
 use bootctl::install::{Options, Parts, install};

@@ -9,11 +9,11 @@ use boot_core::select::{RECOVERY_STREAK, Why};
 use boot_core::store::BootState;
 use boot_core::transition::TRIES;
 use boot_core::{Digest, Nonce, Slot, Target};
-use bootctl::control::{Context, Control};
+use bootctl::boot::control::{Context, Control};
+use bootctl::boot::root_scan;
+use bootctl::boot::slot_check;
+use bootctl::boot::verdict::{Booted, Settled, Verdict};
 use bootctl::failure::{Code, Failure};
-use bootctl::fallback;
-use bootctl::root_check;
-use bootctl::settle::{Booted, Settled, Verdict};
 
 use crate::disk::{Contents, Disk, Part, Partition};
 use crate::held::AllHeld;
@@ -258,7 +258,7 @@ impl<'w> Machine<'w> {
     fn look_at(&self, control: &mut Control<Partition>, slot: Slot) -> Result<(), Violation> {
         let mut boot = self.disk.partition(Part::Boot(slot.into()));
         let mut root = self.disk.partition(Part::Root(slot));
-        match root_check::of(&mut boot, &mut root) {
+        match root_scan::of(&mut boot, &mut root) {
             Err(lost) if lost.code == Code::Verification => {
                 self.tell(|| format!("slot {slot}: {lost}"));
                 control
@@ -306,7 +306,7 @@ impl<'w> Machine<'w> {
             let other = slot.other();
             let mut boot = self.disk.partition(Part::Boot(other.into()));
             let mut verify =
-                || fallback::verify(&mut boot, other.into(), &self.world.trust, record);
+                || slot_check::verify(&mut boot, other.into(), &self.world.trust, record);
             let starts = record.slot(other).is_startable() && verify().is_ok();
             (!starts).then(|| "there is no other slot".to_owned())
         };

@@ -10,7 +10,7 @@ use boot_core::slot_header::{SlotHeader, read_header};
 use boot_core::trust::Trust;
 use boot_core::verify::{Expect, Rejected, Verified, verify_slot};
 use boot_core::{Device as _, Digest, Nonce, Target};
-use bootctl::fallback;
+use bootctl::boot::slot_check;
 
 use crate::disk::Partition;
 use crate::images::Sample;
@@ -107,7 +107,7 @@ impl Platform for Firmware<'_> {
         if offset.saturating_add(length.next_multiple_of(4096)) > device.size() {
             return Err("past the end of the partition".into());
         }
-        let digest = fallback::digest_at(device, offset, length);
+        let digest = slot_check::digest_at(device, offset, length);
         Ok(((), digest.map_err(|error| error.to_string())?))
     }
 

@@ -39,7 +39,7 @@ fuzz_target!(|input: Input<'_>| {
     assert!(events.is_sorted_by(|one, next| one.sequence < next.sequence));
     for event in &events {
         assert!(!event.text.chars().any(char::is_control));
-        assert!(!bootctl::clock::format(event.time).is_empty());
+        assert!(!bootctl::os::clock::format(event.time).is_empty());
         let again = Event::decode(&event.encode()).expect("it was written by us");
         // Bytes that are not UTF-8 become longer, and are cut.
         assert!(event.text.starts_with(&again.text));

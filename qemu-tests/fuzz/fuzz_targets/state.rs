@@ -7,7 +7,7 @@
 use std::path::Component;
 
 use arbitrary::Arbitrary;
-use bootctl::clock::{Known, format, judge};
+use bootctl::os::clock::{Known, format, judge};
 use initrd::persist::parse;
 use libfuzzer_sys::fuzz_target;
 

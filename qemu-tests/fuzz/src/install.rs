@@ -20,8 +20,8 @@ use boot_core::trust::Trust;
 use boot_core::types::Salt;
 use boot_core::verity::{BlockHasher, Geometry, TreeBuilder};
 use boot_core::{Device as _, Digest, Nonce, SecurityVersion, Slot, Target, transition};
-use bootctl::control::{Context, Control};
-use bootctl::fallback;
+use bootctl::boot::control::{Context, Control};
+use bootctl::boot::slot_check;
 use bootctl::install::{Options, Parts, install};
 use bootctl::progress::Progress;
 use bootctl::source::Source;
@@ -346,7 +346,7 @@ pub fn check(changes: &Changes<'_>, open: impl FnOnce(Vec<u8>) -> Option<Box<dyn
             assert_eq!(record.b.digest, installed.manifest);
             assert_eq!(installed.manifest, Digest::of(&manifest.to_payload()));
             is_whole(&mut target, &manifest);
-            fallback::verify(&mut target.boot, Target::B, &TRUST, &record)
+            slot_check::verify(&mut target.boot, Target::B, &TRUST, &record)
                 .expect("what was staged does not verify");
         }
         Err(failure) => {
@@ -379,7 +379,7 @@ fn damage(parts: &mut Parts<Sparse>, root: bool, flip: Flip) {
 /// UKI and root are those of the manifest.
 fn is_whole(target: &mut Parts<Sparse>, manifest: &Manifest) {
     let header = slot_header::read_header(&mut target.boot).expect("it was written");
-    let uki = fallback::digest_at(&mut target.boot, header.uki_offset, header.uki_length);
+    let uki = slot_check::digest_at(&mut target.boot, header.uki_offset, header.uki_length);
     assert_eq!(uki, Ok(manifest.uki.digest));
     let root = manifest.root.as_ref().expect("a system has one");
     let mut data = vec![0; root.data_size as usize];

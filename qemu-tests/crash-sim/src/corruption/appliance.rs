@@ -204,7 +204,7 @@ impl Life<'_> {
 
     fn change(
         &mut self,
-        change: impl FnOnce(&Self, &Disk, &mut bootctl::control::Control<Partition>) -> Result<()>,
+        change: impl FnOnce(&Self, &Disk, &mut bootctl::boot::control::Control<Partition>) -> Result<()>,
         running: Slot,
     ) -> Result<()> {
         let disk = Disk::new(self.contents.clone());
@@ -217,7 +217,7 @@ impl Life<'_> {
     /// Installs `version` into a slot, and activates it.
     fn upgrade(&mut self, version: usize, slot: Slot) -> Result<()> {
         let upgrade =
-            |it: &Self, disk: &Disk, control: &mut bootctl::control::Control<Partition>| {
+            |it: &Self, disk: &Disk, control: &mut bootctl::boot::control::Control<Partition>| {
                 let sample = it.world.samples.get(version - 1);
                 let sample = sample.context("no such image")?;
                 let parts = |slot: Slot| {
@@ -249,7 +249,7 @@ impl Life<'_> {
     /// Something is in quarantine, so that its ring is not empty.
     fn quarantine(&mut self) -> Result<()> {
         let quarantine =
-            |_: &Self, _: &Disk, control: &mut bootctl::control::Control<Partition>| {
+            |_: &Self, _: &Disk, control: &mut bootctl::boot::control::Control<Partition>| {
                 control.quarantine(&Digest([0xee; 32]), "the node is not Ready")?;
                 Ok(())
             };
@@ -258,14 +258,15 @@ impl Life<'_> {
 
     /// An installation that ended after its first step: the slot has no header, and the record calls it empty.
     fn empty(&mut self, slot: Slot) -> Result<()> {
-        let empty = |it: &Self, disk: &Disk, control: &mut bootctl::control::Control<Partition>| {
-            clear_header(&mut it.window(disk, slot.label_boot())?)?;
-            let record = control.change("emptying a slot", |record| {
-                transition::clear(record, slot, slot.other().into())
-            })?;
-            ensure!(!record.slot(slot).is_startable());
-            Ok(())
-        };
+        let empty =
+            |it: &Self, disk: &Disk, control: &mut bootctl::boot::control::Control<Partition>| {
+                clear_header(&mut it.window(disk, slot.label_boot())?)?;
+                let record = control.change("emptying a slot", |record| {
+                    transition::clear(record, slot, slot.other().into())
+                })?;
+                ensure!(!record.slot(slot).is_startable());
+                Ok(())
+            };
         self.change(empty, slot.other())
     }
 }

@@ -11,12 +11,12 @@ use boot_core::boot::Boot;
 use boot_core::event::EventKind;
 use boot_core::store::BootState;
 use boot_core::{Device as _, Digest, Nonce, Slot, Target};
-use bootctl::control::{Context, Control};
+use bootctl::boot::control::{Context, Control};
+use bootctl::boot::root_scan;
+use bootctl::boot::slot_check;
+use bootctl::boot::verdict::{Booted, Settled, Verdict};
 use bootctl::failure::Code;
-use bootctl::fallback;
 use bootctl::install::Parts;
-use bootctl::root_check;
-use bootctl::settle::{Booted, Settled, Verdict};
 use initrd::block::Part as PartOf;
 use initrd::disk::{Choice, Wanted};
 
@@ -336,7 +336,7 @@ impl<'w> Machine<'w> {
             let starts = record.slot(slot.other()).is_startable()
                 && other.as_ref().is_some_and(|it| {
                     let (mut boot, target) = (it.boot.clone(), slot.other().into());
-                    fallback::verify(&mut boot, target, &self.world.trust, record).is_ok()
+                    slot_check::verify(&mut boot, target, &self.world.trust, record).is_ok()
                 });
             (!starts).then(|| "there is no other slot".to_owned())
         });
@@ -396,7 +396,7 @@ impl<'w> Machine<'w> {
 /// `bootctl`'s reading of a whole root; what does not match.
 fn read_root(slot: &Parts<Partition>) -> Result<(), String> {
     let (mut boot, mut root) = (slot.boot.clone(), slot.root.clone());
-    match root_check::of(&mut boot, &mut root) {
+    match root_scan::of(&mut boot, &mut root) {
         Err(error) if error.code == Code::Verification => Err(error.to_string()),
         _ => Ok(()),
     }

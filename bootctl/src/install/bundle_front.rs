@@ -1,0 +1,224 @@
+//! The front of a bundle: everything that says whether it may be installed, before what is large.
+
+use boot_core::bundle::{BundleError, FrameTable, HEADER_SIZE, Header};
+use boot_core::manifest::{Kind, Manifest};
+use boot_core::slot_header::UKI_OFFSET;
+use boot_core::trust::Trust;
+use boot_core::verify::{Rejected, verify_manifest};
+use boot_core::verity::TreeBuilder;
+use boot_core::{Digest, SecurityVersion};
+
+use super::leaves::Leaves;
+use crate::failure::{Code, Failure, Result};
+use crate::os::clock;
+use crate::source::Source;
+
+/// What is read at a time.
+const STEP: usize = 256 * 1024;
+
+/// The front of a bundle, verified.
+pub(crate) struct Head {
+    /// Its header.
+    pub header: Header,
+    /// The manifest's envelope, to the byte.
+    pub envelope: Vec<u8>,
+    /// The keyring chain, to the byte.
+    pub keyring: Vec<u8>,
+    /// What was signed.
+    pub manifest: Manifest,
+    /// Its digest.
+    pub digest: Digest,
+    /// Serial of the keyring that it was signed under.
+    pub serial: u64,
+    /// Where the frames are.
+    pub table: FrameTable,
+}
+
+/// What a bundle has to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// A system, recovery or a loader.
+    pub kind: Kind,
+    /// Nothing below this security version.
+    pub floor: SecurityVersion,
+    /// What it has to fit.
+    pub room: Room,
+    /// The time, in Unix seconds.
+    pub now: i64,
+}
+
+/// What a bundle has to fit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// Bytes of the boot partition.
+    pub boot: u64,
+    /// Bytes of the root partition.
+    pub root: u64,
+}
+
+impl Head {
+    /// Reads and verifies everything up to the verity leaves, and checks it against this machine.
+    pub(crate) fn read(source: &mut dyn Source, trust: &Trust, wanted: &Wanted) -> Result<Self> {
+        let mut bytes = [0; HEADER_SIZE];
+        source.read_exact_at(0, &mut bytes)?;
+        let header = Header::decode(&bytes).map_err(not_a_bundle)?;
+        source.expect_until(header.frames_offset());
+        let mut envelope = vec![0; header.envelope_length as usize];
+        source.read_exact_at(header.envelope_offset(), &mut envelope)?;
+        let mut keyring = vec![0; header.keyring_length as usize];
+        source.read_exact_at(header.keyring_offset(), &mut keyring)?;
+        let verified = verify_manifest(trust, &envelope, &keyring).map_err(rejected)?;
+        let serial = verified.keyring.serial;
+        let manifest = verified.manifest;
+        suits(&manifest, wanted)?;
+        fits(&manifest, wanted.room)?;
+        header.check_against(&manifest).map_err(not_a_bundle)?;
+        let mut table = vec![0; header.table_length() as usize];
+        source.read_exact_at(header.table_offset(), &mut table)?;
+        let table = FrameTable::decode(&table).map_err(not_a_bundle)?;
+        let head = Self {
+            header,
+            envelope,
+            keyring,
+            manifest,
+            digest: verified.digest,
+            serial,
+            table,
+        };
+        if let Some(size) = source.size()
+            && size != head.end()
+        {
+            return Err(wrong_length(source.name(), size, head.end()));
+        }
+        Ok(head)
+    }
+
+    /// Where the bundle ends.
+    pub(crate) fn end(&self) -> u64 {
+        self.header
+            .frames_offset()
+            .saturating_add(self.table.total())
+    }
+
+    /// Reads the verity leaves and checks that they are those of the root hash.
+    pub(super) fn read_leaves(
+        &self,
+        source: &mut dyn Source,
+        leaves: &mut Leaves,
+    ) -> Result<Option<Vec<u8>>> {
+        let Some(root) = &self.manifest.root else {
+            return Ok(None);
+        };
+        let mut builder = TreeBuilder::new(&root.salt);
+        let mut buf = vec![0; STEP];
+        let mut done = 0;
+        while done < self.header.leaves_length {
+            let part = (self.header.leaves_length - done).min(STEP as u64) as usize;
+            source.read_exact_at(self.header.leaves_offset() + done, &mut buf[..part])?;
+            builder.push(&buf[..part]);
+            leaves.push(&buf[..part])?;
+            done += part as u64;
+        }
+        match builder.finish() {
+            Some(tree) if tree.root == root.hash => Ok(Some(tree.upper)),
+            _ => Err(Failure::verification(
+                "the bundle's verity leaves are not those of the root hash that was signed",
+            )
+            .next("the bundle was damaged on its way: fetch it again; nothing was changed")),
+        }
+    }
+}
+
+/// The message for a bundle that is longer or shorter than its frame table says.
+pub(crate) fn wrong_length(name: &str, found: u64, expected: u64) -> Failure {
+    let how = if found < expected {
+        "cut short"
+    } else {
+        "longer than it should be"
+    };
+    Failure::source(format!(
+        "{name} has {found} bytes, its frame table says {expected}: it is {how}"
+    ))
+    .next("fetch or copy the bundle again, and compare its size with the publisher's")
+}
+
+fn not_a_bundle(error: BundleError) -> Failure {
+    let failure = Failure::verification(error);
+    match error {
+        BundleError::Magic => failure
+            .next("name a bundle, the .spb file that `imager build` makes (not a disk image)"),
+        BundleError::Format(_) | BundleError::Flags(_) => {
+            failure.next("install an intermediate version first: its bootctl knows this format")
+        }
+        _ => failure.next("the bundle is damaged: fetch it again; nothing was changed"),
+    }
+}
+
+fn rejected(rejected: Rejected) -> Failure {
+    let next = match &rejected {
+        Rejected::Signature(_) | Rejected::Keyring(_) => {
+            "the bundle is not signed by keys that this machine trusts: ask its publisher; nothing was changed"
+        }
+        Rejected::Architecture { .. } => "fetch the bundle for this machine's architecture",
+        Rejected::Product { .. } => "fetch the bundle of this machine's product",
+        Rejected::Layout { .. } => {
+            "this disk has to be written anew with a disk image of that layout"
+        }
+        Rejected::Kind { found, .. } => match found {
+            Kind::System => "install it with `bootctl install`; nothing was changed",
+            Kind::Recovery => {
+                "replace recovery with `bootctl update-recovery`; nothing was changed"
+            }
+            Kind::Loader => {
+                "a loader goes onto the ESPs, with `bootctl update-loader`; nothing was changed"
+            }
+        },
+        _ => "fetch another bundle; nothing was changed",
+    };
+    Failure::verification(rejected).next(next)
+}
+
+/// Kind, security floor, expiry.
+fn suits(manifest: &Manifest, wanted: &Wanted) -> Result<()> {
+    let (floor, now) = (wanted.floor, wanted.now);
+    if manifest.kind != wanted.kind {
+        return Err(rejected(Rejected::Kind {
+            found: manifest.kind,
+            expected: wanted.kind,
+        }));
+    }
+    if manifest.security_version < floor {
+        return Err(Failure::verification(format!(
+            "security version {} is below the floor {floor} of this machine",
+            manifest.security_version
+        ))
+        .next("the floor protects against old, vulnerable images: install a newer one"));
+    }
+    if let Some(expires) = manifest.expires
+        && let Ok(expires) = i64::try_from(expires)
+        && now > expires
+    {
+        return Err(Failure::verification(format!(
+            "the bundle expired on {}, the clock shows {}",
+            clock::format(expires),
+            clock::format(now)
+        ))
+        .next("fetch a newer bundle, or set the clock if it is wrong"));
+    }
+    Ok(())
+}
+
+fn fits(manifest: &Manifest, room: Room) -> Result<()> {
+    let boot = UKI_OFFSET.saturating_add(manifest.uki.size.next_multiple_of(4096));
+    let root = manifest.root.as_ref().map_or(0, |r| r.size);
+    for (what, needs, has) in [("UKI", boot, room.boot), ("root", root, room.root)] {
+        if needs > has {
+            return Err(Failure::new(
+                Code::DoesNotFit,
+                format!("the {what} needs {needs} bytes in the slot, its partition has {has}"),
+            )
+            .next("build a smaller image, or write the disk anew with larger slots (headroom in the recipe); nothing was changed"));
+        }
+    }
+    Ok(())
+}

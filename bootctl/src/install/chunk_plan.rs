@@ -1,0 +1,106 @@
+//! What has to be fetched: the chunks of which a block is neither in the slot already nor in the
+//! other one. Reads only, and stops looking at a chunk as soon as it has to be fetched anyway. What cannot be read is not
+//! there: writing over it is what mends a bad sector.
+
+use boot_core::manifest::CHUNK_SIZE;
+use boot_core::verity::{BLOCK, BlockHasher, HASH};
+use boot_core::{Device, Digest};
+
+use super::Parts;
+use super::bundle_front::Head;
+use super::leaves::Leaves;
+use super::reference::Reference;
+use crate::failure::Result;
+
+/// Read at a time: what is not there is mostly noticed in the first block.
+const STEP: usize = 256 * 1024;
+
+/// Where a chunk comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum From {
+    /// It is in place.
+    Place,
+    /// All of it can be put together here.
+    Here,
+    /// The bundle.
+    Source,
+}
+
+/// Of each chunk, the UKI's first.
+pub(super) struct Survey {
+    /// Where it comes from.
+    pub chunks: Vec<From>,
+}
+
+impl Survey {
+    /// Whether everything is in place.
+    pub(super) fn is_complete(&self) -> bool {
+        self.chunks.iter().all(|c| *c == From::Place)
+    }
+}
+
+/// Bytes of chunk `index` of something of `size` bytes.
+pub(super) fn chunk_len(size: u64, index: u64) -> usize {
+    size.saturating_sub(index * CHUNK_SIZE).min(CHUNK_SIZE) as usize
+}
+
+/// Looks at both slots.
+pub(super) fn survey<D: Device>(
+    head: &Head,
+    leaves: &Leaves,
+    target: &mut Parts<D>,
+    reference: Option<&Reference<'_, D>>,
+) -> Result<Survey> {
+    let mut chunks = Vec::with_capacity(head.table.lengths().len());
+    let mut buf = vec![0; CHUNK_SIZE as usize];
+    for (index, digest) in head.manifest.uki.chunks.iter().enumerate() {
+        let len = chunk_len(head.manifest.uki.size, index as u64);
+        let rounded = len.next_multiple_of(BLOCK as usize);
+        let offset = boot_core::slot_header::UKI_OFFSET + index as u64 * CHUNK_SIZE;
+        let read = target.boot.read_at(offset, &mut buf[..rounded]);
+        chunks.push(if read.is_ok() && Digest::of(&buf[..len]) == *digest {
+            From::Place
+        } else if reference.is_some_and(|r| r.find_uki(digest).is_some()) {
+            From::Here
+        } else {
+            From::Source
+        });
+    }
+    let Some(root) = &head.manifest.root else {
+        return Ok(Survey { chunks });
+    };
+    let hasher = BlockHasher::new(&root.salt);
+    let zero = hasher.hash(&[0; BLOCK as usize]);
+    for index in 0..root.data_size.div_ceil(CHUNK_SIZE) {
+        let len = chunk_len(root.data_size, index);
+        let offset = index * CHUNK_SIZE;
+        let wanted = leaves.get(offset / BLOCK, len / BLOCK as usize)?;
+        let mut from = From::Place;
+        let steps = wanted.chunks(STEP / BLOCK as usize * HASH);
+        'chunk: for (step, wanted) in steps.enumerate() {
+            let part = wanted.len() / HASH * BLOCK as usize;
+            let buf = &mut buf[..part];
+            let at = offset + (step * STEP) as u64;
+            if target.root.read_at(at, buf).is_err() {
+                from = From::Source;
+                break;
+            }
+            for (block, leaf) in buf
+                .chunks_exact(BLOCK as usize)
+                .zip(wanted.chunks_exact(HASH))
+            {
+                if hasher.hash(block) == leaf {
+                    continue;
+                }
+                if leaf == zero || reference.is_some_and(|r| r.find(leaf).is_some()) {
+                    from = From::Here;
+                } else {
+                    from = From::Source;
+                    break 'chunk;
+                }
+            }
+        }
+        chunks.push(from);
+    }
+    Ok(Survey { chunks })
+}

@@ -1,0 +1,87 @@
+//! What forbids an installation beside the rules of the record: they believe what it says, these
+//! look at what is in the slots.
+
+use boot_core::record::Record;
+use boot_core::slot_header::read_slot;
+use boot_core::trust::Trust;
+use boot_core::verify::verify_manifest;
+use boot_core::{Device, Slot, Target};
+
+use super::Options;
+use crate::boot::slot_check;
+use crate::failure::{Failure, Result};
+
+/// Something that starts has to be left while the slot is written. The running slot does; from
+/// recovery, the slot beside the target has to verify, unless the target does not start either.
+pub(super) fn something_starts<D: Device>(
+    record: &Record,
+    options: &Options<'_>,
+    booted: Target,
+    target: &mut D,
+    beside: Option<&mut D>,
+) -> Result<()> {
+    let slot = options.slot;
+    let other = slot.other();
+    if booted == other.into() || !record.slot(slot).is_startable() {
+        return Ok(());
+    }
+    let starts = record.slot(other).is_startable()
+        && beside.is_some_and(|device| {
+            slot_check::verify(device, other.into(), options.trust, record).is_ok()
+        });
+    if starts || slot_check::verify(target, slot.into(), options.trust, record).is_err() {
+        return Ok(());
+    }
+    Err(Failure::refused(format!(
+        "slot {slot} is the last one that starts: what is in slot {other} does not verify"
+    ))
+    .doing(format!("installing into slot {slot}"))
+    .next(format!(
+        "install into slot {other} first, with --slot {}",
+        crate::machine::facts::target_name(other.into())
+    )))
+}
+
+/// Keys that were taken out of service since must not sign what comes after: the bundle's keyring
+/// may not be older than the one of the slot that is running.
+pub(crate) fn keys_not_older<D: Device>(trust: &Trust, running: &mut D, serial: u64) -> Result<()> {
+    // It runs, so it verified; that it no longer does is for the root check and the loader.
+    match keyring_serial(trust, running) {
+        Some(known) => serial_not_older(serial, known),
+        None => Ok(()),
+    }
+}
+
+/// The same where recovery runs: not older than in every good slot whose manifest can still be verified.
+pub(super) fn keys_not_older_than_both<D: Device>(
+    trust: &Trust,
+    record: &Record,
+    slots: [(Slot, Option<&mut D>); 2],
+    serial: u64,
+) -> Result<()> {
+    let known = slots
+        .into_iter()
+        .filter(|(slot, _)| record.slot(*slot).is_good())
+        .filter_map(|(_, device)| keyring_serial(trust, device?));
+    match known.min() {
+        Some(known) => serial_not_older(serial, known),
+        None => Ok(()),
+    }
+}
+
+fn keyring_serial<D: Device>(trust: &Trust, slot: &mut D) -> Option<u64> {
+    let parts = read_slot(slot).ok()?;
+    let verified = verify_manifest(trust, &parts.envelope, &parts.keyring).ok()?;
+    Some(verified.keyring.serial)
+}
+
+/// The same, where the serial of the system that runs, or last ran, is known.
+pub(super) fn serial_not_older(serial: u64, known: u64) -> Result<()> {
+    if serial >= known {
+        return Ok(());
+    }
+    Err(Failure::verification(format!(
+        "the bundle's keyring has serial {serial}, this machine's has {known}: its keys may have been taken out of service"
+    ))
+    .next("ask its publisher for a bundle under the newer keyring; nothing was changed"))
+}

@@ -1,0 +1,107 @@
+//! The partitions of this machine's disk, and which of them lies under the mounted root.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use boot_core::slot::Slot;
+
+use super::Machine;
+use crate::failure::{Failure, Result};
+use crate::os::device::BlockFile;
+
+impl Machine {
+    /// The file of the partition that is labelled `label`.
+    pub fn partition(&self, label: &str) -> Result<PathBuf> {
+        self.boot
+            .partitions
+            .get(label)
+            .map(|p| {
+                if self.prefix == Path::new("/") {
+                    p.clone()
+                } else {
+                    self.paths().at(p)
+                }
+            })
+            .ok_or_else(|| {
+                Failure::failed(match &self.boot.disk {
+                    Some(disk) => format!("the disk {disk} has no partition {label}"),
+                    None => format!("the disk was not found, so there is no partition {label}"),
+                })
+                .next("look at the disk with lsblk; if it is damaged, start recovery and install again")
+            })
+    }
+
+    /// Opens the partition that is labelled `label`.
+    pub fn open(&self, label: &str, write: bool) -> Result<BlockFile> {
+        let path = self.partition(label)?;
+        BlockFile::open(&path, write).map_err(|e| {
+            Failure::failed(&e)
+                .doing(format!("opening {label} ({})", path.display()))
+                .next(if e.kind() == std::io::ErrorKind::PermissionDenied {
+                    "run it as root"
+                } else {
+                    "look whether the disk is still there (lsblk, journalctl -k)"
+                })
+        })
+    }
+
+    /// The slot that one of these kernel device names is the root partition of.
+    pub(super) fn slot_of(&self, names: &[String]) -> Option<Slot> {
+        [Slot::A, Slot::B].into_iter().find(|slot| {
+            self.boot
+                .partitions
+                .get(slot.label_root())
+                .and_then(|path| fs::canonicalize(path).ok().or_else(|| Some(path.clone())))
+                .and_then(|path| path.file_name().map(|n| n.to_string_lossy().into_owned()))
+                .is_some_and(|name| names.contains(&name))
+        })
+    }
+}
+
+/// The kernel names of the devices at the bottom of device `number` (`major:minor`), found
+/// through device-mapper's `slaves` below `sysfs`.
+pub(super) fn partitions_under(sysfs: &Path, number: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let Ok(start) = fs::canonicalize(sysfs.join(number)) else {
+        return found;
+    };
+    let mut open = vec![start];
+    while let Some(device) = open.pop() {
+        let below: Vec<PathBuf> = fs::read_dir(device.join("slaves"))
+            .map(|entries| {
+                entries
+                    .filter_map(|e| fs::canonicalize(e.ok()?.path()).ok())
+                    .collect()
+            })
+            .unwrap_or_default();
+        if below.is_empty() {
+            if let Some(name) = device.file_name() {
+                found.push(name.to_string_lossy().into_owned());
+            }
+        } else if found.len() < 16 {
+            open.extend(below);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn finds_the_partition_below_device_mapper() {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = dir.path();
+        let devices = sys.join("devices");
+        fs::create_dir_all(devices.join("dm-0/slaves")).unwrap();
+        fs::create_dir_all(devices.join("vda/vda7")).unwrap();
+        fs::create_dir_all(sys.join("dev/block")).unwrap();
+        symlink(devices.join("vda/vda7"), devices.join("dm-0/slaves/vda7")).unwrap();
+        symlink(devices.join("dm-0"), sys.join("dev/block/254:0")).unwrap();
+        assert_eq!(partitions_under(&sys.join("dev/block"), "254:0"), ["vda7"]);
+        assert!(partitions_under(&sys.join("dev/block"), "1:1").is_empty());
+    }
+}

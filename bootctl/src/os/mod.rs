@@ -1,0 +1,10 @@
+//! What is asked of the operating system: files, devices, locks, time, systemd.
+
+pub mod clock;
+pub(crate) mod console;
+pub mod device;
+pub mod files;
+pub mod lock;
+pub(crate) mod notify;
+pub mod paths;
+pub(crate) mod systemd;

@@ -1,0 +1,154 @@
+//! `profile apply`: the part of a profile that has to be there early in the boot, and the clock before it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use profile::{ImageFacts, Rendered, When};
+use serde::{Deserialize, Serialize};
+
+use super::choose::choose;
+use crate::failure::{Doing, Failure, Result};
+use crate::machine::facts::image_facts;
+use crate::os::clock::{self, Clock, Known};
+use crate::os::files::{read_json, write_whole};
+use crate::os::paths::Paths;
+
+/// What `profile apply` did, in `/run/sternpost/applied.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Applied {
+    /// Which profile.
+    pub profile: PathBuf,
+    /// Why the one on `state` was not used.
+    pub problem: Option<String>,
+    /// About the clock.
+    pub clock: Option<Clock>,
+}
+
+/// Raises the clock, before anything makes a certificate.
+fn raise_clock(paths: &Paths, image: &ImageFacts) -> Clock {
+    let known = Known {
+        built: i64::try_from(image.build_time).unwrap_or(0),
+        saved: clock::saved(&paths.state("clock")),
+        rtc: clock::rtc(Path::new("/sys")),
+    };
+    let mut judged = clock::judge(clock::now(), known);
+    if let Some(to) = judged.raised_to
+        && let Err(e) = clock::set(to)
+    {
+        judged.implausible = Some(format!("the clock could not be set: {e}"));
+    }
+    judged
+}
+
+/// Writes the files that are due at `when`. What is already there is left alone.
+pub fn write_files(paths: &Paths, rendered: &Rendered, when: When) -> Result<usize> {
+    let mut written = 0;
+    for file in rendered.files.iter().filter(|f| f.when == when) {
+        let path = paths.at(&file.path);
+        let same = fs::symlink_metadata(&path).is_ok_and(|m| {
+            use std::os::unix::fs::PermissionsExt as _;
+            m.is_file() && m.permissions().mode() & 0o7777 == file.mode
+        }) && fs::read(&path).is_ok_and(|found| found == file.content);
+        if !same {
+            write_whole(&path, &file.content, file.mode, false)
+                .doing(|| format!("writing {}", path.display()))?;
+            written += 1;
+        }
+    }
+    Ok(written)
+}
+
+/// `bootctl profile apply`: the clock, the early files, the host name, the early commands.
+pub fn apply(paths: &Paths, real: bool) -> Result<Applied> {
+    let image = image_facts(paths)?;
+    let clock = real.then(|| raise_clock(paths, &image));
+    let chosen = choose(paths);
+    let applied = Applied {
+        profile: chosen.as_ref().map(|c| c.path.clone()).unwrap_or_default(),
+        problem: chosen
+            .as_ref()
+            .map_or_else(|e| Some(e.to_string()), |c| c.problem.clone()),
+        clock,
+    };
+    // First, so that `serve` and `status` can say it whatever comes next.
+    let json = serde_json::to_vec_pretty(&applied).map_err(Failure::failed)?;
+    let out = paths.run("applied.json");
+    write_whole(&out, &json, 0o644, false).doing(|| format!("writing {}", out.display()))?;
+    let chosen = chosen?;
+    write_files(paths, &chosen.rendered, When::Early)?;
+    set_hostname(paths, &chosen.rendered.hostname, real)?;
+    if real && !chosen.rendered.early.is_empty() {
+        early_steps(paths, &chosen.rendered)?;
+    }
+    Ok(applied)
+}
+
+fn set_hostname(paths: &Paths, name: &str, real: bool) -> Result<()> {
+    let line = format!("{name}\n");
+    for (path, sync) in [
+        (paths.at("/etc/hostname"), false),
+        (paths.state("hostname"), true),
+    ] {
+        if fs::read(&path).is_ok_and(|found| found == line.as_bytes()) {
+            continue;
+        }
+        let done = write_whole(&path, line.as_bytes(), 0o644, sync);
+        // A full `state` must not keep the machine from coming up.
+        if let Err(e) = done {
+            eprintln!("writing {}: {e}", path.display());
+        }
+    }
+    if real {
+        rustix::system::sethostname(name.as_bytes())
+            .map_err(std::io::Error::from)
+            .doing(|| format!("setting the host name to {name}"))?;
+    }
+    Ok(())
+}
+
+fn early_steps(paths: &Paths, rendered: &Rendered) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .doing(|| "starting the runtime")?;
+    let at = |path: &str| paths.at(path);
+    for step in &rendered.early {
+        let done = runtime.block_on(crate::bring_up::step::step(step, &at, &|line| {
+            eprintln!("{line}")
+        }));
+        match done {
+            Err(e) if step.required => return Err(e),
+            Err(e) => eprintln!("{e}"),
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
+/// What the last `profile apply` left.
+pub fn applied(paths: &Paths) -> Option<Applied> {
+    read_json(&paths.run("applied.json")).ok()
+}
+
+/// Whether the time came from the network in this boot.
+pub fn time_synchronized(paths: &Paths) -> bool {
+    paths.at("/run/systemd/timesync/synchronized").exists()
+}
+
+/// Saves the time for the next start, unless it is a guess: what is saved counts as known.
+pub fn save_clock(paths: &Paths) {
+    if implausible_clock(paths).is_some() {
+        return;
+    }
+    if let Err(e) = clock::save(&paths.state("clock"), time_synchronized(paths)) {
+        eprintln!("bootctl: saving the clock: {e}");
+    }
+}
+
+/// Why the clock cannot be right, if so.
+pub fn implausible_clock(paths: &Paths) -> Option<String> {
+    if time_synchronized(paths) {
+        return None;
+    }
+    applied(paths)?.clock?.implausible
+}

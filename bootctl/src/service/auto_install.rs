@@ -1,0 +1,201 @@
+//! Recovery that was started by the loader itself installs what the profile names, where it names something.
+//!
+//! Not while somebody is at the machine: whoever repairs it by hand is not to be surprised. Nor while a slot is whole:
+//! plugs that are pulled ten times lead here as well, and that slot comes up when it is started again. What fails is tried
+//! again for as long as recovery runs; that restarts the machine in between, which tries the slots again (`alone`).
+
+use std::time::Duration;
+
+use boot_core::record::{Record, SlotStatus};
+use boot_core::{Slot, Target, transition};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::Service;
+use super::idle_recovery::Alone;
+use crate::boot::slot_check;
+use crate::cli::Install;
+use crate::commands::{control, install};
+use crate::failure::{Code, Failure, Result};
+use crate::machine::Machine;
+use crate::os::console;
+use crate::profile::choose;
+use crate::source;
+
+/// Before the first try, from recovery's start and from the last key that somebody pressed, and between two tries.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// How long an installation may take: most of a gigabyte at 40 kB/s. After a restart it goes on where it was.
+const LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// What is to be installed, and how far that is.
+pub(super) struct Restore {
+    /// The address of a bundle.
+    from: String,
+    stage: Stage,
+}
+
+enum Stage {
+    /// To be begun at this time.
+    Due(Instant),
+    /// Begun at this time.
+    UnderWay(Instant, JoinHandle<Result<Option<Slot>>>),
+    /// What was installed is to be started.
+    Installed,
+    /// There is a slot that is whole.
+    NotNeeded,
+}
+
+impl Restore {
+    /// What the machine's profile says, if it says something.
+    pub(super) fn by_profile(machine: &Machine) -> Option<Self> {
+        let chosen = choose::choose(&machine.paths()).ok()?;
+        Some(Self {
+            from: chosen.rendered.recovery_installs?,
+            stage: Stage::Due(Instant::now()),
+        })
+    }
+
+    /// Whether an installation runs.
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(self.stage, Stage::UnderWay(..))
+    }
+
+    /// Whether one runs that may still end well.
+    pub(super) fn is_hopeful(&self) -> bool {
+        matches!(self.stage, Stage::UnderWay(since, _) if since.elapsed() < LIMIT)
+    }
+}
+
+impl Service<'_> {
+    /// Begins to install when it is time to, and starts the machine again when that has worked.
+    pub(super) async fn restore(&mut self, restore: &mut Restore, alone: &Alone) {
+        match &mut restore.stage {
+            Stage::Due(due) if Instant::now() >= *due && alone.lasts(PAUSE) => {
+                let (machine, from) = (self.machine.clone(), restore.from.clone());
+                let running = tokio::task::spawn_blocking(move || put(&machine, &from));
+                restore.stage = Stage::UnderWay(Instant::now(), running);
+                let doing = format!("installing {}", source::shown(&restore.from));
+                self.report.doing = Some(doing);
+                self.show();
+            }
+            Stage::UnderWay(_, running) if running.is_finished() => {
+                let ended = running.await.map_err(Failure::failed).flatten();
+                restore.stage = self.restored(&source::shown(&restore.from), ended);
+            }
+            Stage::Installed if alone.lasts(PAUSE) => self.reboot().await,
+            _ => {}
+        }
+    }
+
+    fn restored(&mut self, shown: &str, ended: Result<Option<Slot>>) -> Stage {
+        let prefix = format!("installing {shown} by itself: ");
+        self.report.doing = None;
+        // Of many tries, the last one counts.
+        self.report.degraded.retain(|why| !why.starts_with(&prefix));
+        let paths = self.machine.paths();
+        match ended {
+            Ok(Some(slot)) => {
+                let line = format!("slot {slot} holds what the profile names; starting it");
+                console::announce(&paths, &line);
+                self.show();
+                return Stage::Installed;
+            }
+            Ok(None) => {
+                self.show();
+                return Stage::NotNeeded;
+            }
+            // Somebody else installs.
+            Err(e) if e.code == Code::Locked => {
+                eprintln!("bootctl: {prefix}{e}");
+                self.show();
+            }
+            Err(e) => {
+                let why = format!("{prefix}{e}");
+                console::announce(&paths, &why);
+                self.degrade(why);
+            }
+        }
+        Stage::Due(Instant::now() + PAUSE)
+    }
+}
+
+/// Installs and activates; into which slot. None, and nothing done, if a slot is whole that the record lets start.
+fn put(machine: &Machine, from: &str) -> Result<Option<Slot>> {
+    let mut control = control(machine, true)?.locking(machine.paths().lock(), "recovery");
+    let record = control.record()?;
+    let damages = Slot::BOTH
+        .into_iter()
+        .map(|slot| Ok((slot, damage(machine, &record, slot)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let shown = source::shown(from);
+    let paths = machine.paths();
+    let starts = |(slot, damage): &&(Slot, Option<String>)| {
+        damage.is_none() && record.slot(*slot).is_startable()
+    };
+    if let Some((slot, _)) = damages.iter().find(starts) {
+        let line = format!("slot {slot} is whole, and {shown} is not installed");
+        console::announce(&paths, &line);
+        return Ok(None);
+    }
+    let line = format!("recovery installs {shown}, as the profile says");
+    console::announce(&paths, &line);
+    let mut failed: Option<Failure> = None;
+    for (slot, damage) in to_write(&record, damages) {
+        let refused = failed.as_ref().is_some_and(|e| e.code == Code::Refused);
+        // The record lets it start, and nothing else: it would not be emptied. But it may be the bundle that is refused.
+        if let Some(damage) = damage
+            && !refused
+            && transition::clear(&record, slot, Target::Recovery).is_err()
+        {
+            let _lock = control.lock()?;
+            control.give_up_damaged(slot, &damage)?;
+        }
+        let arguments = Install {
+            source: from.to_owned(),
+            now: true,
+            force: false,
+            slot: Some(slot.into()),
+        };
+        match install::put(machine, &arguments) {
+            Ok(_) => return Ok(Some(slot)),
+            Err(e) if refused && e.code == Code::Refused => break,
+            // What the rules or the disk forbid here, they may allow there.
+            Err(e) if [Code::Refused, Code::Failed].contains(&e.code) => failed = Some(e),
+            Err(e) => return Err(e),
+        }
+    }
+    Err(failed.unwrap_or_else(|| Failure::failed("there is no slot to install into")))
+}
+
+/// What is wrong with what a slot holds; none if it is whole, and could be started if only as the last resort.
+fn damage(machine: &Machine, record: &Record, slot: Slot) -> Result<Option<String>> {
+    if matches!(
+        record.slot(slot).status(),
+        SlotStatus::Empty | SlotStatus::GivenUp
+    ) {
+        return Ok(Some("there is nothing in it that is to start".into()));
+    }
+    let trust = slot_check::trust(machine)?;
+    let read = install::parts(machine, slot, false)
+        .and_then(|mut parts| slot_check::whole(&mut parts, slot, &trust, record));
+    Ok(read.err().map(|e| e.what))
+}
+
+/// Which slots may be written, the one of less use first: never one that is whole while the other one is not.
+fn to_write(
+    record: &Record,
+    mut damages: Vec<(Slot, Option<String>)>,
+) -> Vec<(Slot, Option<String>)> {
+    damages.sort_by_key(|(slot, _)| match record.slot(*slot).status() {
+        SlotStatus::Staged => 1,
+        _ if record.slot(*slot).is_startable() => 2,
+        _ => 0,
+    });
+    if damages.iter().any(|(_, damage)| damage.is_some()) {
+        damages.retain(|(_, damage)| damage.is_some());
+    } else {
+        damages.truncate(1);
+    }
+    damages
+}

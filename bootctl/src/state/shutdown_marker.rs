@@ -1,0 +1,78 @@
+//! After an end that was not a clean shutdown: is the root still what was signed?
+//!
+//! A marker on `state` says that the machine is running. If it still does at the next start, the
+//! last run ended by power cut, panic or watchdog, and the root of the booted slot is read in whole,
+//! past dm-verity (which would restart the machine) and past the page cache. It is never removed,
+//! only written over: a full `state` must not keep an unclean end from being seen.
+
+use std::path::Path;
+
+use crate::os::files::write_line;
+
+/// What the marker says when the run has ended.
+const ENDED: &str = "ended";
+
+/// What the marker says about the run before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LastRun {
+    /// It ended in an orderly way, or there was none.
+    Clean,
+    /// It did not.
+    Unclean,
+    /// It is this one: the service was started again.
+    This,
+}
+
+/// Reads the marker at `path`.
+pub(crate) fn last_run(path: &Path, boot_id: &str) -> LastRun {
+    match std::fs::read_to_string(path) {
+        Ok(text) if text.trim() == boot_id => LastRun::This,
+        Ok(text) if text.trim() == ENDED => LastRun::Clean,
+        Ok(_) => LastRun::Unclean,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => LastRun::Clean,
+        Err(_) => LastRun::Unclean,
+    }
+}
+
+/// Leaves the marker.
+pub(crate) fn mark(path: &Path, boot_id: &str) -> std::io::Result<()> {
+    write_line(path, boot_id)
+}
+
+/// The machine goes down in an orderly way.
+pub(crate) fn unmark(path: &Path) -> std::io::Result<()> {
+    write_line(path, ENDED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_marker_tells_the_runs_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sternpost/running");
+        assert_eq!(last_run(&path, "one"), LastRun::Clean);
+        mark(&path, "one").unwrap();
+        assert_eq!(last_run(&path, "one"), LastRun::This);
+        assert_eq!(last_run(&path, "two"), LastRun::Unclean);
+        unmark(&path).unwrap();
+        unmark(&path).unwrap();
+        assert_eq!(last_run(&path, "two"), LastRun::Clean);
+    }
+
+    #[test]
+    fn once_there_the_marker_needs_no_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("running");
+        let boot = "6fb5f2a5-35a9-4b13-9a3e-5c8f86f8c4a1";
+        mark(&path, boot).unwrap();
+        // From here on no file can be made beside it.
+        std::fs::create_dir_all(dir.path().join(".running.new/taken")).unwrap();
+        unmark(&path).unwrap();
+        assert_eq!(last_run(&path, boot), LastRun::Clean);
+        mark(&path, boot).unwrap();
+        assert_eq!(last_run(&path, boot), LastRun::This);
+        assert_eq!(last_run(&path, "another"), LastRun::Unclean);
+    }
+}
