@@ -34,9 +34,9 @@
 //!
 //! # Rendering
 //!
-//! [`render`] is a pure function. A Kubernetes distribution is a folder in `distribution` behind the
-//! trait [`distribution::Distribution`], a VM runtime one in `vm` behind [`vm::VmRuntime`]; nothing
-//! else knows their names.
+//! [`render`] is a pure function. A Kubernetes distribution is a folder in `kubernetes` behind the
+//! trait [`kubernetes::Distribution`], a VM runtime one in `vm` behind [`vm::VmRuntime`]; nothing
+//! else knows their names. Each gives a [`Contribution`].
 //!
 //! # Errors
 //!
@@ -49,18 +49,19 @@
 // it sees that what is there was built from another checkout's sources.
 const _: Option<&str> = option_env!("STERNPOST_SOURCE");
 
+pub mod contribution;
 pub mod diagnostics;
-pub mod distribution;
 mod facts;
+pub mod kubernetes;
 mod render;
-mod rendered;
+mod scalar;
 pub mod schema;
 pub mod vm;
 
+pub use contribution::{Action, Check, Condition, Contribution, File, Stamp, Step, When};
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use facts::{ImageFacts, KubernetesFacts, MachineFacts};
-pub use render::{RenderError, render};
-pub use rendered::{Action, Check, Condition, File, HealthPlan, Rendered, Stamp, Step, When};
+pub use render::{HealthPlan, RenderError, Rendered, render};
 pub use schema::{Profile, json_schema};
 
 /// Reads a profile. `file` is the name used in messages.

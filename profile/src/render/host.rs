@@ -1,6 +1,6 @@
 //! Name, clock, SSH server. Sources: hosts(5), timesyncd.conf(5), sshd_config(5).
 
-use super::{HEADER, file};
+use crate::contribution::{HEADER, file};
 use crate::{File, Profile, When};
 
 /// Where the SSH server's key lives: on `state`, made at the first boot.

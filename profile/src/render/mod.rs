@@ -8,9 +8,12 @@ mod users;
 
 use std::time::Duration;
 
-use crate::distribution::{Context, Contribution};
+use serde::Serialize;
+
+use crate::contribution::Contribution;
+use crate::kubernetes::Context;
 use crate::schema::{OnDamage, validate};
-use crate::{Action, File, ImageFacts, MachineFacts, Profile, Rendered, Step, When};
+use crate::{Action, Check, File, ImageFacts, MachineFacts, Profile, Step};
 
 /// Why a valid profile cannot be rendered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,83 +92,44 @@ pub fn render(
     })
 }
 
-impl Contribution {
-    fn merge(&mut self, other: Self) {
-        self.files.extend(other.files);
-        self.bring_up.extend(other.bring_up);
-        self.units.extend(other.units);
-        self.checks.extend(other.checks);
-    }
+/// The whole of what a profile asks of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rendered {
+    /// The host name, any `{machine-id}` filled in. A valid DNS name of at most 63 bytes.
+    pub hostname: String,
+    /// Files to write, in no particular order; no path occurs twice. Directories that are missing
+    /// are made root:root 0755.
+    pub files: Vec<File>,
+    /// Commands of the early phase, in order, after its files are written and before anything
+    /// that depends on users, keys or the network's configuration.
+    pub early: Vec<Step>,
+    /// What `bootctl serve` does to bring the machine's purpose up, in order. One action ends
+    /// before the next begins.
+    pub bring_up: Vec<Action>,
+    /// How it is told whether this machine is well.
+    pub health: HealthPlan,
+    /// Whether a `state` that is damaged beyond repair may be made anew.
+    pub erases_damaged_state: bool,
+    /// The address of the bundle that recovery installs by itself.
+    pub recovery_installs: Option<String>,
 }
 
-/// The first line of whatever is rendered in a format with `#` comments.
-pub(crate) const HEADER: &str =
-    "# Rendered from the profile at every boot; changes here are lost.\n";
-
-/// A file that anybody may read.
-pub(crate) fn file(path: impl Into<String>, content: impl Into<String>, when: When) -> File {
-    File {
-        path: path.into(),
-        mode: 0o644,
-        content: content.into().into_bytes(),
-        when,
-    }
-}
-
-impl Step {
-    /// A step that must succeed, once tried, within a minute.
-    pub(crate) fn new(name: impl Into<String>, command: &[&str]) -> Self {
-        Self {
-            name: name.into(),
-            command: command.iter().map(|&word| word.to_owned()).collect(),
-            env: Vec::new(),
-            conditions: Vec::new(),
-            stamp: None,
-            recover: None,
-            timeout: Duration::from_secs(60),
-            attempts: 1,
-            pause: Duration::from_secs(2),
-            required: true,
-        }
-    }
-
-    pub(crate) fn within(mut self, seconds: u64) -> Self {
-        self.timeout = Duration::from_secs(seconds);
-        self
-    }
-
-    pub(crate) fn tries(mut self, attempts: u32, pause_seconds: u64) -> Self {
-        self.attempts = attempts;
-        self.pause = Duration::from_secs(pause_seconds);
-        self
-    }
-
-    pub(crate) fn only_if(mut self, conditions: &[crate::Condition]) -> Self {
-        self.conditions.extend_from_slice(conditions);
-        self
-    }
-
-    pub(crate) fn leaves(mut self, path: &str, content: &str) -> Self {
-        self.stamp = Some(crate::Stamp {
-            path: path.into(),
-            content: content.into(),
-        });
-        self
-    }
-
-    pub(crate) fn recover(mut self, step: Self) -> Self {
-        self.recover = Some(Box::new(step));
-        self
-    }
-
-    pub(crate) fn optional(mut self) -> Self {
-        self.required = false;
-        self
-    }
-}
-
-impl From<Step> for Action {
-    fn from(step: Step) -> Self {
-        Self::Run(step)
-    }
+/// How it is told whether a machine is well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HealthPlan {
+    /// How long after the start of `bootctl serve` the machine may take to be well.
+    pub deadline: Duration,
+    /// Everything must hold for this long without a break before the verdict is "healthy".
+    pub settle: Duration,
+    /// Whether any failed unit makes the machine unhealthy.
+    pub units_failed: bool,
+    /// Failed units that are nevertheless let pass.
+    pub units_ignored: Vec<String>,
+    /// Units that must be active.
+    pub units: Vec<String>,
+    /// Commands that must end with 0 and, where `expect` is given, print exactly that (white space
+    /// at both ends aside).
+    pub checks: Vec<Check>,
+    /// Whether the gate may reboot a slot that is already good.
+    pub gate_reboots_good: bool,
 }

@@ -1,6 +1,6 @@
 //! systemd-networkd and systemd-resolved. Sources: systemd.network(5), resolved.conf(5).
 
-use super::{HEADER, file};
+use crate::contribution::{HEADER, file};
 use crate::schema::{Interface, Network};
 use crate::{File, When};
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use sha2::{Digest as _, Sha256};
 
 use super::host::HOST_KEYS;
-use super::{HEADER, file};
+use crate::contribution::{HEADER, file};
 use crate::schema::User;
 use crate::{Condition, File, Step, When};
 

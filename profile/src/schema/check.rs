@@ -8,9 +8,9 @@
 
 use serde_json::{Map, Value};
 
-use super::scalar::check_format;
 use super::tree::{Entry, Kind, Node};
 use crate::diagnostics::Finding;
+use crate::scalar::check_format;
 
 /// Checks `node` against `schema`, whose references are looked up in `root`.
 pub(crate) struct Checker<'a> {

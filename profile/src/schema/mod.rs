@@ -3,9 +3,7 @@
 
 mod check;
 mod read;
-mod scalar;
 mod tree;
-mod users;
 pub(crate) mod validate;
 
 pub(crate) use read::read;
@@ -15,12 +13,12 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use scalar::{
+pub use crate::scalar::{
     BundleUrl, Cidr, Deadline, HostnameTemplate, InterfaceGlob, MacAddress, PasswordHash,
     ServerName, SshKey, UnitName, UserName,
 };
 
-use crate::distribution::{Distribution, kubeadm};
+use crate::kubernetes::{Distribution, kubeadm};
 use crate::vm::VmRuntime;
 
 /// Something wrong with a value that has the right shape.
@@ -216,7 +214,7 @@ impl Vm {
     #[must_use]
     pub fn runtime(&self) -> &dyn VmRuntime {
         match self {
-            Self::None => &crate::vm::None,
+            Self::None => &crate::vm::NoVms,
         }
     }
 }

@@ -2,9 +2,10 @@
 
 mod none;
 
-pub use none::None;
+pub use none::NoVms;
 
-use crate::distribution::{Context, Contribution};
+use crate::Contribution;
+use crate::kubernetes::Context;
 
 /// A VM runtime, with its settings from the profile.
 pub trait VmRuntime {

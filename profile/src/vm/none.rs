@@ -1,13 +1,14 @@
 //! No VM runtime.
 
 use super::VmRuntime;
-use crate::distribution::{Context, Contribution};
+use crate::Contribution;
+use crate::kubernetes::Context;
 
 /// No VM runtime: machines that run containers only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct None;
+pub struct NoVms;
 
-impl VmRuntime for None {
+impl VmRuntime for NoVms {
     fn name(&self) -> &'static str {
         "none"
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::Settings;
 use super::config::{ADDONS, CONFIG, SOCKET};
-use crate::distribution::Context;
+use crate::kubernetes::Context;
 use crate::schema::WorkloadKind;
 use crate::{Action, Check, Condition, Step};
 

@@ -76,8 +76,8 @@ fn config_map(settings: &Settings) -> Value {
         "kind": "ConfigMap",
         "metadata": { "name": "kube-proxy", "namespace": "kube-system", "labels": { "app": "kube-proxy" } },
         "data": {
-            "config.conf": crate::distribution::yaml::to_string(&proxy),
-            "kubeconfig.conf": crate::distribution::yaml::to_string(&kubeconfig),
+            "config.conf": crate::kubernetes::yaml::to_string(&proxy),
+            "kubeconfig.conf": crate::kubernetes::yaml::to_string(&kubeconfig),
         },
     })
 }

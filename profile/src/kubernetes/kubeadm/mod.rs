@@ -42,9 +42,9 @@
 //! Sources: kubeadm v1beta4 (k8s.io/kubernetes cmd/kubeadm/app/apis/kubeadm/v1beta4), kubeadm's own
 //! addons (cmd/kubeadm/app/phases/addons), containerd 2 configuration version 3, CNI 1.0.
 
-mod actions;
 mod addons;
 mod config;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -52,7 +52,8 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Contribution, Distribution};
+use super::{Context, Distribution};
+use crate::Contribution;
 use crate::schema::{Cidr, Problem, ServerName};
 
 /// Settings of a kubeadm cluster.
@@ -275,9 +276,9 @@ impl Distribution for Settings {
         let files = plan.files();
         let key = plan.key(&files);
         Contribution {
-            bring_up: actions::bring_up(self, &key),
+            bring_up: steps::bring_up(self, &key),
             units: vec!["containerd.service".into(), "kubelet.service".into()],
-            checks: actions::checks(context),
+            checks: steps::checks(context),
             files,
         }
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{Cni, Settings, addons};
-use crate::render::{HEADER, file};
+use crate::contribution::{HEADER, file};
 use crate::{File, When};
 
 pub(super) const CONFIG: &str = "/etc/sternpost/kubernetes/kubeadm.yaml";
@@ -298,7 +298,7 @@ fn yaml(path: &str, documents: &[Value]) -> File {
         if n > 0 {
             text.push_str("---\n");
         }
-        text.push_str(&crate::distribution::yaml::to_string(document));
+        text.push_str(&crate::kubernetes::yaml::to_string(document));
     }
     file(path, text, When::BringUp)
 }

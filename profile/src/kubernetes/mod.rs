@@ -3,20 +3,7 @@
 pub mod kubeadm;
 pub(crate) mod yaml;
 
-use crate::{Action, Check, File, ImageFacts};
-
-/// What a distribution adds to what is rendered.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Contribution {
-    /// Files.
-    pub files: Vec<File>,
-    /// Actions of the bring-up, in order.
-    pub bring_up: Vec<Action>,
-    /// Units that must be active for the machine to be well.
-    pub units: Vec<String>,
-    /// Checks of its own.
-    pub checks: Vec<Check>,
-}
+use crate::{Contribution, ImageFacts};
 
 /// What a distribution may use of what was decided already.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,31 @@
+//! What tells network interfaces apart.
+
+plain_text!(
+    /// A pattern for interface or driver names.
+    InterfaceGlob,
+    "interface-glob",
+    "enp1s0",
+    |text| {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.:@*?".contains(&b);
+        if !text.is_empty() && text.len() <= 64 && text.bytes().all(fits) {
+            Ok(())
+        } else {
+            Err("a name such as enp1s0 is wanted; `*` and `?` stand for any characters".to_owned())
+        }
+    }
+);
+
+plain_text!(
+    /// A hardware address.
+    MacAddress,
+    "mac-address",
+    "52:54:00:12:34:56",
+    |text| {
+        let pair = |part: &str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+        if text.split(':').count() == 6 && text.split(':').all(pair) {
+            Ok(())
+        } else {
+            Err("a hardware address is wanted, such as 52:54:00:12:34:56".to_owned())
+        }
+    }
+);
