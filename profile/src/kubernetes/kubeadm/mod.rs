@@ -153,10 +153,12 @@ impl Distribution for Settings {
             ("service_cidr", self.service_cidr, 4),
         ] {
             if !cidr.is_network() {
-                let help = cidr
-                    .nth(0)
-                    .map(|first| format!("the network is {first}/{}", cidr.prefix()));
-                wrong(field, format!("{cidr} is an address, not a network"), help);
+                let help = format!("the network is {}", cidr.network());
+                wrong(
+                    field,
+                    format!("{cidr} is an address, not a network"),
+                    Some(help),
+                );
             }
             let most = if cidr.address().is_ipv4() { 32 } else { 128 } - bits;
             if cidr.prefix() > most {
