@@ -1,41 +1,27 @@
 //! Recipe to signed image and bundle.
 //!
-//! The host side (what turns packages and sources into a root filesystem) is [`cache`],
-//! [`sandbox`], [`tools`], [`step`], [`recipe`], [`lock`], [`packages`], [`sources`] and [`root`].
+//! ```text
+//! recipe ── what an image contains          release ── keys, and who signs
+//!    │
+//!    ├─ debian, sources ── packages and artefacts, pinned
+//!    ├─ root ── one file tree of them, packed
+//!    ├─ boot ── loader and UKIs             build ── all of that, in its order
+//!    └─ output ── partitions, disk, bundle
+//!
+//! commands ── the command line              workshop ── cache, tools tree, progress
+//! inspect ── looks into what was made       run ── boots it
+//! ```
 
-pub mod accel;
 pub mod arch;
-pub mod assemble;
-pub mod bundle;
-pub mod cache;
+pub mod boot;
+pub mod build;
 pub mod commands;
-pub mod disk;
-pub mod filesystems;
-pub mod gpt;
-pub mod image_files;
-pub mod initramfs;
+pub mod debian;
 pub mod inspect;
-pub mod keys;
-pub mod listed;
-pub mod loader;
-pub mod lock;
-pub mod modules;
-pub mod oci;
-pub mod outputs;
-pub mod packages;
-pub mod programs;
-pub mod qemu;
+pub mod output;
 pub mod recipe;
-pub mod region;
+pub mod release;
 pub mod root;
-pub mod sandbox;
-pub mod signing;
+pub mod run;
 pub mod sources;
-pub mod step;
-pub mod stub;
-pub mod tool;
-pub mod tools;
-pub mod tree;
-pub mod uki;
-pub mod verify;
-pub mod verity;
+pub mod workshop;

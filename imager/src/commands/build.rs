@@ -7,12 +7,12 @@ use anyhow::{Context as _, Result, bail};
 
 use super::Context;
 use crate::arch::Architecture;
-use crate::assemble::{self, Order};
-use crate::image_files::Identity;
-use crate::lock::Lock;
+use crate::build::{self, Order};
+use crate::debian::lock::Lock;
 use crate::recipe::Recipe;
+use crate::release::authority::Authority;
 use crate::root;
-use crate::signing::Authority;
+use crate::root::image_files::Identity;
 
 /// The time that files get unless SOURCE_DATE_EPOCH says otherwise: 2026-11-01. The clock of a machine
 /// is never set before it.
@@ -124,7 +124,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<()> {
         recipe,
     };
     let workshop = context.workshop()?;
-    let outcome = context.block_on(assemble::build(&workshop, &order))?;
+    let outcome = context.block_on(build::build(&workshop, &order))?;
     println!(
         "{} {} for {}, manifest {}",
         outcome.manifest.product,

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::Context;
 use crate::inspect::Report;
-use crate::listed::Listed;
+use crate::root::package_list::Listed;
 
 /// Show what a disk image or bundle holds.
 ///
@@ -50,7 +50,7 @@ fn packages(context: &Context, args: &Args, report: &Report) -> Result<()> {
         dump.args(["--cat", "--path=/usr/lib/sternpost/packages.json"])
             .arg(format!("--offset={}", root.start))
             .arg(&args.file);
-        crate::tool::run("reading the list of packages from root-a", &mut dump).await
+        crate::workshop::tool::run("reading the list of packages from root-a", &mut dump).await
     })?;
     let packages: Vec<Listed> =
         serde_json::from_slice(&listed).context("reading the list of packages in root-a")?;

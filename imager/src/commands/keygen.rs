@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::signing::{KeyCount, make_keys};
+use crate::release::authority::{KeyCount, make_keys};
 
 /// Make a directory of new root and signing keys.
 ///

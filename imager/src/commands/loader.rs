@@ -6,9 +6,9 @@ use anyhow::Result;
 
 use super::Context;
 use super::build::{default_epoch, human_size};
-use crate::bundle;
-use crate::loader::{Release, sign};
-use crate::signing::Authority;
+use crate::boot::loader::{Release, sign};
+use crate::output::bundle;
+use crate::release::authority::Authority;
 
 /// Make the bundle of a loader that was changed after its build
 ///

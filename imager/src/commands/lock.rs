@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 
 use super::Context;
 use crate::arch::Architecture;
-use crate::lock;
+use crate::debian::lock;
 use crate::recipe::Recipe;
-use crate::step::Workshop;
+use crate::workshop::Workshop;
 
 /// Pin the packages of a recipe and its recovery system by name, version and SHA-256
 #[derive(Debug, clap::Args)]

@@ -118,14 +118,14 @@ pub(crate) struct Context {
 
 impl Context {
     /// Cache, tools and progress, as the options ask.
-    pub(crate) fn workshop(&self) -> Result<crate::step::Workshop> {
-        use crate::step::Progress;
+    pub(crate) fn workshop(&self) -> Result<crate::workshop::Workshop> {
+        use crate::workshop::Progress;
         let progress = if self.quiet {
             Progress::hidden()
         } else {
             Progress::new()
         };
-        crate::step::Workshop::open(self.cache.as_deref(), progress)
+        crate::workshop::Workshop::open(self.cache.as_deref(), progress)
     }
 
     /// Runs to its end on all cores.

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::Context;
-use crate::accel;
 use crate::arch::Architecture;
-use crate::gpt::Table;
-use crate::qemu::{self, Accelerator, Bus, Disk, Machine, Serial};
-use crate::tools::Tools;
+use crate::output::gpt::Table;
+use crate::run::accelerator;
+use crate::run::qemu::{self, Accelerator, Bus, Disk, Machine, Serial};
+use crate::workshop::tools::Tools;
 
 /// Boot a disk image in an emulated machine.
 ///
@@ -111,7 +111,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<()> {
     })
 }
 
-fn machine(workshop: &crate::step::Workshop, tools: &Tools, args: &Args) -> Result<Machine> {
+fn machine(workshop: &crate::workshop::Workshop, tools: &Tools, args: &Args) -> Result<Machine> {
     let disks: Vec<Disk> = std::iter::once(&args.image)
         .chain(&args.disk)
         .map(|path| open_disk(path))
@@ -171,7 +171,7 @@ fn machine(workshop: &crate::step::Workshop, tools: &Tools, args: &Args) -> Resu
         variables,
         accelerator: match args.accel {
             Some(accelerator) => accelerator,
-            None => accel::best(tools, workshop.cache(), architecture),
+            None => accelerator::best(tools, workshop.cache(), architecture),
         },
         memory: args.memory,
         cpus: args.cpus,

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use boot_core::trust::Trust;
 
 use super::VerificationFailed;
-use crate::signing::read_root;
-use crate::verify::{Authority, verify};
+use crate::inspect::verify::{Authority, verify};
+use crate::release::authority::read_root;
 
 /// Check signatures and every byte of a disk image or bundle.
 ///

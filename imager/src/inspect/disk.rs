@@ -12,8 +12,8 @@ use boot_core::{Slot, Target};
 use serde::Serialize;
 
 use super::{KeyringReport, ManifestReport};
-use crate::gpt::Table;
-use crate::region::Region;
+use crate::output::gpt::Table;
+use crate::output::region::Region;
 
 /// What a disk image holds.
 #[derive(Debug, Serialize)]

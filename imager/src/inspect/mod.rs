@@ -1,9 +1,10 @@
 //! Reads disk images and bundles, and says what is in them. Nothing of what is read is believed:
-//! whether it is signed is for [`crate::verify`].
+//! whether it is signed is for [`verify`].
 
 mod bundle;
 mod disk;
 mod text;
+pub mod verify;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -22,8 +23,8 @@ pub use bundle::{BundleFile, BundleReport};
 pub use disk::{DiskReport, SlotReport};
 
 use crate::arch::Architecture;
-use crate::gpt::Table;
-use crate::region::Region;
+use crate::output::gpt::Table;
+use crate::output::region::Region;
 
 /// What a file is.
 #[derive(Debug, Serialize)]

@@ -14,7 +14,7 @@ use super::{
     Source,
 };
 use crate::arch::Architecture;
-use crate::cache::is_sha256;
+use crate::workshop::cache::is_sha256;
 
 /// Ids of disk layouts that images can be built for.
 const LAYOUTS: [&str; 1] = ["ab-1"];

@@ -1,7 +1,7 @@
 //! The base tree: a root's packages, configured, as one archive.
 //!
 //! For the host's own architecture, mmdebstrap installs the packages from a local archive of
-//! exactly the pinned files. For the other architecture see [`super::transplant`].
+//! exactly the pinned files. For the other architecture see [`super::foreign_arch`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::arch::Architecture;
-use crate::cache::{Key, KeyBuilder};
-use crate::lock::{Lock, Package};
-use crate::packages;
+use crate::debian::archive;
+use crate::debian::lock::{Lock, Package};
 use crate::recipe::Recipe;
-use crate::step::Workshop;
-use crate::tools;
-use crate::tree::{Node, Tree};
+use crate::root::tree::{Node, Tree};
+use crate::workshop::Workshop;
+use crate::workshop::cache::{Key, KeyBuilder};
+use crate::workshop::tools;
 
-use super::transplant;
+use super::foreign_arch;
 
 /// The time that maintainer scripts are told; what is in the image gets the build's.
 const SCRIPT_EPOCH: &str = "1735689600";
@@ -42,7 +42,7 @@ impl Base {
     }
 
     /// The files of the packages that the recipe discards, as dpkg's database in the tree lists
-    /// them. A tree that was transplanted has no database: there they were left out before.
+    /// them. A tree of another architecture has no database: there they were left out before.
     pub(super) fn discarded(&self, tree: &Tree, packages: &[String]) -> Vec<String> {
         let mut files = Vec::new();
         for path in tree.below("var/lib/dpkg/info") {
@@ -83,11 +83,11 @@ pub(super) async fn make(
     let foreign = lock.set(architecture)?;
     let (configured, before, after) = tokio::try_join!(
         configured(workshop, recipe, &native.packages),
-        transplant::unpacked(workshop, host, &native.packages, &[]),
-        transplant::unpacked(workshop, architecture, &foreign.packages, &recipe.discard),
+        foreign_arch::unpacked(workshop, host, &native.packages, &[]),
+        foreign_arch::unpacked(workshop, architecture, &foreign.packages, &recipe.discard),
     )?;
-    transplant::check(workshop, &native.packages, &foreign.packages).await?;
-    let key = KeyBuilder::new(transplant::VERSION)
+    foreign_arch::check(workshop, &native.packages, &foreign.packages).await?;
+    let key = KeyBuilder::new(foreign_arch::VERSION)
         .value("configured", configured.key())
         .value("before", before.key.to_string())
         .value("after", after.key.to_string())
@@ -106,7 +106,7 @@ pub(super) async fn make(
                     let mut tree = Tree::default();
                     tree.read_tar(&path).map(|()| tree)
                 });
-                let tree = transplant::transplant(&configured?, &before?, after?)?;
+                let tree = foreign_arch::carry_over(&configured?, &before?, after?)?;
                 tree.write_tar(std::io::BufWriter::new(fs::File::create(&out)?), 0)
             })
             .await?
@@ -131,7 +131,7 @@ async fn configured(workshop: &Workshop, recipe: &Recipe, packages: &[Package]) 
             "installing packages",
             &key,
             async |out: &Path, step| {
-                packages::fetch(workshop, &recipe.name, packages).await?;
+                archive::fetch(workshop, &recipe.name, packages).await?;
                 step.note("mmdebstrap");
                 // Who is not root installs in a user namespace, whose users must be able to read this.
                 let archive = tempfile::Builder::new()
@@ -141,7 +141,7 @@ async fn configured(workshop: &Workshop, recipe: &Recipe, packages: &[Package]) 
                     archive.path(),
                     std::os::unix::fs::PermissionsExt::from_mode(0o755),
                 )?;
-                packages::local_archive(workshop, packages, archive.path()).await?;
+                archive::local_archive(workshop, packages, archive.path()).await?;
                 let names: Vec<_> = packages.iter().map(|p| p.name.as_str()).collect();
                 let mut bootstrap = tools::mmdebstrap("essential");
                 bootstrap

@@ -1,7 +1,7 @@
 //! What of Debian's packages an image does not need, and what a read-only root needs besides.
 //! Pure: changes a [`Tree`].
 
-use crate::tree::{Bytes, Entry, Node, Tree};
+use crate::root::tree::{Bytes, Entry, Node, Tree};
 
 /// Raised when this file changes what comes out.
 pub(super) const VERSION: &str = "4";

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::cache::{Key, KeyBuilder};
-use crate::lock::Package;
-use crate::packages;
-use crate::step::Workshop;
+use crate::debian::archive;
+use crate::debian::lock::Package;
+use crate::workshop::Workshop;
+use crate::workshop::cache::{Key, KeyBuilder};
 
 /// An unpacked kernel in the cache.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub(super) async fn unpack(workshop: &Workshop, package: &Package) -> Result<Ker
     let what = format!("kernel {} {}", package.architecture, package.version);
     let directory = workshop
         .step("kernel", &what, &key, async |out: &Path, step| {
-            packages::fetch(workshop, &package.name, std::slice::from_ref(package)).await?;
+            archive::fetch(workshop, &package.name, std::slice::from_ref(package)).await?;
             let blob = workshop.cache().blob(&package.sha256).with_context(|| {
                 format!("{} is damaged in the cache; build again", package.name)
             })?;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::cache::KeyBuilder;
-use crate::initramfs::Archive;
-use crate::step::Workshop;
-use crate::tree::{Node, Tree};
+use crate::boot::initramfs::Archive;
+use crate::root::tree::{Node, Tree};
+use crate::workshop::Workshop;
+use crate::workshop::cache::KeyBuilder;
 
 use super::base::Base;
 
@@ -73,7 +73,7 @@ fn archive(tree: &Tree) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Bytes, Entry};
+    use crate::root::tree::{Bytes, Entry};
 
     #[test]
     fn updates_of_a_vendor_become_one_file() {

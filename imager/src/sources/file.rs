@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::cache::hash_file;
+use crate::workshop::cache::hash_file;
 
 /// A file that a recipe names: it has to have that digest.
 ///
@@ -26,7 +26,7 @@ pub fn given(path: &Path, sha256: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::hash_bytes;
+    use crate::workshop::cache::hash_bytes;
 
     #[test]
     fn only_what_matches_is_used() {

@@ -23,9 +23,9 @@ use tokio::process::Command;
 use tokio::sync::Mutex;
 
 use crate::arch::Architecture;
-use crate::cache::{Key, KeyBuilder};
 use crate::recipe::GoSource;
-use crate::step::{Step, Workshop};
+use crate::workshop::cache::{Key, KeyBuilder};
+use crate::workshop::{Step, Workshop};
 
 /// Go builds use every core by themselves; two at once only get in each other's way.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());

@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result};
 
 use super::go;
 use crate::arch::Architecture;
-use crate::cache::KeyBuilder;
-use crate::oci::Image;
 use crate::recipe::ImageSource;
-use crate::step::{Step, Workshop};
+use crate::sources::oci::Image;
+use crate::workshop::cache::KeyBuilder;
+use crate::workshop::{Step, Workshop};
 
 const PASSWD: &str =
     "root:x:0:0:root:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n";

@@ -6,6 +6,7 @@
 pub mod file;
 pub mod go;
 pub mod image;
+pub mod oci;
 pub mod url;
 
 use std::collections::BTreeMap;
@@ -14,9 +15,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::arch::Architecture;
-use crate::cache::hash_file;
 use crate::recipe::{Artefact, Recipe, Source};
-use crate::step::Workshop;
+use crate::workshop::Workshop;
+use crate::workshop::cache::hash_file;
 
 /// Checks that every file of `--source NAME=FILE` is for an artefact of one of the recipes.
 ///
@@ -181,9 +182,9 @@ fn replaced(artefact: &Artefact, architecture: Architecture, path: &Path) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{Cache, hash_bytes};
     use crate::recipe::GoSource;
-    use crate::step::Progress;
+    use crate::workshop::Progress;
+    use crate::workshop::cache::{Cache, hash_bytes};
 
     const HERE: Architecture = Architecture::X86_64;
 

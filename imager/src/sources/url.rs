@@ -14,8 +14,8 @@ use sha2::{Digest as _, Sha256};
 use ureq::Agent;
 use ureq::tls::{PemItem, RootCerts, TlsConfig};
 
-use crate::cache::{Cache, KeyBuilder};
-use crate::step::Workshop;
+use crate::workshop::Workshop;
+use crate::workshop::cache::{Cache, KeyBuilder};
 
 /// How often a download is tried.
 const ATTEMPTS: u32 = 4;
@@ -202,7 +202,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::cache::hash_bytes;
+    use crate::workshop::cache::hash_bytes;
 
     /// Answers one request after the other as told: status line and headers, then these bytes.
     fn server(answers: Vec<(String, Vec<u8>)>) -> (String, std::thread::JoinHandle<Vec<String>>) {

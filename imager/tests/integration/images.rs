@@ -5,10 +5,10 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use boot_core::record::SlotStatus;
-use imager::gpt::Table;
 use imager::inspect::Report;
-use imager::signing::read_root;
-use imager::verify::{Authority, Check, verify};
+use imager::inspect::verify::{Authority, Check, verify};
+use imager::output::gpt::Table;
+use imager::release::authority::read_root;
 
 use crate::support::Fixture;
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use imager::step::{Progress, Workshop};
+use imager::workshop::{Progress, Workshop};
 
 use crate::support::link_cache;
 

@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use imager::arch::Architecture;
-use imager::cache::{Scratch, hash_file};
 use imager::recipe::Recipe;
 use imager::root::{self, BuiltRoot, Content, ImageFile, Options};
-use imager::step::{Progress, Workshop};
+use imager::workshop::cache::{Scratch, hash_file};
+use imager::workshop::{Progress, Workshop};
 
 use crate::support::link_cache;
 

@@ -7,10 +7,11 @@ use std::process::Command;
 use boot_core::manifest::{Build, CHUNK_SIZE, Contents, FORMAT, Kind, Manifest, Uki};
 use boot_core::test_support::program;
 use boot_core::{Architecture, Digest, SecurityVersion};
-use imager::disk::{Parts, RootImage, SlotImage};
-use imager::signing::{Authority, KeyCount, make_keys};
-use imager::step::Progress;
-use imager::{bundle, disk, loader, verity};
+use imager::boot::loader;
+use imager::output::disk::{Parts, RootImage, SlotImage};
+use imager::output::{bundle, disk, verity};
+use imager::release::authority::{Authority, KeyCount, make_keys};
+use imager::workshop::Progress;
 
 /// Everything on disk that one image is made of.
 pub(crate) struct Fixture {

@@ -3,8 +3,8 @@
 //! What is read is written to what is read as the same, and names blobs of the cache by digests alone.
 #![no_main]
 
-use imager::cache::is_sha256;
-use imager::lock::Lock;
+use imager::debian::lock::Lock;
+use imager::workshop::cache::is_sha256;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -8,8 +8,8 @@ use std::fs::write;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use imager::cache::is_sha256;
 use imager::recipe::{Recipe, Source};
+use imager::workshop::cache::is_sha256;
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 

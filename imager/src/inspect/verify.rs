@@ -16,11 +16,11 @@ use boot_core::verity::{BlockHasher, TreeBuilder};
 use boot_core::{Architecture, Digest, SecurityVersion, Slot, Target, esp};
 use serde::Serialize;
 
-use crate::gpt::Table;
+use crate::boot::stub::ensure_deaf;
 use crate::inspect::{BundleFile, FileKind, ManifestReport, kind_of};
-use crate::region::Region;
-use crate::stub::ensure_deaf;
-use crate::verity::in_chunks;
+use crate::output::gpt::Table;
+use crate::output::region::Region;
+use crate::output::verity::in_chunks;
 
 /// What to check against.
 #[derive(Clone, Debug)]

@@ -16,11 +16,11 @@ use boot_core::store::BootState;
 use boot_core::{Device as _, Target, layout, transition};
 use gpt_disk_types::Guid;
 
-use crate::filesystems::STATE_SIZE;
-use crate::gpt::{Partition, Table, derived_guid};
-use crate::region::Region;
-use crate::signing::Signed;
-use crate::step::Step;
+use crate::output::gpt::{Partition, Table, derived_guid};
+use crate::output::region::Region;
+use crate::output::state::STATE_SIZE;
+use crate::release::authority::Signed;
+use crate::workshop::Step;
 
 const MIB: u64 = 1 << 20;
 

@@ -11,7 +11,7 @@ use boot_core::manifest::{self, Manifest};
 use boot_core::trust::Trust;
 use boot_core::{Architecture, Digest, PublicKey};
 
-use crate::keys::{self, KeyFile, SignCommand, Signer};
+use crate::release::signers::{self, KeyFile, SignCommand, Signer};
 
 /// How many keys `imager keygen` makes.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ pub fn make_keys(directory: &Path, product: &str, root: KeyCount, signing: KeyCo
     }
     let set = |name: &str, count: KeyCount| -> Result<(Vec<KeyFile>, KeySet)> {
         let keys: Vec<KeyFile> = (1..=count.keys)
-            .map(|n| keys::generate(directory, &numbered(name, n)))
+            .map(|n| signers::generate(directory, &numbered(name, n)))
             .collect::<Result<_>>()?;
         let public = keys
             .iter()
@@ -65,8 +65,8 @@ pub fn make_keys(directory: &Path, product: &str, root: KeyCount, signing: KeyCo
         })?;
     }
     let root_json = serde_json::to_vec_pretty(&root).context("encoding the root keys")?;
-    keys::write_new(&directory.join("root.json"), &root_json, 0o644)?;
-    keys::write_new(
+    signers::write_new(&directory.join("root.json"), &root_json, 0o644)?;
+    signers::write_new(
         &directory.join("keyring.json"),
         &Envelope::array_to_json(&[envelope]),
         0o644,
@@ -176,7 +176,7 @@ impl Authority {
             .collect();
         let mut used = Vec::new();
         for signer in &self.signers {
-            let (key, signature) = keys::sign_as_one_of(&**signer, &message, &allowed)
+            let (key, signature) = signers::sign_as_one_of(&**signer, &message, &allowed)
                 .with_context(|| format!("signing the manifest of version {}", manifest.version))?;
             if !used.contains(&key) {
                 used.push(key);

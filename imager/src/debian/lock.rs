@@ -21,9 +21,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Architecture;
-use crate::cache::{KeyBuilder, hash_file, is_sha256};
 use crate::recipe::Recipe;
-use crate::step::Workshop;
+use crate::workshop::Workshop;
+use crate::workshop::cache::{KeyBuilder, hash_file, is_sha256};
 
 /// How long fetched indexes are used.
 const FRESH: Duration = Duration::from_secs(24 * 3600);

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::tool::run;
-use crate::tools::Tools;
+use crate::workshop::tool::run;
+use crate::workshop::tools::Tools;
 
 /// `modules.toml`.
 #[derive(Debug, Deserialize)]

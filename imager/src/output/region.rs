@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use boot_core::Device;
 
-use crate::gpt::Partition;
+use crate::output::gpt::Partition;
 
 /// A run of bytes of a file. Clones share the file.
 #[derive(Clone, Debug)]
@@ -117,7 +117,7 @@ impl Device for Region {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpt::derived_guid;
+    use crate::output::gpt::derived_guid;
 
     fn region(size: u64) -> Region {
         let file = Arc::new(tempfile::tempfile().unwrap());

@@ -8,7 +8,7 @@ use boot_core::trust::Trust;
 use profile::{ImageFacts, KubernetesFacts};
 
 use crate::arch::Architecture;
-use crate::programs::Programs;
+use crate::build::programs::Programs;
 use crate::recipe::Recipe;
 use crate::root::{Content, ImageFile};
 

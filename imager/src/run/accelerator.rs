@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::arch::Architecture;
-use crate::cache::Cache;
-use crate::qemu::{self, Accelerator};
-use crate::tools::Tools;
+use crate::run::qemu::{self, Accelerator};
+use crate::workshop::cache::Cache;
+use crate::workshop::tools::Tools;
 
 /// How long the firmware may take to its console; under KVM it takes about one second.
 const PATIENCE: Duration = Duration::from_secs(10);

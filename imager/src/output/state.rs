@@ -8,9 +8,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use boot_core::layout;
 
-use crate::gpt::derived_guid;
-use crate::tool::{hole, run};
-use crate::tools::Tools;
+use crate::output::gpt::derived_guid;
+use crate::workshop::tool::{hole, run};
+use crate::workshop::tools::Tools;
 
 const MIB: u64 = 1 << 20;
 

@@ -12,8 +12,8 @@ use object::LittleEndian;
 use object::pe::{IMAGE_DIRECTORY_ENTRY_DEBUG, ImageDebugDirectory};
 use object::read::pe::{PeFile, PeFile64};
 
-use crate::disk::SlotImage;
-use crate::signing::Authority;
+use crate::output::disk::SlotImage;
+use crate::release::authority::Authority;
 
 /// Fills the section in, and the checksum; everything else of the program stays as it is.
 ///
@@ -121,12 +121,12 @@ pub fn sign(program: &Path, authority: &Authority, release: &Release) -> Result<
         security_version: SecurityVersion(release.security_version),
         state_epoch: 0,
         architecture: trust.architecture,
-        uki: crate::assemble::describe_uki(program)?,
+        uki: crate::build::describe_uki(program)?,
         root: None,
         contents: Contents::default(),
         build: Build {
             time: release.time,
-            tool: crate::assemble::TOOL.to_owned(),
+            tool: crate::build::TOOL.to_owned(),
             recipe: release.recipe.clone(),
         },
         expires: release.expires,

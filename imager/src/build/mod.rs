@@ -17,17 +17,22 @@ use boot_core::manifest::{Build, CHUNK_SIZE, Contents, Kind, Kubernetes, Manifes
 use boot_core::{Digest, SecurityVersion, Version};
 
 use crate::arch::Architecture;
-use crate::cache::KeyBuilder;
-use crate::disk::{self, RootImage, SlotImage};
-use crate::image_files::{Identity, checked_profile, image_facts, image_files};
-use crate::lock::Lock;
-use crate::modules::ModuleList;
-use crate::programs::{self, Programs};
+use crate::boot::modules::ModuleList;
+use crate::boot::{initramfs, loader, modules, uki};
+use crate::build::programs::Programs;
+use crate::debian::lock::Lock;
+use crate::output::disk::{self, RootImage, SlotImage};
+use crate::output::{bundle, state, verity};
 use crate::recipe::{self, Recipe};
+use crate::release::authority::Authority;
+use crate::root::image_files::{Identity, checked_profile, image_facts, image_files};
 use crate::root::{self, BuiltRoot};
-use crate::signing::Authority;
-use crate::step::Workshop;
-use crate::{bundle, filesystems, initramfs, loader, modules, sources, uki, verity};
+use crate::sources;
+use crate::workshop::Workshop;
+use crate::workshop::cache::KeyBuilder;
+
+mod outputs;
+pub mod programs;
 
 /// What manifests say that they were made by.
 pub(crate) const TOOL: &str = concat!("imager ", env!("CARGO_PKG_VERSION"));
@@ -554,7 +559,7 @@ impl Maker<'_> {
         let directory = self
             .workshop
             .step("state", "state filesystem", &key, async |out: &Path, _| {
-                filesystems::make_state(tools, &out.join("state.img"), product, epoch).await
+                state::make_state(tools, &out.join("state.img"), product, epoch).await
             })
             .await?;
         Ok(directory.join("state.img"))
@@ -619,7 +624,7 @@ impl Maker<'_> {
             })
             .await?;
         }
-        let outputs = crate::outputs::Outputs {
+        let outputs = crate::build::outputs::Outputs {
             directory: out,
             system,
             recovery,

@@ -18,10 +18,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::arch::Architecture;
-use crate::cache::{Cache, KeyBuilder, hash_bytes};
-use crate::loader;
-use crate::step::Workshop;
-use crate::tools::Tools;
+use crate::boot::loader;
+use crate::workshop::Workshop;
+use crate::workshop::cache::{Cache, KeyBuilder, hash_bytes};
+use crate::workshop::tools::Tools;
 
 /// The programs of one architecture.
 #[derive(Clone, Debug)]

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 
 use crate::arch::Architecture;
-use crate::cache::KeyBuilder;
-use crate::sandbox::Sandbox;
-use crate::step::{Step, Workshop};
+use crate::workshop::cache::KeyBuilder;
+use crate::workshop::sandbox::Sandbox;
+use crate::workshop::{Step, Workshop};
 
-const NATIVE: &str = include_str!("../../recipes/tools/native.list");
-const FOREIGN: &str = include_str!("../../recipes/tools/foreign.list");
+const NATIVE: &str = include_str!("../../../recipes/tools/native.list");
+const FOREIGN: &str = include_str!("../../../recipes/tools/foreign.list");
 
 /// Left out: megabytes that no tool reads.
 const EXCLUDED: [&str; 9] = [

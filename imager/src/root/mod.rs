@@ -21,20 +21,23 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::arch::Architecture;
-use crate::cache::{Cache, Key, KeyBuilder, hash_bytes, hash_file};
-use crate::listed::{self, Listed};
-use crate::lock::{self, Lock, Package};
-use crate::packages;
+use crate::debian::archive;
+use crate::debian::lock::{self, Lock, Package};
 use crate::recipe::{Compression, Recipe};
+use crate::root::package_list::Listed;
+use crate::root::tree::{Bytes, Entry, Node, Tree, host_files};
 use crate::sources::{self, Found};
-use crate::step::Workshop;
-use crate::tree::{Bytes, Entry, Node, Tree, host_files};
+use crate::workshop::Workshop;
+use crate::workshop::cache::{Cache, Key, KeyBuilder, hash_bytes, hash_file};
 
 mod base;
 mod clean;
+mod foreign_arch;
+pub mod image_files;
 mod kernel;
 mod microcode;
-mod transplant;
+pub mod package_list;
+pub mod tree;
 
 /// Erofs works in blocks of this size, and so does dm-verity.
 const BLOCK: u64 = 4096;
@@ -211,7 +214,7 @@ async fn download(workshop: &Workshop, recipe: &Recipe, lock: &Lock) -> Result<(
     }
     wanted.sort();
     wanted.dedup();
-    packages::fetch(workshop, &recipe.name, &wanted).await
+    archive::fetch(workshop, &recipe.name, &wanted).await
 }
 
 impl PreparedRoot {
@@ -273,7 +276,7 @@ impl PreparedRoot {
         text(
             tree,
             "/usr/lib/sternpost/packages.json",
-            listed::to_json(&self.packages)?,
+            package_list::to_json(&self.packages)?,
         );
         for file in files {
             let entry = match &file.content {
@@ -315,7 +318,7 @@ impl PreparedRoot {
             .value("exclude", self.recipe.exclude.join(" "))
             .value("discard", self.recipe.discard.join(" "))
             .value("persist", self.persist())
-            .value("packages", listed::to_json(&self.packages)?)
+            .value("packages", package_list::to_json(&self.packages)?)
             .value("mkfs", workshop.tools_identity()?);
         for (artefact, found) in self.recipe.artefacts.iter().zip(&self.artefacts) {
             key = key

@@ -1,20 +1,25 @@
-//! Steps: what a build is made of.
+//! Where images are made: the cache, the tools tree, and the steps that a build is made of.
 //!
 //! A step has a key (the hash of its inputs) and makes a directory. [`Workshop::step`] takes that
 //! from the cache or has it made; steps that need nothing of each other are simply awaited side by
-//! side. [`Progress`] shows each: a bar on a terminal, plain lines elsewhere.
+//! side. [`Progress`] shows each.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::OnceCell;
 
-use crate::cache::{Cache, Key};
-use crate::tools::Tools;
+use crate::workshop::cache::{Cache, Key};
+use crate::workshop::tools::Tools;
+
+pub mod cache;
+pub mod progress;
+pub mod sandbox;
+pub mod tool;
+pub mod tools;
+
+pub use progress::{Progress, Step};
 
 /// Below this much room, an error is most likely the lack of it.
 const ALMOST_FULL: u64 = 16 << 20;
@@ -118,135 +123,4 @@ impl Workshop {
             _ => error,
         }
     }
-}
-
-/// Shows what a build does: bars on a terminal, plain lines elsewhere. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Progress {
-    output: Output,
-}
-
-#[derive(Clone, Debug)]
-enum Output {
-    Terminal(MultiProgress),
-    Lines,
-    Hidden,
-}
-
-impl Progress {
-    /// On standard error.
-    pub fn new() -> Self {
-        let output = if std::io::stderr().is_terminal() {
-            Output::Terminal(MultiProgress::new())
-        } else {
-            Output::Lines
-        };
-        Self { output }
-    }
-
-    /// Says nothing (tests).
-    pub fn hidden() -> Self {
-        Self {
-            output: Output::Hidden,
-        }
-    }
-
-    /// Begins a step; dropping it without [`Step::done`] takes it off the screen.
-    pub fn start(&self, what: &str) -> Step {
-        let bar = match &self.output {
-            Output::Terminal(all) => {
-                let bar = all.add(ProgressBar::new_spinner());
-                bar.set_style(style("{spinner} {prefix} {wide_msg} {elapsed}"));
-                bar.set_prefix(what.to_owned());
-                bar.enable_steady_tick(Duration::from_millis(120));
-                Some(bar)
-            }
-            Output::Lines => {
-                eprintln!("  … {what}");
-                None
-            }
-            Output::Hidden => None,
-        };
-        Step {
-            progress: self.clone(),
-            what: what.to_owned(),
-            started: Instant::now(),
-            bar,
-        }
-    }
-
-    /// A line of text above the bars.
-    pub fn line(&self, text: &str) {
-        match &self.output {
-            Output::Terminal(all) => {
-                // A terminal that cannot be written to has nobody who would miss the line.
-                let _ = all.println(text);
-            }
-            Output::Lines => eprintln!("{text}"),
-            Output::Hidden => {}
-        }
-    }
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// One step that is under way.
-#[derive(Debug)]
-pub struct Step {
-    progress: Progress,
-    what: String,
-    started: Instant,
-    bar: Option<ProgressBar>,
-}
-
-impl Step {
-    /// How much there is to do, in bytes: turns the line into a bar.
-    pub fn total(&self, bytes: u64) {
-        if let Some(bar) = &self.bar {
-            bar.set_length(bytes);
-            bar.set_style(style(
-                "{spinner} {prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-            ));
-        }
-    }
-
-    /// That much more is done.
-    pub fn advance(&self, bytes: u64) {
-        if let Some(bar) = &self.bar {
-            bar.inc(bytes);
-        }
-    }
-
-    /// What it is at.
-    pub fn note(&self, text: &str) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(text.to_owned());
-        }
-    }
-
-    /// Finished: shows how long it took.
-    pub fn done(self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-        let seconds = self.started.elapsed().as_secs_f64();
-        self.progress
-            .line(&format!("  ✓ {} ({seconds:.1} s)", self.what));
-    }
-}
-
-impl Drop for Step {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }

@@ -6,14 +6,14 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use crate::disk::SlotImage;
-use crate::listed::{self, Listed};
-use crate::lock::Lock;
+use crate::debian::lock::Lock;
+use crate::output::disk::SlotImage;
 use crate::recipe::Recipe;
+use crate::root::package_list::{self, Listed};
 
 /// What is written about a build.
 #[derive(Debug)]
-pub struct Outputs<'a> {
+pub(super) struct Outputs<'a> {
     /// Where.
     pub directory: &'a Path,
     /// The system.
@@ -36,11 +36,11 @@ impl Outputs<'_> {
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn write(&self) -> Result<Vec<(String, u64)>> {
+    pub(super) fn write(&self) -> Result<Vec<(String, u64)>> {
         let payload = self.system.manifest.to_payload();
         self.file("manifest.json", &payload)?;
         self.file("manifest.dsse.json", &self.system.signed.envelope)?;
-        let packages = listed::to_json(self.packages).context("encoding packages.json")?;
+        let packages = package_list::to_json(self.packages).context("encoding packages.json")?;
         self.file("packages.json", packages.as_bytes())?;
         let uki = self.directory.join("uki.efi");
         let temporary = self.directory.join("uki.efi.new");

@@ -22,11 +22,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::arch::Architecture;
-use crate::cache::{Key, KeyBuilder};
-use crate::lock::Package;
-use crate::packages;
-use crate::step::Workshop;
-use crate::tree::{Node, Tree};
+use crate::debian::archive;
+use crate::debian::lock::Package;
+use crate::root::tree::{Node, Tree};
+use crate::workshop::Workshop;
+use crate::workshop::cache::{Key, KeyBuilder};
 
 /// Names this way of doing it, for keys.
 pub(super) const VERSION: &str = "transplant-2";
@@ -66,7 +66,7 @@ pub(super) async fn unpacked(
     let what = format!("unpacking packages for {architecture}");
     let directory = workshop
         .step("unpacked", &what, &key, async |out: &Path, step| {
-            packages::fetch(workshop, architecture.as_str(), &wanted).await?;
+            archive::fetch(workshop, architecture.as_str(), &wanted).await?;
             step.note("unpacking");
             let scratch = workshop.cache().scratch()?;
             unpack(workshop, &wanted, scratch.path()).await?;
@@ -151,7 +151,7 @@ pub(super) async fn check(
 }
 
 /// Does to `target` what turned `before` into `configured`.
-pub(super) fn transplant(configured: &Tree, before: &Tree, mut target: Tree) -> Result<Tree> {
+pub(super) fn carry_over(configured: &Tree, before: &Tree, mut target: Tree) -> Result<Tree> {
     let left_out = |name: &str| {
         LEFT_OUT.iter().any(|path| {
             name == *path || name.starts_with(&format!("{path}/")) || name.ends_with(path)
@@ -203,7 +203,7 @@ fn same_content(a: &Node, b: &Node) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Bytes, Entry};
+    use crate::root::tree::{Bytes, Entry};
 
     fn tree(files: &[(&str, &str, u32)]) -> Tree {
         let mut tree = Tree::default();
@@ -235,7 +235,7 @@ mod tests {
             ("etc/kept", "kept", 0o644),
             ("etc/dropped", "dropped", 0o644),
         ]);
-        let result = transplant(&configured, &before, after).unwrap();
+        let result = carry_over(&configured, &before, after).unwrap();
         let content = |path: &str| match &result.get(path).unwrap().node {
             Node::File(bytes) => String::from_utf8(bytes.read().unwrap()).unwrap(),
             _ => panic!("{path}"),
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn a_program_made_by_a_script_is_refused() {
         let configured = tree(&[("usr/bin/made", "\x7fELF native", 0o755)]);
-        let error = transplant(&configured, &Tree::default(), Tree::default()).unwrap_err();
+        let error = carry_over(&configured, &Tree::default(), Tree::default()).unwrap_err();
         assert!(error.to_string().contains("usr/bin/made"), "{error}");
     }
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::arch::Architecture;
-use crate::stub;
-use crate::tool::run;
-use crate::tools::Tools;
+use crate::boot::stub;
+use crate::workshop::tool::run;
+use crate::workshop::tools::Tools;
 
 /// What the kernel is told at every boot, before what the recipe adds.
 ///
@@ -78,7 +78,7 @@ pub struct Parts<'a> {
     pub epoch: u64,
 }
 
-/// Joins the parts by ukify, with a [stub](crate::stub) that is deaf to SMBIOS; no signature that firmware accepts is
+/// Joins the parts by ukify, with a [stub](crate::boot::stub) that is deaf to SMBIOS; no signature that firmware accepts is
 /// put on it.
 ///
 /// # Errors

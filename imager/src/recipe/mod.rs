@@ -150,7 +150,7 @@ pub enum Source {
     },
     /// Built from Go modules.
     Go(GoSource),
-    /// An OCI archive around a program built from Go modules (`crate::oci`).
+    /// An OCI archive around a program built from Go modules (`crate::sources::oci`).
     Image(ImageSource),
 }
 

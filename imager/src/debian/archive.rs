@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::lock::Package;
+use crate::debian::lock::Package;
 use crate::sources::url::download;
-use crate::step::Workshop;
+use crate::workshop::Workshop;
 
 /// How many downloads go on at once.
 const PARALLEL: usize = 8;

@@ -12,9 +12,9 @@ use anyhow::{Context as _, Result, ensure};
 use boot_core::Digest;
 use boot_core::bundle::{FrameTable, Header, WINDOW_LOG_MAX};
 
-use crate::disk::SlotImage;
-use crate::step::Step;
-use crate::verity::in_chunks;
+use crate::output::disk::SlotImage;
+use crate::output::verity::in_chunks;
+use crate::workshop::Step;
 
 /// Writes the bundle of an image.
 ///

@@ -1,0 +1,4 @@
+//! Debian's packages: which ones exactly, and where they are kept.
+
+pub mod archive;
+pub mod lock;

@@ -1,0 +1,8 @@
+//! What leaves the workshop: the disk image with its partitions, and bundles.
+
+pub mod bundle;
+pub mod disk;
+pub mod gpt;
+pub mod region;
+pub mod state;
+pub mod verity;

@@ -1,0 +1,4 @@
+//! Boots an image in QEMU.
+
+pub mod accelerator;
+pub mod qemu;
