@@ -8,20 +8,20 @@ use serde::Serialize;
 /// What one part adds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contribution {
-    /// Files.
+    /// No path that another part writes.
     pub files: Vec<File>,
-    /// Actions of the bring-up, in order.
-    pub bring_up: Vec<Action>,
+    /// What brings it up. A lane may come after those that are listed before it, of any part.
+    pub lanes: Vec<Lane>,
     /// Units that must be active for the machine to be well.
     pub units: Vec<String>,
-    /// Checks of its own.
+    /// What else must hold for the machine to be well, what comes first first.
     pub checks: Vec<Check>,
 }
 
 impl Contribution {
     pub(crate) fn merge(&mut self, other: Self) {
         self.files.extend(other.files);
-        self.bring_up.extend(other.bring_up);
+        self.lanes.extend(other.lanes);
         self.units.extend(other.units);
         self.checks.extend(other.checks);
     }
@@ -66,46 +66,71 @@ pub enum When {
     BringUp,
 }
 
-/// One thing to do during the bring-up.
+/// Steps that follow one another. What does not depend on one another is in lanes of its own and does not wait for one
+/// another: a full disk that refuses an image keeps no kubelet from making room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Action {
-    /// Start a systemd unit and wait until its job is done. `attempts` and `timeout` of a step do
-    /// not apply: the unit's own settings do.
-    Start {
-        /// Its name, with suffix.
-        unit: String,
-    },
-    /// Run a command.
-    Run(Step),
+pub struct Lane {
+    /// What it brings up, for people and in `bootctl status`: `container runtime`. No two have one name.
+    pub name: String,
+    /// Lanes that must be through before this one begins.
+    pub after: Vec<String>,
+    /// Each begins when the one before it has ended well, and is tried for as long as the machine runs.
+    pub steps: Vec<Step>,
 }
 
-/// A command, and when to run it. Never a shell line.
+impl Lane {
+    pub(crate) fn new(name: &str, after: &[&str], steps: Vec<Step>) -> Self {
+        Self {
+            name: name.into(),
+            after: after.iter().map(|&lane| lane.to_owned()).collect(),
+            steps,
+        }
+    }
+}
+
+/// One thing to do, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
     /// What it does, for people: "create the cluster".
     pub name: String,
-    /// Program (absolute path) and arguments.
-    pub command: Vec<String>,
-    /// Added to an otherwise minimal environment.
-    pub env: Vec<(String, String)>,
-    /// All must hold, or the step is skipped.
+    /// How.
+    pub work: Work,
+    /// All must hold, or there is nothing to do. Looked at before each attempt.
     pub conditions: Vec<Condition>,
-    /// After the command has ended well: this content is put at this path, atomically (written
+    /// After the work has ended well: this content is put at this path, atomically (written
     /// beside it, synced, renamed). How a step remembers that it was done.
     pub stamp: Option<Stamp>,
-    /// Run, if its own conditions hold, before each attempt after the first. Where it fails, so
+    /// Done, if its own conditions hold, before each attempt after the first. Where it fails, so
     /// does the attempt.
     pub recover: Option<Box<Step>>,
-    /// After this the command is killed and the attempt has failed.
-    pub timeout: Duration,
-    /// How often to try, at least 1.
+    /// After so many attempts, at least 1, the step counts as failed. In a lane it is still tried,
+    /// after pauses that grow.
     pub attempts: u32,
-    /// Pause between attempts.
+    /// Pause between those attempts.
     pub pause: Duration,
-    /// A failure after the last attempt ends the phase if set; else it is logged and the next
-    /// action follows.
+    /// Of early steps, which are not tried again: whether a failure ends the phase. Else it is
+    /// logged and the next step follows.
     pub required: bool,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// Starts a systemd unit and waits until its job is done.
+    Start {
+        /// Its name, with suffix.
+        unit: String,
+    },
+    /// Runs a command. Never a shell line.
+    Run {
+        /// Program (absolute path) and arguments.
+        command: Vec<String>,
+        /// Added to an otherwise minimal environment.
+        env: Vec<(String, String)>,
+        /// After this the command is killed and the attempt has failed.
+        timeout: Duration,
+    },
 }
 
 /// A condition on the file system. What cannot be read neither holds nor does not: the step fails.
@@ -140,20 +165,42 @@ pub struct Stamp {
     pub content: String,
 }
 
-/// One command that tells something about the machine's health. It changes nothing and may be run
-/// as often as wanted.
+/// One thing that must hold for the machine to be well. Looking changes nothing and may be done as often as wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// What must hold, for people: "node edge-1 is Ready".
     pub name: String,
-    /// Program (absolute path) and arguments.
-    pub command: Vec<String>,
-    /// Added to an otherwise minimal environment.
-    pub env: Vec<(String, String)>,
-    /// Expected standard output.
-    pub expect: Option<String>,
-    /// After this the command is killed and the check has failed.
+    /// How it is looked at.
+    pub probe: Probe,
+    /// Whose fault it is, most likely, if it does not hold.
+    pub blame: Blame,
+    /// After this it does not hold.
     pub timeout: Duration,
+}
+
+/// How a check looks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Probe {
+    /// A command that must end with 0.
+    Command {
+        /// Program (absolute path) and arguments.
+        command: Vec<String>,
+        /// What it has to print, white space at both ends aside.
+        expect: Option<String>,
+    },
+}
+
+/// Whose fault a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Blame {
+    /// What the image brings.
+    Image,
+    /// What the site brings: its workloads, network, servers.
+    Site,
+    /// The machine: its disks, memory, clock.
+    Machine,
 }
 
 /// The first line of whatever is rendered in a format with `#` comments.
@@ -171,16 +218,30 @@ pub(crate) fn file(path: impl Into<String>, content: impl Into<String>, when: Wh
 }
 
 impl Step {
-    /// A step that must succeed, once tried, within a minute.
-    pub(crate) fn new(name: impl Into<String>, command: &[&str]) -> Self {
+    /// A command that has a minute, and counts as failed at once.
+    pub(crate) fn run(name: impl Into<String>, command: &[&str]) -> Self {
+        Self::new(
+            name.into(),
+            Work::Run {
+                command: command.iter().map(|&word| word.to_owned()).collect(),
+                env: Vec::new(),
+                timeout: Duration::from_secs(60),
+            },
+        )
+    }
+
+    /// The start of a systemd unit, which counts as failed at once.
+    pub(crate) fn start(unit: &str) -> Self {
+        Self::new(format!("start {unit}"), Work::Start { unit: unit.into() })
+    }
+
+    fn new(name: String, work: Work) -> Self {
         Self {
-            name: name.into(),
-            command: command.iter().map(|&word| word.to_owned()).collect(),
-            env: Vec::new(),
+            name,
+            work,
             conditions: Vec::new(),
             stamp: None,
             recover: None,
-            timeout: Duration::from_secs(60),
             attempts: 1,
             pause: Duration::from_secs(2),
             required: true,
@@ -188,10 +249,18 @@ impl Step {
     }
 
     pub(crate) fn within(mut self, seconds: u64) -> Self {
-        self.timeout = Duration::from_secs(seconds);
+        if let Work::Run { timeout, .. } = &mut self.work {
+            *timeout = Duration::from_secs(seconds);
+        }
         self
     }
 
+    pub(crate) fn with_env(mut self, key: &str, value: &str) -> Self {
+        if let Work::Run { env, .. } = &mut self.work {
+            env.push((key.into(), value.into()));
+        }
+        self
+    }
     pub(crate) fn tries(mut self, attempts: u32, pause_seconds: u64) -> Self {
         self.attempts = attempts;
         self.pause = Duration::from_secs(pause_seconds);
@@ -219,11 +288,5 @@ impl Step {
     pub(crate) fn optional(mut self) -> Self {
         self.required = false;
         self
-    }
-}
-
-impl From<Step> for Action {
-    fn from(step: Step) -> Self {
-        Self::Run(step)
     }
 }

@@ -1,7 +1,7 @@
 //! The profile: what a machine is to be.
 //!
 //! A profile is a YAML file (`/state/sternpost/profile.yaml`, or the image's own). This crate reads
-//! it, says everything that is wrong with it at once, and renders it into files, actions and health
+//! it, says everything that is wrong with it at once, and renders it into files, steps and health
 //! checks. It does no I/O: bytes in, values out.
 //!
 //! # Example
@@ -58,7 +58,9 @@ mod scalar;
 pub mod schema;
 pub mod vm;
 
-pub use contribution::{Action, Check, Condition, Contribution, File, Stamp, Step, When};
+pub use contribution::{
+    Blame, Check, Condition, Contribution, File, Lane, Probe, Stamp, Step, When, Work,
+};
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use facts::{ImageFacts, KubernetesFacts, MachineFacts};
 pub use render::{HealthPlan, RenderError, Rendered, render};

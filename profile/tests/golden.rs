@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use profile::{Action, Condition, ImageFacts, MachineFacts, Rendered, Step};
+use profile::{Condition, ImageFacts, MachineFacts, Probe, Rendered, Step, Work};
 
 fn here() -> PathBuf {
     PathBuf::from(env!("STERNPOST_SOURCE")).join("profile")
@@ -43,17 +43,15 @@ fn render(name: &str, kubernetes: bool, architecture: &str) -> Rendered {
 fn describe_step(out: &mut String, step: &Step) {
     let Step {
         name,
-        command,
-        env,
+        work,
         conditions,
         stamp,
         recover,
-        timeout,
         attempts,
         pause,
         required,
     } = step;
-    writeln!(out, "run: {name}").unwrap();
+    writeln!(out, "step: {name}").unwrap();
     for condition in conditions {
         match condition {
             Condition::Exists { path } => writeln!(out, "  if {path} exists"),
@@ -62,10 +60,20 @@ fn describe_step(out: &mut String, step: &Step) {
         }
         .unwrap();
     }
-    for (key, value) in env {
-        writeln!(out, "  {key}={value}").unwrap();
-    }
-    writeln!(out, "  $ {}", command.join(" ")).unwrap();
+    let within = match work {
+        Work::Start { .. } => String::new(),
+        Work::Run {
+            command,
+            env,
+            timeout,
+        } => {
+            for (key, value) in env {
+                writeln!(out, "  {key}={value}").unwrap();
+            }
+            writeln!(out, "  $ {}", command.join(" ")).unwrap();
+            format!("{timeout:?}, ")
+        }
+    };
     if let Some(stamp) = stamp {
         writeln!(out, "  then {} = {:?}", stamp.path, stamp.content).unwrap();
     }
@@ -74,11 +82,7 @@ fn describe_step(out: &mut String, step: &Step) {
         describe_step(out, recover);
     }
     let after = if *required { "" } else { ", may fail" };
-    writeln!(
-        out,
-        "  {timeout:?}, {attempts} attempts, {pause:?} apart{after}"
-    )
-    .unwrap();
+    writeln!(out, "  {within}{attempts} attempts, {pause:?} apart{after}").unwrap();
 }
 
 /// Everything but the files, for people.
@@ -88,12 +92,16 @@ fn describe(rendered: &Rendered) -> String {
         .early
         .iter()
         .for_each(|step| describe_step(&mut out, step));
-    out.push_str("\n# bring-up\n");
-    for action in &rendered.bring_up {
-        match action {
-            Action::Start { unit } => writeln!(out, "start: {unit}").unwrap(),
-            Action::Run(step) => describe_step(&mut out, step),
-        }
+    for lane in &rendered.lanes {
+        let after = if lane.after.is_empty() {
+            String::new()
+        } else {
+            format!(", after {}", lane.after.join(", "))
+        };
+        writeln!(out, "\n# lane: {}{after}", lane.name).unwrap();
+        lane.steps
+            .iter()
+            .for_each(|step| describe_step(&mut out, step));
     }
     let health = &rendered.health;
     writeln!(
@@ -115,17 +123,12 @@ fn describe(rendered: &Rendered) -> String {
     )
     .unwrap();
     for check in &health.checks {
+        let Probe::Command { command, expect } = &check.probe;
+        writeln!(out, "check: {}\n  $ {}", check.name, command.join(" ")).unwrap();
         writeln!(
             out,
-            "check: {}\n  $ {}",
-            check.name,
-            check.command.join(" ")
-        )
-        .unwrap();
-        writeln!(
-            out,
-            "  expects {:?} within {:?}",
-            check.expect, check.timeout
+            "  expects {expect:?} within {:?}, else the {:?}",
+            check.timeout, check.blame
         )
         .unwrap();
     }
@@ -237,10 +240,8 @@ fn the_key_follows_version_and_settings() {
         };
         let profile = profile::parse(text, "p").expect("valid");
         let rendered = profile::render(&profile, &image, &machine).expect("renders");
-        let stamp = rendered.bring_up.iter().find_map(|action| match action {
-            Action::Run(step) => step.stamp.clone(),
-            Action::Start { .. } => None,
-        });
+        let mut steps = rendered.lanes.iter().flat_map(|lane| &lane.steps);
+        let stamp = steps.find_map(|step| step.stamp.clone());
         stamp.expect("a stamp").content
     };
     let base = "version: 1\nkubernetes: {distribution: kubeadm, role: init}\n";
@@ -248,4 +249,18 @@ fn the_key_follows_version_and_settings() {
     assert_eq!(key(base, "1.36.3", "a"), key(base, "v1.36.3", "b"));
     assert_ne!(key(base, "1.36.3", "a"), key(base, "1.36.4", "a"));
     assert_ne!(key(base, "1.36.3", "a"), key(more, "1.36.3", "a"));
+}
+
+/// A lane that waited for one that is not there, or for itself, would wait for ever.
+#[test]
+fn lanes_wait_only_for_lanes_before_them() {
+    for profile in ["minimal", "static", "kubeadm", "kubeadm-site"] {
+        let mut before: Vec<String> = Vec::new();
+        for lane in render(profile, profile.starts_with("kubeadm"), "x86_64").lanes {
+            assert!(!before.contains(&lane.name), "{}: twice", lane.name);
+            let known = lane.after.iter().all(|name| before.contains(name));
+            assert!(known, "{}: after {:?}", lane.name, lane.after);
+            before.push(lane.name);
+        }
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use profile::{Action, Condition, ImageFacts, MachineFacts, Step};
+use profile::{Condition, ImageFacts, Lane, MachineFacts, Step, Work};
 
 const NOTES: [&str; 3] = [BEGUN, CLUSTER, APPLIED];
 const BEGUN: &str = "/etc/kubernetes/sternpost/begun";
@@ -14,7 +14,7 @@ const APPLIED: &str = "/etc/kubernetes/sternpost/addons";
 const PKI: &str = "/etc/kubernetes/pki";
 const DATABASE: &str = "/var/lib/etcd/member";
 
-fn bring_up() -> Vec<Action> {
+fn lanes() -> Vec<Lane> {
     let image: ImageFacts = serde_json::from_str(
         r#"{"product": "demo", "version": "1.0.0", "architecture": "x86_64", "security_version": 1, "state_epoch": 1,
             "build_time": 0, "kubernetes": {"distribution": "kubeadm", "version": "1.36.3"}, "vm": ["none"]}"#,
@@ -28,15 +28,13 @@ fn bring_up() -> Vec<Action> {
     let profile = profile::parse_for(text, "p", &image).expect("valid");
     profile::render(&profile, &image, &machine)
         .expect("it renders")
-        .bring_up
+        .lanes
 }
 
 /// The key of the configuration in force.
-fn key(actions: &[Action]) -> String {
-    let stamp = actions.iter().find_map(|action| match action {
-        Action::Run(step) => step.stamp.clone(),
-        Action::Start { .. } => None,
-    });
+fn key(lanes: &[Lane]) -> String {
+    let mut steps = lanes.iter().flat_map(|lane| &lane.steps);
+    let stamp = steps.find_map(|step| step.stamp.clone());
     stamp.expect("a stamp").content
 }
 
@@ -47,7 +45,7 @@ enum Found {
     Unreadable,
 }
 
-/// What goes wrong, once, in the action with this number.
+/// What goes wrong, once, in the step with this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     CutBefore(usize),
@@ -60,7 +58,7 @@ enum Fault {
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Done,
-    /// The power went, or a step failed for good.
+    /// The power went, or a step of some lane failed for good.
     Stopped,
 }
 
@@ -123,14 +121,17 @@ impl Machine {
         Ok(true)
     }
 
-    fn run(&mut self, command: &[String]) {
-        let line = command.join(" ");
+    fn run(&mut self, work: &Work) {
+        let line = match work {
+            Work::Start { unit } => format!("start {unit}"),
+            Work::Run { command, .. } => command.join(" "),
+        };
         if line.contains("kubeadm reset") {
             self.lost |= self.has(DATABASE);
             self.files.remove(PKI);
             self.files.remove(DATABASE);
-        } else if line.contains("rm /etc") {
-            self.files.remove(&command[1]);
+        } else if let Some(path) = line.strip_prefix("/usr/bin/rm ") {
+            self.files.remove(path);
         } else if line.contains("init phase certs all") {
             self.put(PKI, "");
         } else if line.contains("kubeadm init --config") || line == "start kubelet.service" {
@@ -147,7 +148,7 @@ impl Machine {
         if fault == Some(Fault::CutBefore(number)) {
             return Err(());
         }
-        self.run(&step.command);
+        self.run(&step.work);
         if fault == Some(Fault::CutAfter(number)) {
             return Err(());
         }
@@ -158,7 +159,7 @@ impl Machine {
             if let Some(recover) = &step.recover {
                 self.step(recover, usize::MAX, None)?;
             }
-            self.run(&step.command);
+            self.run(&step.work);
         }
         if let Some(stamp) = &step.stamp {
             self.put(&stamp.path, &stamp.content);
@@ -166,23 +167,37 @@ impl Machine {
         Ok(())
     }
 
-    /// One start.
-    fn start(&mut self, actions: &[Action], fault: Option<Fault>) -> End {
+    /// One start, one lane after the other: none waits for one that comes later. Those that wait for one that failed
+    /// never begin.
+    fn start(&mut self, lanes: &[Lane], fault: Option<Fault>) -> End {
         self.ran.clear();
-        for (number, action) in actions.iter().enumerate() {
-            let done = match action {
-                Action::Start { .. } if fault == Some(Fault::CutBefore(number)) => Err(()),
-                Action::Start { unit } => {
-                    self.run(&["start".into(), unit.clone()]);
-                    Ok(())
-                }
-                Action::Run(step) => self.step(step, number, fault),
+        let mut failed = Vec::new();
+        let mut number = 0;
+        for lane in lanes {
+            let mut ended = if lane.after.iter().any(|name| failed.contains(&name)) {
+                Err(())
+            } else {
+                Ok(())
             };
-            if done.is_err() {
-                return End::Stopped;
+            for step in &lane.steps {
+                if ended.is_ok() {
+                    ended = self.step(step, number, fault);
+                }
+                let cut = [Fault::CutBefore(number), Fault::CutAfter(number)];
+                if ended.is_err() && fault.is_some_and(|fault| cut.contains(&fault)) {
+                    return End::Stopped;
+                }
+                number += 1;
+            }
+            if ended.is_err() {
+                failed.push(&lane.name);
             }
         }
-        End::Done
+        if failed.is_empty() {
+            End::Done
+        } else {
+            End::Stopped
+        }
     }
 
     fn ran(&self, words: &str) -> bool {
@@ -201,8 +216,8 @@ impl Machine {
     }
 }
 
-fn faults(actions: &[Action]) -> Vec<Option<Fault>> {
-    (0..actions.len())
+fn faults(lanes: &[Lane]) -> Vec<Option<Fault>> {
+    (0..lanes.iter().map(|lane| lane.steps.len()).sum())
         .flat_map(|n| [Fault::CutBefore(n), Fault::CutAfter(n), Fault::Fails(n)])
         .map(Some)
         .chain([None])
@@ -211,18 +226,18 @@ fn faults(actions: &[Action]) -> Vec<Option<Fault>> {
 
 #[test]
 fn a_cluster_is_made_whatever_cuts_its_making_off_and_never_again() {
-    let actions = bring_up();
-    let key = key(&actions);
-    for first in faults(&actions) {
-        for second in faults(&actions) {
+    let lanes = lanes();
+    let key = key(&lanes);
+    for first in faults(&lanes) {
+        for second in faults(&lanes) {
             let context = format!("{first:?}, then {second:?}");
             let mut machine = Machine::default();
-            machine.start(&actions, first);
-            machine.start(&actions, second);
-            assert_eq!(machine.start(&actions, None), End::Done, "{context}");
+            machine.start(&lanes, first);
+            machine.start(&lanes, second);
+            assert_eq!(machine.start(&lanes, None), End::Done, "{context}");
             assert!(machine.is_made(&key), "{context}: {machine:?}");
             assert!(!machine.lost, "{context}: {machine:?}");
-            machine.start(&actions, None);
+            machine.start(&lanes, None);
             assert!(!machine.made(), "{context}: {machine:?}");
             assert!(!machine.ran("certs renew"), "{context}: {machine:?}");
         }
@@ -232,16 +247,16 @@ fn a_cluster_is_made_whatever_cuts_its_making_off_and_never_again() {
 /// What was cut off before etcd ran, keys half written for instance, is made anew.
 #[test]
 fn what_never_ran_is_cleared() {
-    let actions = bring_up();
+    let lanes = lanes();
     let mut machine = Machine::with(&[(BEGUN, "x"), (PKI, "half")]);
-    machine.start(&actions, None);
+    machine.start(&lanes, None);
     assert!(machine.ran("kubeadm reset"), "{machine:?}");
-    assert!(machine.is_made(&key(&actions)), "{machine:?}");
+    assert!(machine.is_made(&key(&lanes)), "{machine:?}");
 }
 
 /// Every state that a machine can be in when it starts, with a name.
-fn states(actions: &[Action]) -> Vec<(String, Machine)> {
-    let key = key(actions);
+fn states(lanes: &[Lane]) -> Vec<(String, Machine)> {
+    let key = key(lanes);
     let mut states = vec![
         ("nothing".into(), Machine::default()),
         (
@@ -258,9 +273,9 @@ fn states(actions: &[Action]) -> Vec<(String, Machine)> {
             ]),
         ),
     ];
-    for fault in faults(actions) {
+    for fault in faults(lanes) {
         let mut machine = Machine::default();
-        machine.start(actions, fault);
+        machine.start(lanes, fault);
         states.push((format!("begun, {fault:?}"), machine));
     }
     states
@@ -268,15 +283,15 @@ fn states(actions: &[Action]) -> Vec<(String, Machine)> {
 
 #[test]
 fn no_lost_or_damaged_note_has_a_database_erased() {
-    let actions = bring_up();
-    let key = key(&actions);
+    let lanes = lanes();
+    let key = key(&lanes);
     let damage: [Option<Found>; 4] = [
         None,
         Some(Found::Unreadable),
         Some(Found::Content(String::new())),
         Some(Found::Content("\0\0garbage".into())),
     ];
-    for (state, before) in states(&actions) {
+    for (state, before) in states(&lanes) {
         for note in NOTES {
             for damage in &damage {
                 let mut machine = before.clone();
@@ -289,7 +304,7 @@ fn no_lost_or_damaged_note_has_a_database_erased() {
                 };
                 let context = format!("{state}: {note}: {damage:?}");
                 let had_database = machine.has(DATABASE);
-                let end = machine.start(&actions, None);
+                let end = machine.start(&lanes, None);
                 assert!(!machine.lost, "{context}: {machine:?}");
                 assert!(!had_database || machine.has(DATABASE), "{context}");
                 if is_made {
@@ -309,24 +324,24 @@ fn no_lost_or_damaged_note_has_a_database_erased() {
 /// A cluster whose stamp was lost is treated as one with other settings.
 #[test]
 fn a_cluster_without_its_stamp_is_adopted() {
-    let actions = bring_up();
+    let lanes = lanes();
     let mut machine = Machine::with(&[(PKI, ""), (DATABASE, "")]);
-    assert_eq!(machine.start(&actions, None), End::Done);
+    assert_eq!(machine.start(&lanes, None), End::Done);
     for words in ["certs renew all", "control-plane all", "upload-config all"] {
         assert!(machine.ran(words), "{words}: {machine:?}");
     }
     assert!(!machine.made(), "{machine:?}");
-    assert!(machine.is_made(&key(&actions)), "{machine:?}");
+    assert!(machine.is_made(&key(&lanes)), "{machine:?}");
 }
 
 /// A path of the database that cannot be read is no reason to take it for missing.
 #[test]
 fn an_unreadable_database_stops_everything() {
-    let actions = bring_up();
+    let lanes = lanes();
     for path in [DATABASE, PKI] {
         let mut machine = Machine::with(&[(BEGUN, "x"), (PKI, ""), (DATABASE, "")]);
         machine.files.insert(path.into(), Found::Unreadable);
-        assert_eq!(machine.start(&actions, None), End::Stopped, "{path}");
+        assert_eq!(machine.start(&lanes, None), End::Stopped, "{path}");
         assert!(!machine.ran("kubeadm"), "{path}: {machine:?}");
     }
 }

@@ -1,98 +1,62 @@
-//! Brings up what the profile rendered to: files, then units and steps in order.
+//! Brings up what the profile rendered to: the time, files, then everything else in lanes.
 
+pub(crate) mod lanes;
 pub(crate) mod step;
 
-use profile::{Action, Rendered, When};
-use tokio::sync::watch;
+use std::time::Duration;
 
-use crate::failure::{Failure, Result};
+use profile::{Rendered, When, Work};
+
+use self::lanes::{Board, Progress};
+use crate::failure::Result;
 use crate::os::paths::Paths;
 use crate::os::systemd::Systemd;
 use crate::profile::apply::{implausible_clock, write_files};
 
 /// Between two looks at a clock that is not yet plausible.
-const LOOK: std::time::Duration = std::time::Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(2);
+/// The lane before all that the profile has.
+const FILES: &str = "files";
 
-/// How far it has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum BringUp {
-    /// With what it is doing.
-    Running(String),
-    Done,
-    /// Something that is required failed for good.
-    Failed(String),
+/// Begins to bring everything up, beside whatever else is done; gives where to look how far it has come.
+pub(crate) fn begin(paths: Paths, rendered: Rendered) -> Progress {
+    let lanes = rendered.lanes.iter().map(|lane| lane.name.as_str());
+    let (board, progress) = Board::new([FILES].into_iter().chain(lanes));
+    tokio::task::spawn_local(async move { all(paths, rendered, &board).await });
+    progress
 }
 
-impl BringUp {
-    pub(crate) fn doing(&self) -> Option<String> {
-        match self {
-            Self::Running(doing) => Some(doing.clone()),
-            _ => None,
-        }
-    }
-}
-
-/// Does all of it, telling `progress`.
-pub(crate) async fn bring_up(
-    paths: Paths,
-    rendered: Rendered,
-    systemd: Option<Systemd>,
-    progress: watch::Sender<BringUp>,
-) {
-    let note = |line: &str| {
-        eprintln!("bootctl: {line}");
-        let _ = progress.send(BringUp::Running(line.to_owned()));
-    };
-    let end = match all(&paths, &rendered, systemd.as_ref(), &note).await {
-        Ok(()) => BringUp::Done,
-        Err(e) => BringUp::Failed(e.to_string()),
-    };
-    let _ = progress.send(end);
-}
-
-async fn all(
-    paths: &Paths,
-    rendered: &Rendered,
-    systemd: Option<&Systemd>,
-    note: &dyn Fn(&str),
-) -> Result<()> {
+async fn all(paths: Paths, rendered: Rendered, board: &Board) {
     // No certificate is made while the time is a guess. The gate knows how long that may take.
-    if !rendered.bring_up.is_empty() {
-        if let Some(why) = implausible_clock(paths) {
-            note(&format!("waiting for the time: {why}"));
-        }
-        while implausible_clock(paths).is_some() {
+    if !rendered.lanes.is_empty() && implausible_clock(&paths).is_some() {
+        board.begins(FILES, "wait for the time");
+        while let Some(why) = implausible_clock(&paths) {
+            board.says(FILES, &why);
             tokio::time::sleep(LOOK).await;
         }
     }
+    let write = async |_| files(&paths, &rendered).await;
+    let once = (1, Duration::from_secs(2));
+    board.persist(FILES, "write the files", once, write).await;
+    board.is_through(FILES);
+    lanes::run(rendered.lanes, board, async move |step, number| {
+        // What stands in for a machine runs no commands.
+        if matches!(step.work, Work::Run { .. }) && !paths.are_real() {
+            return Ok(());
+        }
+        step::attempt(step, number, &paths).await
+    })
+    .await;
+}
+
+async fn files(paths: &Paths, rendered: &Rendered) -> Result<()> {
     let units = |path: &str| path.contains("/systemd/");
     let brings_units = rendered
         .files
         .iter()
         .any(|f| f.when == When::BringUp && units(&f.path));
-    if write_files(paths, rendered, When::BringUp)? > 0
-        && brings_units
-        && let Some(systemd) = systemd
-    {
-        systemd.reload().await?;
-    }
-    let at = |path: &str| paths.at(path);
-    for action in &rendered.bring_up {
-        match action {
-            Action::Start { unit } => {
-                note(&format!("starting {unit}"));
-                systemd
-                    .ok_or_else(|| Failure::failed("systemd does not answer"))?
-                    .start(unit)
-                    .await?;
-            }
-            Action::Run(_) if !paths.are_real() => {}
-            Action::Run(step) => match step::step(step, &at, note).await {
-                Err(e) if step.required => return Err(e),
-                Err(e) => eprintln!("bootctl: {e}"),
-                Ok(()) => {}
-            },
-        }
+    if write_files(paths, rendered, When::BringUp)? > 0 && brings_units {
+        Systemd::of(paths).await?.reload().await?;
     }
     Ok(())
 }
@@ -100,7 +64,21 @@ async fn all(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use lanes::{BringUp, Standing};
+    use profile::{Lane, Step};
+
+    async fn standing(paths: &Paths, rendered: &Rendered) -> BringUp {
+        let local = tokio::task::LocalSet::new();
+        let begun = async { begin(paths.clone(), rendered.clone()) };
+        let mut progress = local.run_until(begun).await;
+        let settled = local.run_until(progress.wait_for(|all| {
+            all.iter().all(|lane| lane.standing == Standing::Through)
+                || all.iter().any(|lane| lane.failed)
+        }));
+        let _ = tokio::time::timeout(Duration::from_millis(500), settled).await;
+        let all = progress.borrow().clone();
+        BringUp::of(&all)
+    }
 
     #[tokio::test]
     async fn nothing_is_brought_up_before_the_time_is_plausible() {
@@ -126,15 +104,30 @@ mod tests {
         );
         let mut rendered = crate::profile::choose::choose(&paths).unwrap().rendered;
         // Without anything to bring up there is nothing to wait for.
-        all(&paths, &rendered, None, &|_| ()).await.unwrap();
-        rendered.bring_up.push(Action::Start {
-            unit: "a.service".into(),
+        assert_eq!(standing(&paths, &rendered).await, BringUp::Done);
+        rendered.lanes.push(Lane {
+            name: "a".into(),
+            after: vec![],
+            steps: vec![Step {
+                name: "start a.service".into(),
+                work: Work::Start {
+                    unit: "a.service".into(),
+                },
+                conditions: vec![],
+                stamp: None,
+                recover: None,
+                attempts: 1,
+                pause: Duration::from_secs(2),
+                required: true,
+            }],
         });
-        let soon = Duration::from_millis(200);
-        let waiting = tokio::time::timeout(soon, all(&paths, &rendered, None, &|_| ())).await;
-        assert!(waiting.is_err(), "it did not wait");
+        let waiting = standing(&paths, &rendered).await;
+        let doing = waiting.doing().unwrap();
+        assert!(doing.starts_with("wait for the time: "), "{doing}");
         put(paths.at("/run/systemd/timesync/synchronized"), "");
-        let e = all(&paths, &rendered, None, &|_| ()).await.unwrap_err();
-        assert!(e.what.contains("systemd does not answer"), "{e}");
+        let BringUp::Failed(why) = standing(&paths, &rendered).await else {
+            panic!("there is no systemd");
+        };
+        assert!(why.contains("connecting to "), "{why}");
     }
 }

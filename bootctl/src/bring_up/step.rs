@@ -7,12 +7,14 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use profile::{Condition, Step};
+use profile::{Condition, Probe, Step, Work};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::failure::{Doing, Failure, Result};
 use crate::os::files::write_whole;
+use crate::os::paths::Paths;
+use crate::os::systemd::Systemd;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The most of a check's output that is kept.
@@ -96,12 +98,16 @@ pub(crate) async fn run(
 
 /// Runs a check: `Ok` if it ended with 0 and printed what was expected.
 pub(crate) async fn check(check: &profile::Check) -> std::result::Result<(), String> {
-    let mut child = command(&check.command, &check.env)
+    let Probe::Command {
+        command: argv,
+        expect,
+    } = &check.probe;
+    let mut child = command(argv, &[])
         .map_err(|e| e.what)?
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|e| format!("{}: {e}", check.command.first().map_or("", String::as_str)))?;
+        .map_err(|e| format!("{}: {e}", argv.first().map_or("", String::as_str)))?;
     let mut out = Vec::new();
     let mut err = Vec::new();
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -139,7 +145,7 @@ pub(crate) async fn check(check: &profile::Check) -> std::result::Result<(), Str
                 shorten(line.trim(), 160)
             })
         }
-        Ok(Ok(_)) => match &check.expect {
+        Ok(Ok(_)) => match expect {
             None => Ok(()),
             Some(wanted) => {
                 let printed = String::from_utf8_lossy(&out);
@@ -159,11 +165,11 @@ pub(crate) async fn check(check: &profile::Check) -> std::result::Result<(), Str
 
 /// Whether a step's condition holds. Only ENOENT says that something is missing: what a failing disk hides may be all
 /// that this machine has.
-fn holds(condition: &Condition, at: &dyn Fn(&str) -> std::path::PathBuf) -> Result<bool> {
+fn holds(condition: &Condition, paths: &Paths) -> Result<bool> {
     let (Condition::Exists { path }
     | Condition::Missing { path }
     | Condition::Differs { path, .. }) = condition;
-    let path = at(path);
+    let path = paths.at(path);
     let found = match condition {
         Condition::Exists { .. } => path.symlink_metadata().map(|_| true),
         Condition::Missing { .. } => path.symlink_metadata().map(|_| false),
@@ -180,54 +186,40 @@ fn holds(condition: &Condition, at: &dyn Fn(&str) -> std::path::PathBuf) -> Resu
 }
 
 /// Whether all of a step's conditions hold.
-fn is_due(step: &Step, at: &dyn Fn(&str) -> std::path::PathBuf) -> Result<bool> {
+fn is_due(step: &Step, paths: &Paths) -> Result<bool> {
     for condition in &step.conditions {
-        if !holds(condition, at)? {
+        if !holds(condition, paths)? {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// Runs a step if its conditions hold. `note` gets one line for what is done.
-pub(crate) async fn step(
-    step: &Step,
-    at: &dyn Fn(&str) -> std::path::PathBuf,
-    note: &dyn Fn(&str),
-) -> Result<()> {
-    if !is_due(step, at).map_err(|e| e.doing(&step.name))? {
-        return Ok(());
-    }
-    let attempts = step.attempts.max(1);
-    for attempt in 1..=attempts {
-        if attempt > 1 {
-            tokio::time::sleep(step.pause).await;
+/// One attempt at a step, if its conditions hold; they are numbered from 1.
+pub(crate) async fn attempt(step: &Step, number: u32, paths: &Paths) -> Result<()> {
+    let tried = async {
+        if !is_due(step, paths)? {
+            return Ok(());
         }
-        note(&if attempt == 1 {
-            step.name.clone()
-        } else {
-            format!("{} (attempt {attempt} of {attempts})", step.name)
-        });
-        let tried = async {
-            if attempt > 1
-                && let Some(recover) = &step.recover
-            {
-                Box::pin(self::step(recover, at, note)).await?;
-            }
-            run(&step.command, &step.env, step.timeout).await
-        };
-        match tried.await {
-            Ok(()) => {
-                if let Some(stamp) = &step.stamp {
-                    put(&at(&stamp.path), stamp.content.as_bytes())?;
-                }
-                return Ok(());
-            }
-            Err(e) if attempt == attempts => return Err(e.doing(&step.name)),
-            Err(e) => note(&format!("{}: {e}", step.name)),
+        if number > 1
+            && let Some(recover) = &step.recover
+        {
+            Box::pin(attempt(recover, 1, paths)).await?;
         }
-    }
-    Ok(())
+        match &step.work {
+            Work::Start { unit } => Systemd::of(paths).await?.start(unit).await?,
+            Work::Run {
+                command,
+                env,
+                timeout,
+            } => run(command, env, *timeout).await?,
+        }
+        match &step.stamp {
+            Some(stamp) => put(&paths.at(&stamp.path), stamp.content.as_bytes()),
+            None => Ok(()),
+        }
+    };
+    tried.await.map_err(|e| e.doing(&step.name))
 }
 
 fn put(path: &Path, content: &[u8]) -> Result<()> {
@@ -255,30 +247,34 @@ mod tests {
         ["/bin/sh", "-c", script].map(str::to_owned).to_vec()
     }
 
+    fn printing(script: &str, expect: Option<&str>) -> Probe {
+        Probe::Command {
+            command: sh(script),
+            expect: expect.map(str::to_owned),
+        }
+    }
+
     fn a_step(script: &str) -> Step {
         Step {
             name: "test".into(),
-            command: sh(script),
-            env: vec![],
+            work: Work::Run {
+                command: sh(script),
+                env: vec![],
+                timeout: Duration::from_secs(10),
+            },
             conditions: vec![],
             stamp: None,
             recover: None,
-            timeout: Duration::from_secs(10),
             attempts: 1,
             pause: Duration::ZERO,
             required: true,
         }
     }
 
-    fn here(dir: &Path) -> impl Fn(&str) -> std::path::PathBuf + use<> {
-        let dir = dir.to_owned();
-        move |p: &str| dir.join(p.trim_start_matches('/'))
-    }
-
     #[tokio::test]
     async fn a_step_remembers_by_its_stamp_that_it_was_done() {
         let dir = tempfile::tempdir().unwrap();
-        let at = here(dir.path());
+        let paths = Paths::new(dir.path());
         let log = dir.path().join("log");
         let mut s = a_step(&format!("echo ran >> {}", log.display()));
         s.conditions = vec![Condition::Differs {
@@ -289,31 +285,31 @@ mod tests {
             path: "/stamp".into(),
             content: "1".into(),
         });
-        step(&s, &at, &|_| ()).await.unwrap();
-        step(&s, &at, &|_| ()).await.unwrap();
+        attempt(&s, 1, &paths).await.unwrap();
+        attempt(&s, 1, &paths).await.unwrap();
         assert_eq!(std::fs::read_to_string(log).unwrap(), "ran\n");
     }
 
     #[tokio::test]
     async fn a_step_is_tried_again_after_its_recovery() {
         let dir = tempfile::tempdir().unwrap();
-        let at = here(dir.path());
+        let paths = Paths::new(dir.path());
         let good = dir.path().join("good");
         let mut s = a_step(&format!(
             "test -e {} || {{ echo no such luck >&2; exit 3; }}",
             good.display()
         ));
-        let failed = step(&s, &at, &|_| ()).await.unwrap_err();
+        let failed = attempt(&s, 1, &paths).await.unwrap_err();
         assert!(failed.to_string().contains("no such luck"), "{failed}");
-        s.attempts = 2;
         s.recover = Some(Box::new(a_step(&format!("touch {}", good.display()))));
-        step(&s, &at, &|_| ()).await.unwrap();
+        attempt(&s, 1, &paths).await.unwrap_err();
+        attempt(&s, 2, &paths).await.unwrap();
     }
 
     #[tokio::test]
     async fn what_cannot_be_read_is_not_missing() {
         let dir = tempfile::tempdir().unwrap();
-        let at = here(dir.path());
+        let paths = Paths::new(dir.path());
         let log = dir.path().join("log");
         std::fs::write(dir.path().join("file"), "").unwrap();
         std::fs::create_dir(dir.path().join("folder")).unwrap();
@@ -332,13 +328,12 @@ mod tests {
         ] {
             let mut s = a_step(&format!("echo ran >> {}", log.display()));
             s.conditions = vec![condition.clone()];
-            let e = step(&s, &at, &|_| ()).await.unwrap_err().to_string();
+            let e = attempt(&s, 1, &paths).await.unwrap_err().to_string();
             assert!(e.contains("test: looking at "), "{condition:?}: {e}");
             // Nor is anything cleared on the strength of it.
             let mut failing = a_step("exit 1");
-            failing.attempts = 2;
             failing.recover = Some(Box::new(s));
-            let e = step(&failing, &at, &|_| ()).await.unwrap_err().to_string();
+            let e = attempt(&failing, 2, &paths).await.unwrap_err().to_string();
             assert!(e.contains("looking at "), "{condition:?}: {e}");
         }
         assert!(!log.exists());
@@ -352,7 +347,7 @@ mod tests {
             let _ = std::fs::remove_file(&log);
             let mut s = a_step(&format!("echo ran >> {}", log.display()));
             s.conditions = vec![condition.clone()];
-            step(&s, &at, &|_| ()).await.unwrap();
+            attempt(&s, 1, &paths).await.unwrap();
             assert_eq!(log.exists(), holds, "{condition:?}");
         }
     }
@@ -371,17 +366,16 @@ mod tests {
     async fn a_check_compares_what_is_printed() {
         let mut c = Check {
             name: "x".into(),
-            command: sh("echo True"),
-            env: vec![],
-            expect: Some("True".into()),
+            probe: printing("echo True", Some("True")),
+            blame: profile::Blame::Image,
             timeout: Duration::from_secs(10),
         };
         check(&c).await.unwrap();
-        c.expect = Some("False".into());
+        c.probe = printing("echo True", Some("False"));
         assert_eq!(check(&c).await.unwrap_err(), "\"True\", expected \"False\"");
-        c.command = sh("echo a >&2; echo b >&2; exit 1");
+        c.probe = printing("echo a >&2; echo b >&2; exit 1", None);
         assert_eq!(check(&c).await.unwrap_err(), "b");
-        c.command = sh("sleep 9");
+        c.probe = printing("sleep 9", None);
         c.timeout = Duration::from_millis(200);
         assert!(check(&c).await.unwrap_err().starts_with("no answer"));
     }

@@ -1,4 +1,4 @@
-//! `health`: what the gate sees, for people and for scripts.
+//! `health`: what the gate sees now, and what its verdict was, for people and for scripts.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub fn health(machine: &Machine, arguments: &Health) -> Result<Outcome> {
         let report = Report::read(&path, &boot_id);
         let decided = report
             .as_ref()
-            .is_some_and(|r| matches!(r.phase, Phase::Healthy | Phase::GoingBack));
+            .is_some_and(|r| r.phase == Phase::GoingBack || r.unwell().is_none());
         if decided || Instant::now() >= until {
             break report;
         }
@@ -35,15 +35,19 @@ pub fn health(machine: &Machine, arguments: &Health) -> Result<Outcome> {
         .doing(format!("reading {}", path.display()))
         .next("systemctl status sternpost.service"));
     };
-    let healthy = report.phase == Phase::Healthy;
+    let unwell = report.unwell();
+    let healthy = unwell.is_none();
     let json = json!({
         "healthy": healthy,
+        "why": unwell,
         "phase": report.phase,
         "verdict": report.verdict,
         "reason": report.reason,
         "doing": report.doing,
         "deadline_seconds": report.deadline_seconds,
         "findings": report.findings,
+        "looked_ms": report.looked_ms,
+        "lanes": report.lanes,
         "degraded": report.degraded,
     });
     let mut outcome = Outcome::new(text(&report), json);
@@ -54,12 +58,9 @@ pub fn health(machine: &Machine, arguments: &Health) -> Result<Outcome> {
 }
 
 fn text(report: &Report) -> String {
-    let mut out = report.phase.words().to_owned();
+    let mut out = now_and_then(report);
     if let Some(doing) = &report.doing {
-        let _ = write!(out, ": {doing}");
-    }
-    if let Some(reason) = &report.reason {
-        let _ = write!(out, ": {reason}");
+        let _ = write!(out, "\n  {doing}");
     }
     for finding in &report.findings {
         let mark = if finding.ok { "ok " } else { "NOT" };
@@ -70,6 +71,20 @@ fn text(report: &Report) -> String {
     }
     for why in &report.degraded {
         let _ = write!(out, "\n  degraded: {why}");
+    }
+    out
+}
+
+/// What is, and what the verdict of this start was.
+pub(super) fn now_and_then(report: &Report) -> String {
+    let mut out = match report.unwell() {
+        None => report.phase.words().to_owned(),
+        Some(why) if report.phase == Phase::Healthy => format!("not well now: {why}"),
+        Some(why) => why,
+    };
+    if let Some(verdict) = &report.verdict {
+        let reason = report.reason.as_deref().unwrap_or(verdict);
+        let _ = write!(out, "\n  verdict of this start: {reason}");
     }
     out
 }

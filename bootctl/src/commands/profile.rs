@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use profile::Action;
 use serde_json::json;
 
 use crate::cli::Profile;
@@ -75,12 +74,15 @@ fn show(paths: &Paths) -> Result<Outcome> {
     for file in &rendered.files {
         let _ = writeln!(out, "  {:04o} {}", file.mode, file.path);
     }
-    out.push_str("bring-up:\n");
-    for action in &rendered.bring_up {
-        let _ = match action {
-            Action::Start { unit } => writeln!(out, "  start {unit}"),
-            Action::Run(step) => writeln!(out, "  {}", step.name),
-        };
+    for lane in &rendered.lanes {
+        let _ = write!(out, "lane {}", lane.name);
+        if !lane.after.is_empty() {
+            let _ = write!(out, ", after {}", lane.after.join(", "));
+        }
+        out.push_str(":\n");
+        for step in &lane.steps {
+            let _ = writeln!(out, "  {}", step.name);
+        }
     }
     let health = &rendered.health;
     let _ = writeln!(out, "health, within {} s:", health.deadline.as_secs());

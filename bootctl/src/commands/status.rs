@@ -12,8 +12,10 @@ use boot_core::trust::Trust;
 use boot_core::{Digest, Slot, Target};
 use serde_json::{Value, json};
 
+use super::health::now_and_then;
 use super::{control, history::short, update_loader};
 use crate::boot::slot_check;
+use crate::bring_up::lanes::{LaneState, Standing, now_ms};
 use crate::failure::Result;
 use crate::health::report::{Phase, Report};
 use crate::loader::{Esp, Update, efi};
@@ -354,6 +356,14 @@ impl<'m> Facts<'m> {
                 "systemctl status sternpost.service",
             ),
             Some(report) => {
+                if report.phase == Phase::Healthy
+                    && let Some(why) = report.unwell()
+                {
+                    add(
+                        format!("not well now: {why}"),
+                        "`bootctl health` shows what does not hold; the verdict on this version stands",
+                    );
+                }
                 for why in report
                     .degraded
                     .iter()
@@ -441,6 +451,7 @@ impl<'m> Facts<'m> {
                 "last_tried": record.and_then(|r| r.last_tried).map(target_name),
             },
             "health": self.report,
+            "unwell": self.report.as_ref().and_then(Report::unwell),
             "watchdog": {
                 "hardware": machine.boot.watchdog,
                 "hardware_seconds": machine.boot.watchdog_seconds,
@@ -538,17 +549,8 @@ impl<'m> Facts<'m> {
             out.push_str("the boot-state record cannot be read\n");
         }
         if let Some(report) = &self.report {
-            let _ = write!(out, "health: {}", report.phase.words());
-            match (&report.doing, &report.reason) {
-                (Some(doing), _) => {
-                    let _ = write!(out, ": {doing}");
-                }
-                (None, Some(reason)) if report.phase != Phase::Healthy => {
-                    let _ = write!(out, ": {reason}");
-                }
-                _ => {}
-            }
-            out.push('\n');
+            let _ = writeln!(out, "health: {}", now_and_then(report));
+            lanes_text(&mut out, &report.lanes, now_ms());
         }
         out.push_str("a hang is ended by\n");
         for stretch in watchdog::stretches(machine) {
@@ -566,6 +568,27 @@ impl<'m> Facts<'m> {
             let _ = write!(out, "\n! {}\n  next: {}", wrong.what, wrong.next);
         }
         out
+    }
+}
+
+/// Where the bring-up stands: one line for all that is through, one for each lane that is not.
+fn lanes_text(out: &mut String, lanes: &[LaneState], now_ms: u64) {
+    let through: Vec<&str> = lanes
+        .iter()
+        .filter(|lane| lane.standing == Standing::Through)
+        .map(|lane| lane.lane.as_str())
+        .collect();
+    if !through.is_empty() {
+        let _ = writeln!(out, "brought up: {}", through.join(", "));
+    }
+    for lane in lanes {
+        let Some(doing) = lane.doing() else { continue };
+        let since = now_ms.saturating_sub(lane.since_ms) / 1000;
+        let _ = write!(out, "bringing up {}, for {since} s: {doing}", lane.lane);
+        if let Some(again) = lane.again_ms {
+            let _ = write!(out, "; again in {} s", again.saturating_sub(now_ms) / 1000);
+        }
+        out.push('\n');
     }
 }
 

@@ -5,11 +5,12 @@
 //! | seen | verdict |
 //! | --- | --- |
 //! | everything holds for `settle` without a break | healthy |
-//! | a required step of the bring-up failed for good | unhealthy, at once |
+//! | in a slot on trial, a step of the bring-up failed as often as it may | unhealthy, at once |
 //! | a unit stays failed for [`FAILED_IS_FINAL`] | unhealthy: systemd will not start it again |
 //! | anything does not hold at the deadline | unhealthy, with the list |
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,16 @@ impl Finding {
             name: name.into(),
             ok: result.is_ok(),
             why: result.err(),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        match &self.why {
+            Some(why) => write!(f, ": {why}"),
+            None => Ok(()),
         }
     }
 }
@@ -89,10 +100,7 @@ impl Gate {
             .findings
             .iter()
             .filter(|f| !f.ok)
-            .map(|f| match &f.why {
-                Some(why) => format!("{}: {why}", f.name),
-                None => f.name.clone(),
-            })
+            .map(ToString::to_string)
             .collect();
         if wrong.is_empty() {
             let since = *self.well_since.get_or_insert(now);

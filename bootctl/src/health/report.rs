@@ -1,11 +1,17 @@
 //! What the service says about itself, in `/run/sternpost/serve.json`: `status` and `health` read it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::gate::Finding;
+use crate::bring_up::lanes::{LaneState, now_ms};
 use crate::os::files::write_whole;
+
+/// After this without a look, what was seen last says nothing any more. The service looks every two minutes, and one look
+/// takes as long as all checks may.
+const STALE: Duration = Duration::from_secs(900);
 
 /// Where the service has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,8 +77,14 @@ pub struct Report {
     pub doing: Option<String>,
     /// How long the machine may take to be well.
     pub deadline_seconds: u64,
-    /// What the gate sees.
+    /// What the gate saw when it last looked.
     pub findings: Vec<Finding>,
+    /// Milliseconds after the kernel's start at which it last looked, before the verdict and after it.
+    #[serde(default)]
+    pub looked_ms: u64,
+    /// Where each lane of the bring-up stands.
+    #[serde(default)]
+    pub lanes: Vec<LaneState>,
     /// `healthy` or `unhealthy`, once there is a verdict.
     pub verdict: Option<String>,
     /// Why that verdict.
@@ -103,6 +115,8 @@ impl Report {
             doing: None,
             deadline_seconds: 0,
             findings: Vec::new(),
+            looked_ms: started_ms,
+            lanes: Vec::new(),
             verdict: None,
             reason: None,
             verdict_ms: None,
@@ -111,6 +125,34 @@ impl Report {
             root: RootRead::NotAsked,
             degraded: Vec::new(),
         }
+    }
+
+    /// Takes in what was seen just now.
+    pub(crate) fn saw(&mut self, findings: Vec<Finding>) {
+        self.findings = findings;
+        self.looked_ms = now_ms();
+    }
+
+    /// Why the machine is not well *now*. A verdict is history: what held then may not hold any more.
+    pub fn unwell(&self) -> Option<String> {
+        self.unwell_at(now_ms())
+    }
+
+    fn unwell_at(&self, now_ms: u64) -> Option<String> {
+        if self.phase != Phase::Healthy {
+            return Some(self.phase.words().to_owned());
+        }
+        let silent = Duration::from_millis(now_ms.saturating_sub(self.looked_ms));
+        if silent > STALE {
+            return Some(format!("nobody has looked for {} s", silent.as_secs()));
+        }
+        let wrong: Vec<String> = self
+            .findings
+            .iter()
+            .filter(|finding| !finding.ok)
+            .map(ToString::to_string)
+            .collect();
+        (!wrong.is_empty()).then(|| wrong.join("; "))
     }
 
     /// Adds a reason to be degraded, once.
@@ -184,6 +226,34 @@ mod tests {
         report.root = RootRead::Sound;
         report.brought_up = Some(false);
         assert!(!report.may_come_right());
+    }
+
+    /// The API server may have died months after the verdict.
+    #[test]
+    fn a_verdict_of_the_past_does_not_make_a_machine_well() {
+        let mut report = Report::new("boot".into(), 0);
+        let seen = |ok: bool| {
+            let result = if ok { Ok(()) } else { Err("refused".into()) };
+            vec![Finding::new("the API server is ready", result)]
+        };
+        report.saw(seen(true));
+        assert_eq!(report.unwell().as_deref(), Some("starting"));
+        report.phase = Phase::Healthy;
+        report.verdict = Some("healthy".into());
+        assert_eq!(report.unwell(), None);
+        report.saw(seen(false));
+        assert_eq!(
+            report.unwell().as_deref(),
+            Some("the API server is ready: refused")
+        );
+        report.saw(seen(true));
+        let later = |seconds: u64| report.unwell_at(report.looked_ms + seconds * 1000);
+        assert_eq!(later(900), None);
+        assert_eq!(
+            later(901).as_deref(),
+            Some("nobody has looked for 901 s"),
+            "the service is dead"
+        );
     }
 
     #[test]

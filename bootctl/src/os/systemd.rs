@@ -11,6 +11,7 @@ use zbus::Connection;
 use zbus::OwnedObjectPath;
 
 use crate::failure::{Doing, Failure, Result};
+use crate::os::paths::Paths;
 
 /// How long to wait for a connection, and for an answer: a bus that hangs must not keep the health
 /// gate from its verdict.
@@ -78,6 +79,15 @@ pub(crate) struct Systemd {
 }
 
 impl Systemd {
+    /// Connects to the machine's own, or to what stands in for it.
+    pub(crate) async fn of(paths: &Paths) -> Result<Self> {
+        if paths.are_real() {
+            Self::connect().await
+        } else {
+            Self::connect_to(&paths.at("/run/systemd/private")).await
+        }
+    }
+
     /// Connects through the system bus.
     pub(crate) async fn connect() -> Result<Self> {
         Self::over(zbus::connection::Builder::system()).await.map_err(|e| {
@@ -87,7 +97,7 @@ impl Systemd {
     }
 
     /// Connects to whoever stands in for systemd on `socket`.
-    pub(crate) async fn connect_to(socket: &Path) -> Result<Self> {
+    async fn connect_to(socket: &Path) -> Result<Self> {
         let doing = || format!("connecting to {}", socket.display());
         // A listening socket on this machine: it answers or refuses at once.
         let stream = std::os::unix::net::UnixStream::connect(socket).doing(doing)?;

@@ -111,11 +111,8 @@ fn early_steps(paths: &Paths, rendered: &Rendered) -> Result<()> {
         .enable_all()
         .build()
         .doing(|| "starting the runtime")?;
-    let at = |path: &str| paths.at(path);
     for step in &rendered.early {
-        let done = runtime.block_on(crate::bring_up::step::step(step, &at, &|line| {
-            eprintln!("{line}")
-        }));
+        let done = runtime.block_on(crate::bring_up::step::attempt(step, 1, paths));
         match done {
             Err(e) if step.required => return Err(e),
             Err(e) => eprintln!("{e}"),

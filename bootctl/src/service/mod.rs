@@ -27,13 +27,12 @@ use std::time::Duration;
 use boot_core::event::EventKind;
 use boot_core::{Digest, Slot};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::boot::control::Control;
 use crate::boot::verdict::Verdict;
-use crate::bring_up::BringUp;
+use crate::bring_up::lanes::Progress;
 use crate::failure::{Code, Doing, Failure, Result};
 use crate::health::report::{Phase, Report, Reporter, RootRead};
 use crate::machine::Machine;
@@ -82,7 +81,7 @@ struct Service<'m> {
     reporter: Reporter,
     beat: Rc<Cell<Instant>>,
     systemd: Option<Systemd>,
-    bring_up: Option<watch::Receiver<BringUp>>,
+    bring_up: Option<Progress>,
     root_check: Option<JoinHandle<Result<()>>>,
     /// Slots beside the booted one whose roots are to be read after the verdict.
     silent: Vec<Slot>,
@@ -210,12 +209,7 @@ impl<'m> Service<'m> {
 
     async fn systemd(&mut self) -> Option<Systemd> {
         if self.systemd.is_none() {
-            let connected = if self.machine.is_real() {
-                Systemd::connect().await
-            } else {
-                Systemd::connect_to(&self.machine.paths().at("/run/systemd/private")).await
-            };
-            match connected {
+            match Systemd::of(&self.machine.paths()).await {
                 Ok(systemd) => self.systemd = Some(systemd),
                 Err(e) => eprintln!("bootctl: {e}"),
             }

@@ -1,12 +1,13 @@
 //! After the verdict.
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use super::auto_install::Restore;
 use super::idle_recovery::Alone;
 use super::state::ERASE_AFTER;
 use super::{LOOK_AFTER, LOOK_DEGRADED, SAVE_CLOCK, Service, root_scan};
 use crate::boot::verdict::Verdict;
+use crate::bring_up::lanes;
 use crate::failure::Code;
 use crate::health::report::Phase;
 use crate::profile::apply;
@@ -31,7 +32,7 @@ impl Service<'_> {
             && self.report.brought_up.is_none()
             && plan.problem.is_none()
         {
-            self.bring_up(plan).await;
+            self.bring_up(plan);
         }
         if self.report.phase != Phase::GoingBack {
             self.look_at_silent().await;
@@ -68,14 +69,21 @@ impl Service<'_> {
             }
             self.settle_loader().await;
             let degraded = self.report.phase == Phase::Degraded;
-            let pause = if degraded || alone.is_some() {
+            let unwell = self.report.findings.iter().any(|finding| !finding.ok);
+            let pause = if degraded || unwell || alone.is_some() {
                 LOOK_DEGRADED
             } else {
                 LOOK_AFTER
             };
-            let ended = tokio::select! {
-                ended = root_scan::ended(&mut self.root_check) => Some(ended),
-                () = sleep(pause) => None,
+            let next = Instant::now() + pause;
+            let ended = loop {
+                tokio::select! {
+                    ended = root_scan::ended(&mut self.root_check) => break Some(ended),
+                    () = lanes::changed(&mut self.bring_up) => {}
+                    () = sleep_until(next) => break None,
+                }
+                self.brought_up();
+                self.show();
             };
             self.beat.set(Instant::now());
             if let (Some(ended), Some(slot)) = (ended, slot)
@@ -88,7 +96,7 @@ impl Service<'_> {
             if let (Some(plan), Some(slot)) = (&plan, slot) {
                 let seen = self.observe(plan).await;
                 let well = seen.findings.iter().all(|f| f.ok);
-                self.report.findings = seen.findings;
+                self.report.saw(seen.findings);
                 self.show();
                 well_for = if well { well_for + 1 } else { 0 };
                 if degraded
@@ -102,6 +110,11 @@ impl Service<'_> {
                         Err(e) => self.degrade(e.to_string()),
                     }
                 }
+            }
+            if slot.is_none() {
+                // Recovery: nothing is asked of it but to be up.
+                self.report.saw(Vec::new());
+                self.show();
             }
             if saved.elapsed() >= SAVE_CLOCK {
                 saved = Instant::now();

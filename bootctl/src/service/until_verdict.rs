@@ -1,13 +1,13 @@
 //! What is seen, from the beginning of the bring-up to a verdict.
 
 use boot_core::Slot;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::{LOOK, LOOK_DEGRADED, Service, root_scan};
 use crate::boot::verdict::Verdict;
-use crate::bring_up::{self, BringUp, step};
+use crate::bring_up::lanes::{self, BringUp};
+use crate::bring_up::{self, step};
 use crate::failure::{Failure, Result};
 use crate::health::gate::{Finding, Gate, Observation};
 use crate::health::report::Phase;
@@ -31,7 +31,7 @@ impl Service<'_> {
         self.report.deadline_seconds = health.deadline.as_secs();
         self.report.phase = Phase::BringingUp;
         self.show();
-        self.bring_up(plan).await;
+        self.bring_up(plan);
         let mut gate = Gate::new(health.deadline, health.settle);
         loop {
             let began = Instant::now();
@@ -44,15 +44,18 @@ impl Service<'_> {
             // As of now, whatever is waited for before it is judged.
             let elapsed = self.elapsed();
             let mut seen = match &state {
-                // Nothing can hold before it has been started: spare the machine the asking.
-                BringUp::Running(doing) => Observation {
-                    findings: vec![Finding::new("bring-up", Err(doing.clone()))],
-                    failed_units: self.failed_units(plan).await.unwrap_or_default(),
-                    hopeless: None,
-                },
-                BringUp::Failed(why) => Observation {
+                // The other slot is known to be good, every second in this one is lost, and what a sound image on a
+                // sound machine needs at most is over: that it may come right later is no reason to wait.
+                BringUp::Failed(why) if self.report.on_trial => Observation {
                     hopeless: Some(why.clone()),
                     ..Observation::default()
+                },
+                // Nothing can hold before it has been started: spare the machine the asking. A slot that was good has
+                // nowhere better to go, so what failed in it has until the deadline, and after it.
+                BringUp::Running(_) | BringUp::Failed(_) => Observation {
+                    findings: lanes::findings(&self.report.lanes),
+                    failed_units: self.failed_units(plan).await.unwrap_or_default(),
+                    hopeless: None,
                 },
                 BringUp::Done => {
                     let left = health.deadline.saturating_sub(self.elapsed()) + LOOK;
@@ -82,55 +85,35 @@ impl Service<'_> {
                 seen.findings
                     .push(Finding::new("root read in whole", Err("under way".into())));
             }
-            self.report.findings.clone_from(&seen.findings);
+            self.report.saw(seen.findings.clone());
             self.show();
             if let Some(verdict) = gate.observe(elapsed, &seen) {
                 return verdict;
             }
             // Looking must not take what coming up needs: at most a third of the time.
             let pause = LOOK.max(began.elapsed() * 2).min(LOOK_DEGRADED);
-            let changed = async {
-                if let Some(progress) = &mut self.bring_up
-                    && progress.changed().await.is_ok()
-                {
-                    return;
-                }
-                // It has ended.
-                std::future::pending().await
-            };
             tokio::select! {
                 () = sleep(pause) => {}
-                () = changed => {}
+                () = lanes::changed(&mut self.bring_up) => {}
             }
         }
     }
 
     /// Begins to bring everything up. It goes on after the verdict: a good slot that is late may
     /// still come up.
-    pub(super) async fn bring_up(&mut self, plan: &Chosen) {
-        let (sender, progress) = watch::channel(BringUp::Running("starting".into()));
-        let systemd = self.systemd().await;
+    pub(super) fn bring_up(&mut self, plan: &Chosen) {
         self.report.brought_up = None;
-        self.bring_up = Some(progress);
-        tokio::task::spawn_local(bring_up::bring_up(
-            self.machine.paths(),
-            plan.rendered.clone(),
-            systemd,
-            sender,
-        ));
+        self.bring_up = Some(bring_up::begin(self.machine.paths(), plan.rendered.clone()));
     }
 
-    /// How far the bring-up has come; the report knows how it ended.
+    /// How far the bring-up has come; the report knows where each lane stands.
     pub(super) fn brought_up(&mut self) -> BringUp {
         let Some(progress) = &mut self.bring_up else {
             return BringUp::Running("not begun".into());
         };
-        let state = progress.borrow_and_update().clone();
-        self.report.brought_up = match &state {
-            BringUp::Running(_) => None,
-            BringUp::Done => Some(true),
-            BringUp::Failed(_) => Some(false),
-        };
+        self.report.lanes = progress.borrow_and_update().clone();
+        let state = BringUp::of(&self.report.lanes);
+        self.report.brought_up = (state == BringUp::Done).then_some(true);
         state
     }
 
@@ -160,7 +143,7 @@ impl Service<'_> {
     /// Looks at everything that the profile names.
     pub(super) async fn observe(&mut self, plan: &Chosen) -> Observation {
         let health = &plan.rendered.health;
-        let mut findings = Vec::new();
+        let mut findings = lanes::findings(&self.report.lanes);
         let failed_units = self.failed_units(plan).await;
         match self.systemd().await {
             None => findings.push(Finding::new("systemd", Err("does not answer".into()))),

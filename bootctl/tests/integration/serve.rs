@@ -598,3 +598,116 @@ fn an_installation_under_way_does_not_hold_the_start_up() {
     }
     drop((service, systemd));
 }
+
+/// A machine whose profile has Kubernetes, and a service manager that cannot start its container runtime.
+fn with_a_runtime_that_fails(machine: &Fixture) -> Systemd {
+    let image = machine.root().join("usr/lib/sternpost/image.json");
+    let text = std::fs::read_to_string(&image).unwrap();
+    let kubernetes = r#""kubernetes":{"distribution":"kubeadm","version":"1.36.3"}"#;
+    std::fs::write(&image, text.replace(r#""kubernetes":null"#, kubernetes)).unwrap();
+    std::fs::write(
+        machine.root().join("usr/lib/sternpost/profile.yaml"),
+        "version: 1\nkubernetes: {distribution: kubeadm, role: init}\nhealth: {deadline: 60s}\n",
+    )
+    .unwrap();
+    let id = machine.root().join("etc/machine-id");
+    std::fs::create_dir_all(id.parent().unwrap()).unwrap();
+    std::fs::write(id, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
+    let failing = vec!["containerd.service".into()];
+    systemd.state.lock().unwrap().failing = failing;
+    systemd
+}
+
+fn lane<'r>(report: &'r Value, name: &str) -> &'r Value {
+    let mut lanes = report["lanes"].as_array().into_iter().flatten();
+    lanes
+        .find(|lane| lane["lane"] == name)
+        .unwrap_or(&Value::Null)
+}
+
+#[test]
+fn what_failed_in_a_good_slot_is_tried_until_it_comes_up() {
+    let machine = Fixture::new();
+    let systemd = with_a_runtime_that_fails(&machine);
+    let service = Service::start(&machine);
+    let runtime = "container runtime";
+    let failed = |r: &Value| lane(r, runtime)["failed"] == true;
+    let report = service.wait(&machine, |r| failed(r) && lane(r, "node")["step"].is_null());
+    assert!(report["verdict"].is_null(), "{report:#}");
+    assert_eq!(lane(&report, "node")["standing"], "waiting", "{report:#}");
+    let status = machine.run(&["status"]).ok().out();
+    assert!(
+        status.contains("bringing up container runtime, for "),
+        "{status}"
+    );
+    assert!(status.contains("containerd.service"), "{status}");
+    machine.run(&["health"]).code_is(1);
+    // Whatever was wrong is mended.
+    {
+        let mut state = systemd.state.lock().unwrap();
+        state.failing.clear();
+        state.units.clear();
+    }
+    let report = service.wait(&machine, |r| r["brought_up"] == true);
+    assert_eq!(
+        systemd.started().last().map(String::as_str),
+        Some("kubelet.service"),
+        "{report:#}"
+    );
+    let status = machine.run(&["status"]).ok().out();
+    assert!(
+        status.contains("brought up: files, container runtime, control plane image, node"),
+        "{status}"
+    );
+}
+
+#[test]
+fn what_failed_in_a_slot_on_trial_is_a_verdict_at_once() {
+    let machine = Fixture::new();
+    let image = Image::new("2.0");
+    let file = machine.file("bundle.spb", &image.bundle());
+    machine.run(&["install", "--now", &file]).ok();
+    machine.change(|r| transition::start(r, Target::B, Nonce([5; 16])).unwrap());
+    machine.boots(Target::B, &image);
+    let _systemd = with_a_runtime_that_fails(&machine);
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| r["phase"] == "going-back");
+    let reason = report["reason"].as_str().unwrap();
+    assert!(reason.contains("containerd.service"), "{report:#}");
+    assert!(!reason.contains("not well after"), "{report:#}");
+}
+
+/// Long after the verdict, health says what is now.
+#[test]
+fn health_is_now_and_the_verdict_is_history() {
+    let machine = Fixture::new();
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let says = |ok: bool, ago_seconds: u64| {
+        let now_ms = bootctl::os::clock::since_boot().as_millis() as u64;
+        let report = serde_json::json!({
+            "version": 1, "boot_id": boot_id.trim(), "started_ms": 1, "phase": "healthy",
+            "doing": null, "deadline_seconds": 40, "verdict": "healthy",
+            "reason": "healthy 120 s after the service started", "verdict_ms": 2, "degraded": [],
+            "findings": [{"name": "the API server is ready", "ok": ok, "why": (!ok).then_some("refused")}],
+            "looked_ms": now_ms.saturating_sub(ago_seconds * 1000),
+        });
+        let path = machine.root().join("run/sternpost/serve.json");
+        std::fs::write(path, report.to_string()).unwrap();
+    };
+    says(true, 5);
+    let out = machine.run(&["health"]).ok().out();
+    assert!(out.starts_with("healthy\n"), "{out}");
+    says(false, 5);
+    let out = machine.run(&["health"]).code_is(1).out();
+    assert!(
+        out.starts_with("not well now: the API server is ready: refused"),
+        "{out}"
+    );
+    assert!(
+        out.contains("verdict of this start: healthy 120 s"),
+        "{out}"
+    );
+    let status = machine.run(&["status"]).ok().out();
+    assert!(status.contains("! not well now: "), "{status}");
+}

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::contribution::Contribution;
 use crate::kubernetes::Context;
 use crate::schema::{OnDamage, validate};
-use crate::{Action, Check, File, ImageFacts, MachineFacts, Profile, Step};
+use crate::{Check, File, ImageFacts, Lane, MachineFacts, Profile, Step};
 
 /// Why a valid profile cannot be rendered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,7 +85,7 @@ pub fn render(
         hostname,
         files: all.files,
         early,
-        bring_up: all.bring_up,
+        lanes: all.lanes,
         health,
         erases_damaged_state: profile.state.on_damage == OnDamage::Erase,
         recovery_installs: profile.recovery.install.as_ref().map(ToString::to_string),
@@ -103,9 +103,9 @@ pub struct Rendered {
     /// Commands of the early phase, in order, after its files are written and before anything
     /// that depends on users, keys or the network's configuration.
     pub early: Vec<Step>,
-    /// What `bootctl serve` does to bring the machine's purpose up, in order. One action ends
-    /// before the next begins.
-    pub bring_up: Vec<Action>,
+    /// What `bootctl serve` does to bring the machine's purpose up. Names in `after` are those of
+    /// lanes earlier in the list.
+    pub lanes: Vec<Lane>,
     /// How it is told whether this machine is well.
     pub health: HealthPlan,
     /// Whether a `state` that is damaged beyond repair may be made anew.
@@ -127,8 +127,7 @@ pub struct HealthPlan {
     pub units_ignored: Vec<String>,
     /// Units that must be active.
     pub units: Vec<String>,
-    /// Commands that must end with 0 and, where `expect` is given, print exactly that (white space
-    /// at both ends aside).
+    /// What else must hold; what comes later usually needs what comes earlier.
     pub checks: Vec<Check>,
     /// Whether the gate may reboot a slot that is already good.
     pub gate_reboots_good: bool,

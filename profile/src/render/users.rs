@@ -23,12 +23,11 @@ const IDS: u32 = 20_000;
 pub(super) fn render(users: &[User], files: &mut Vec<File>, early: &mut Vec<Step>) {
     if !users.is_empty() {
         accounts(users, files);
-        let make = Step::new("make the users", &["/usr/bin/systemd-sysusers", SYSUSERS]);
-        early.push(Step {
-            env: vec![("CREDENTIALS_DIRECTORY".into(), CREDENTIALS.into())],
-            ..make
-        });
-        early.push(Step::new(
+        early.push(
+            Step::run("make the users", &["/usr/bin/systemd-sysusers", SYSUSERS])
+                .with_env("CREDENTIALS_DIRECTORY", CREDENTIALS),
+        );
+        early.push(Step::run(
             "make their homes",
             &["/usr/bin/systemd-tmpfiles", "--create", TMPFILES],
         ));
@@ -157,6 +156,6 @@ fn host_key(early: &mut Vec<Step>) {
             vec!["/usr/bin/mv", "-T", &new, &key],
         ),
     ] {
-        early.push(Step::new(name, &command).only_if(&conditions).optional());
+        early.push(Step::run(name, &command).only_if(&conditions).optional());
     }
 }

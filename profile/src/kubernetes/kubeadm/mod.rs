@@ -278,7 +278,7 @@ impl Distribution for Settings {
         let files = plan.files();
         let key = plan.key(&files);
         Contribution {
-            bring_up: steps::bring_up(self, &key),
+            lanes: steps::lanes(self, &key),
             units: vec!["containerd.service".into(), "kubelet.service".into()],
             checks: steps::checks(context),
             files,

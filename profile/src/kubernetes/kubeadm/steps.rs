@@ -6,7 +6,7 @@ use super::Settings;
 use super::config::{ADDONS, CONFIG, SOCKET};
 use crate::kubernetes::Context;
 use crate::schema::WorkloadKind;
-use crate::{Action, Check, Condition, Step};
+use crate::{Blame, Check, Condition, Lane, Probe, Step};
 
 const KUBEADM: &str = "/usr/bin/kubeadm";
 const KUBECTL: &str = "/usr/bin/kubectl";
@@ -36,49 +36,70 @@ fn missing(path: &str) -> Condition {
     Condition::Missing { path: path.into() }
 }
 
+/// Whether what was noted is not the key in force, or nothing.
+fn differs(path: &str, key: &str) -> Condition {
+    Condition::Differs {
+        path: path.into(),
+        content: key.into(),
+    }
+}
+
 /// One phase of kubeadm's, each of which may be run again.
 fn phase(name: &str, words: &[&str]) -> Step {
     let command = [&[KUBEADM, "init", "phase"], words, &["--config", CONFIG]].concat();
-    Step::new(name, &command).within(LONG)
+    Step::run(name, &command).within(LONG)
 }
 
-pub(super) fn bring_up(settings: &Settings, key: &str) -> Vec<Action> {
-    let differs = |path: &str| Condition::Differs {
-        path: path.into(),
-        content: key.into(),
-    };
-    let start = |unit: &str| Action::Start { unit: unit.into() };
+/// What waits for what:
+///
+/// ```text
+/// container runtime ─┬─ control plane image
+///                    └─ node ─┬─ cluster settings
+///                             └─ kube-proxy
+/// ```
+///
+/// The kubelet does not wait for the image: on a full disk that refuses it, the kubelet is what makes room.
+pub(super) fn lanes(settings: &Settings, key: &str) -> Vec<Lane> {
+    const RUNTIME: &str = "container runtime";
+    const NODE: &str = "node";
+    vec![
+        Lane::new(RUNTIME, &[], vec![Step::start("containerd.service")]),
+        Lane::new("control plane image", &[RUNTIME], vec![import()]),
+        Lane::new(NODE, &[RUNTIME], node(settings, key)),
+        Lane::new("cluster settings", &[NODE], cluster_settings(key)),
+        Lane::new("kube-proxy", &[NODE], vec![kube_proxy(key)]),
+    ]
+}
 
-    let mut actions = vec![start("containerd.service")];
-    // Every time: it costs a second, and what is in the store may be older than this image.
-    actions.push(
-        Step::new(
-            "import the image of the control plane",
-            &[
-                "/usr/bin/ctr",
-                "--namespace",
-                "k8s.io",
-                "images",
-                "import",
-                "--local",
-                IMAGE,
-            ],
-        )
-        .within(180)
-        .tries(3, 2)
-        .into(),
-    );
+/// Every time: it costs a second, and what is in the store may be older than this image.
+fn import() -> Step {
+    Step::run(
+        "import the image of the control plane",
+        &[
+            "/usr/bin/ctr",
+            "--namespace",
+            "k8s.io",
+            "images",
+            "import",
+            "--local",
+            IMAGE,
+        ],
+    )
+    .within(180)
+    .tries(3, 2)
+}
+
+/// From a container runtime to an API server that answers.
+fn node(settings: &Settings, key: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
     if settings.node_address.is_none() {
-        actions.push(own_address(settings.address()));
+        steps.push(own_address(settings.address()));
     }
-
-    actions.extend(create(key));
-
+    steps.extend(create(key));
     // Another version of Kubernetes or other settings than the cluster was left with, or nobody
     // knows which. Before the kubelet starts: what lies on the disk.
-    let changed = [differs(CLUSTER)];
     for step in [
-        Step::new(
+        Step::run(
             "renew the certificates",
             &[KUBEADM, "certs", "renew", "all", "--config", CONFIG],
         )
@@ -90,22 +111,24 @@ pub(super) fn bring_up(settings: &Settings, key: &str) -> Vec<Action> {
         ),
         phase("configure the kubelet anew", &["kubelet-start"]),
     ] {
-        actions.push(step.only_if(&changed).into());
+        steps.push(step.only_if(&[differs(CLUSTER, key)]));
     }
-    actions.push(start("kubelet.service"));
+    steps.push(Step::start("kubelet.service"));
     // Not too often: starting kubectl costs a slow machine what it needs to come up.
-    actions.push(
-        Step::new(
+    steps.push(
+        Step::run(
             "wait for the API server",
             &[KUBECTL, "--kubeconfig", ADMIN, "get", "--raw", "/readyz"],
         )
         .within(30)
-        .tries(150, 5)
-        .into(),
+        .tries(150, 5),
     );
+    steps
+}
 
-    // After: what is kept in the cluster.
-    for step in [
+/// What is kept in the cluster, brought forward after it runs.
+fn cluster_settings(key: &str) -> Vec<Step> {
+    [
         phase(
             "keep the new configuration in the cluster",
             &["upload-config", "all"],
@@ -115,9 +138,12 @@ pub(super) fn bring_up(settings: &Settings, key: &str) -> Vec<Action> {
             &["bootstrap-token", "--skip-token-print"],
         ),
         phase("bring CoreDNS forward", &["addon", "coredns"]).leaves(CLUSTER, key),
-    ] {
-        actions.push(step.only_if(&changed).tries(3, 5).into());
-    }
+    ]
+    .map(|step| step.only_if(&[differs(CLUSTER, key)]).tries(3, 5))
+    .into()
+}
+
+fn kube_proxy(key: &str) -> Step {
     let apply = [
         KUBECTL,
         "--kubeconfig",
@@ -128,19 +154,15 @@ pub(super) fn bring_up(settings: &Settings, key: &str) -> Vec<Action> {
         "--filename",
         ADDONS,
     ];
-    actions.push(
-        Step::new("apply kube-proxy", &apply)
-            .only_if(&[differs(APPLIED)])
-            .within(180)
-            .tries(10, 5)
-            .leaves(APPLIED, key)
-            .into(),
-    );
-    actions
+    Step::run("apply kube-proxy", &apply)
+        .only_if(&[differs(APPLIED, key)])
+        .within(180)
+        .tries(10, 5)
+        .leaves(APPLIED, key)
 }
 
 /// Makes a cluster where there is none: from "nothing" over "begun" to "made".
-fn create(key: &str) -> Vec<Action> {
+fn create(key: &str) -> Vec<Step> {
     let nothing = [
         missing(CLUSTER),
         missing(BEGUN),
@@ -148,7 +170,7 @@ fn create(key: &str) -> Vec<Action> {
         missing(DATABASE),
     ];
     let begun = [missing(CLUSTER), exists(BEGUN)];
-    let clear = Step::new(
+    let clear = Step::run(
         "clear a cluster that never ran",
         &[KUBEADM, "reset", "--force", "--cri-socket", SOCKET],
     )
@@ -157,7 +179,7 @@ fn create(key: &str) -> Vec<Action> {
     .within(LONG);
     [
         clear.clone(),
-        Step::new(
+        Step::run(
             "begin a cluster",
             &["/usr/bin/mkdir", "-p", "-m", "0700", NOTES],
         )
@@ -169,31 +191,30 @@ fn create(key: &str) -> Vec<Action> {
             .recover(clear),
         phase("make the kubeconfigs", &["kubeconfig", "all"]).only_if(&begun),
         // On the disk before etcd runs: from then on nothing is made again.
-        Step::new(
+        Step::run(
             "write the keys to the disk",
             &["/usr/bin/sync", "--file-system", "/etc/kubernetes"],
         )
         .only_if(&begun)
         .within(LONG),
-        Step::new(
+        Step::run(
             "create the cluster",
             &[KUBEADM, "init", "--config", CONFIG, "--skip-token-print"],
         )
         .only_if(&begun)
         .within(2 * LONG)
         .tries(3, 5),
-        Step::new("note that the cluster is made", &["/usr/bin/rm", BEGUN])
+        Step::run("note that the cluster is made", &["/usr/bin/rm", BEGUN])
             .only_if(&begun)
             .leaves(CLUSTER, key),
     ]
-    .map(Action::from)
     .into()
 }
 
 /// The node's own address, on the loopback interface.
-fn own_address(address: IpAddr) -> Action {
+fn own_address(address: IpAddr) -> Step {
     let with_prefix = format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 });
-    Step::new(
+    Step::run(
         "give the node its own address",
         &[
             "/usr/sbin/ip",
@@ -205,7 +226,6 @@ fn own_address(address: IpAddr) -> Action {
         ],
     )
     .tries(3, 1)
-    .into()
 }
 
 pub(super) fn checks(context: &Context<'_>) -> Vec<Check> {
@@ -214,6 +234,7 @@ pub(super) fn checks(context: &Context<'_>) -> Vec<Check> {
         "the API server is ready",
         &["get", "--raw", "/readyz"],
         Some("ok"),
+        Blame::Image,
     )];
     if health.node_ready.unwrap_or(true) {
         // Ready as of this boot: what the kubelet said before the last one may still be written there.
@@ -227,6 +248,7 @@ pub(super) fn checks(context: &Context<'_>) -> Vec<Check> {
                 r#"jsonpath={.status.nodeInfo.bootID} {.status.conditions[?(@.type=="Ready")].status}"#,
             ],
             Some(&format!("{} True", context.machine.boot_id)),
+            Blame::Image,
         ));
     }
     for workload in &health.workloads {
@@ -249,12 +271,13 @@ pub(super) fn checks(context: &Context<'_>) -> Vec<Check> {
                 "3s",
             ],
             None,
+            Blame::Site,
         ));
     }
     checks
 }
 
-fn check(name: &str, words: &[&str], expect: Option<&str>) -> Check {
+fn check(name: &str, words: &[&str], expect: Option<&str>, blame: Blame) -> Check {
     let command = [
         &[
             KUBECTL,
@@ -268,9 +291,11 @@ fn check(name: &str, words: &[&str], expect: Option<&str>) -> Check {
     .concat();
     Check {
         name: name.into(),
-        command: command.into_iter().map(Into::into).collect(),
-        env: Vec::new(),
-        expect: expect.map(Into::into),
+        probe: Probe::Command {
+            command: command.into_iter().map(Into::into).collect(),
+            expect: expect.map(Into::into),
+        },
+        blame,
         timeout: std::time::Duration::from_secs(30),
     }
 }
