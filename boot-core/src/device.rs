@@ -117,7 +117,7 @@ pub(crate) fn write_and_read_back<D: Device>(
 
 /// What came of the first of a few attempts whose place gives back what it was given, or else of the last one. A device
 /// that refuses to write is not asked again: it may take half a minute to do so, and a watchdog runs.
-pub(crate) fn first_that_holds<E: Debug + Display>(
+pub(crate) fn retry_write<E: Debug + Display>(
     attempts: impl Iterator<Item = Result<(), WriteError<E>>>,
 ) -> Result<(), WriteError<E>> {
     const MOST: usize = 4;

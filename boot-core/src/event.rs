@@ -9,7 +9,7 @@ use core::fmt;
 
 use crate::{
     bytes::{self, STRUCTURE, field, put, u8_at, u16_at, u64_at},
-    device::{Device, WriteError, first_that_holds, write_and_read_back},
+    device::{Device, WriteError, retry_write, write_and_read_back},
     slot::Target,
     store::{BootState, EVENT_RING, STRIDE},
     types::{Digest, Nonce},
@@ -310,7 +310,7 @@ impl<D: Device> BootState<D> {
             .map_or(0, |last| last.sequence.saturating_add(1));
         let index_of = |number: u64| number.checked_rem(ENTRIES).unwrap_or(0);
         let numbers = (next..).filter(|number| !unreadable.contains(&index_of(*number)));
-        first_that_holds(numbers.map(|sequence| {
+        retry_write(numbers.map(|sequence| {
             let event = Event {
                 sequence,
                 ..event.clone()

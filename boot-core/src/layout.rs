@@ -122,7 +122,7 @@ impl FromStr for Guid {
 
 /// One of the partitions of layout `ab-1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Part {
+pub enum Label {
     /// First ESP.
     EspA,
     /// Second ESP, the same as the first.
@@ -143,7 +143,7 @@ pub enum Part {
     State,
 }
 
-impl Part {
+impl Label {
     /// All, in the order in which they lie on the disk.
     pub const ALL: [Self; 9] = [
         Self::EspA,
@@ -174,7 +174,7 @@ impl Part {
 
     /// The partition with this label.
     pub fn from_label(label: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|part| part.label() == label)
+        Self::ALL.into_iter().find(|it| it.label() == label)
     }
 
     /// Its type GUID.
@@ -189,7 +189,7 @@ impl Part {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.label())
     }
@@ -208,11 +208,11 @@ pub struct Sizes {
     pub state: u64,
 }
 
-/// A partition of a plan.
+/// Where a partition lies on a new disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Partition {
+pub struct Extent {
     /// Which.
-    pub part: Part,
+    pub label: Label,
     /// Where it starts, in bytes from the start of the disk.
     pub start: u64,
     /// How many bytes it has.
@@ -224,8 +224,8 @@ pub struct Partition {
 pub struct Plan {
     /// Bytes in a sector.
     pub sector_size: u32,
-    /// The partitions, in the order of [`Part::ALL`].
-    pub partitions: Vec<Partition>,
+    /// The partitions, in the order of [`Label::ALL`].
+    pub partitions: Vec<Extent>,
     /// Bytes of the smallest disk that holds them and both partition tables.
     pub disk_size: u64,
 }
@@ -238,7 +238,7 @@ pub enum PlanError {
     SectorSize(u32),
     /// A partition without room for anything.
     #[error("{0} has no room: at least {min} bytes are needed", min = ALIGNMENT)]
-    Empty(Part),
+    Empty(Label),
     /// More than a disk can hold.
     #[error("the partitions are larger than any disk")]
     TooLarge,
@@ -259,24 +259,24 @@ const fn esp_size(sector_size: u32) -> Option<u64> {
 /// [`PlanError`], if the sector size is not 512 or 4096 or the sizes make no sense.
 pub fn plan(sizes: &Sizes, sector_size: u32) -> Result<Plan, PlanError> {
     let esp = esp_size(sector_size).ok_or(PlanError::SectorSize(sector_size))?;
-    let size_of = |part| match part {
-        Part::EspA | Part::EspB => esp,
-        Part::BootState => store::PARTITION_SIZE,
-        Part::BootA | Part::BootB => sizes.boot,
-        Part::BootR => sizes.recovery,
-        Part::RootA | Part::RootB => sizes.root,
-        Part::State => sizes.state,
+    let size_of = |label| match label {
+        Label::EspA | Label::EspB => esp,
+        Label::BootState => store::PARTITION_SIZE,
+        Label::BootA | Label::BootB => sizes.boot,
+        Label::BootR => sizes.recovery,
+        Label::RootA | Label::RootB => sizes.root,
+        Label::State => sizes.state,
     };
     let mut start = ALIGNMENT;
-    let mut partitions = Vec::with_capacity(Part::ALL.len());
-    for part in Part::ALL {
-        let size = size_of(part)
+    let mut partitions = Vec::with_capacity(Label::ALL.len());
+    for label in Label::ALL {
+        let size = size_of(label)
             .checked_next_multiple_of(ALIGNMENT)
             .ok_or(PlanError::TooLarge)?;
         if size == 0 {
-            return Err(PlanError::Empty(part));
+            return Err(PlanError::Empty(label));
         }
-        partitions.push(Partition { part, start, size });
+        partitions.push(Extent { label, start, size });
         start = start.checked_add(size).ok_or(PlanError::TooLarge)?;
     }
     let disk_size = start.checked_add(ALIGNMENT).ok_or(PlanError::TooLarge)?;
@@ -288,10 +288,8 @@ pub fn plan(sizes: &Sizes, sector_size: u32) -> Result<Plan, PlanError> {
 }
 
 impl Plan {
-    /// Where `part` lies.
-    pub fn partition(&self, part: Part) -> Option<&Partition> {
-        self.partitions
-            .iter()
-            .find(|partition| partition.part == part)
+    /// Where a partition lies.
+    pub fn partition(&self, label: Label) -> Option<&Extent> {
+        self.partitions.iter().find(|extent| extent.label == label)
     }
 }

@@ -6,7 +6,7 @@ use boot_core::{
     bundle::{BundleError, FRAME_MAX, FrameTable},
     dsse::{ENVELOPE_MAX, PAYLOAD_MAX},
     keyring::{CHAIN_MAX, Chain, KeyringError},
-    layout::{self, Part, Sizes, TYPE_ESP},
+    layout::{self, Label, Sizes, TYPE_ESP},
     manifest::{CHUNK_SIZE, Kind, Manifest, ManifestError, UKI_MAX},
     record::Record,
     slot_header::{HeaderError, clear_header, read_header},
@@ -137,15 +137,15 @@ fn of_a_disks_partitions() {
         state: mebibyte,
     };
     let plan = layout::plan(&sizes, 512).unwrap();
-    for part in Part::ALL {
-        assert_eq!(Part::from_label(part.label()), Some(part));
-        assert_eq!(part.to_string(), part.label());
-        assert_eq!(plan.partition(part).unwrap().part, part);
+    for label in Label::ALL {
+        assert_eq!(Label::from_label(label.label()), Some(label));
+        assert_eq!(label.to_string(), label.label());
+        assert_eq!(plan.partition(label).unwrap().label, label);
     }
-    assert_eq!(Part::from_label("boot-c"), None);
-    let size = |part| plan.partition(part).unwrap().size / mebibyte;
+    assert_eq!(Label::from_label("boot-c"), None);
+    let size = |label| plan.partition(label).unwrap().size / mebibyte;
     assert_eq!(
-        [size(Part::BootA), size(Part::BootR), size(Part::RootB)],
+        [size(Label::BootA), size(Label::BootR), size(Label::RootB)],
         [1, 1, 2]
     );
     assert_eq!(

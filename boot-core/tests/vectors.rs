@@ -301,7 +301,7 @@ fn layout() {
         let partitions: Vec<_> = (plan.partitions.iter())
             .map(|it| {
                 json!({
-                    "label": it.part.label(), "type": it.part.type_guid().to_string(),
+                    "label": it.label.label(), "type": it.label.type_guid().to_string(),
                     "start": it.start, "size": it.size,
                 })
             })

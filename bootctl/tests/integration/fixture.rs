@@ -361,9 +361,9 @@ impl Fixture {
     /// What the loader and the initrd would say.
     pub(crate) fn boots(&self, target: Target, image: &Image) {
         let slot = bootctl::machine::facts::target_name(target);
-        let partitions: serde_json::Map<String, Value> = layout::Part::ALL
+        let partitions: serde_json::Map<String, Value> = layout::Label::ALL
             .into_iter()
-            .filter(|part| *part != layout::Part::State)
+            .filter(|part| *part != layout::Label::State)
             .map(|part| (part.label().into(), format!("/dev/{part}").into()))
             .collect();
         let run = self.root().join("run/sternpost");

@@ -91,9 +91,9 @@ pub fn table(parts: &Parts<'_>) -> Result<Table> {
         .partitions
         .iter()
         .map(|partition| Partition {
-            label: partition.part.label().to_owned(),
-            kind: Guid::from_bytes(partition.part.type_guid().0),
-            guid: guid(partition.part.label()),
+            label: partition.label.label().to_owned(),
+            kind: Guid::from_bytes(partition.label.type_guid().0),
+            guid: guid(partition.label.label()),
             start: partition.start,
             size: partition.size,
         })

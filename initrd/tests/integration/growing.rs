@@ -23,7 +23,7 @@ fn image(block_size: u32) -> Vec<u8> {
         .logical_block_size(size)
         .create_from_device(Cursor::new(vec![0u8; 12 * MIB as usize]), None)
         .unwrap();
-    for part in layout::Part::ALL {
+    for part in layout::Label::ALL {
         disk.add_partition(
             part.label(),
             MIB,

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use boot_core::layout::Part;
+use boot_core::layout::Label;
 use boot_core::trust::Trust;
 use boot_core::{Architecture, esp};
 
@@ -22,7 +22,7 @@ const ARCHITECTURE: Architecture = if cfg!(target_arch = "x86_64") {
 /// Starts the loader of the other ESP, if the one on this ESP is damaged and the other one is not. Returns where there
 /// is nothing better than to go on.
 pub(super) fn leave_if_damaged(disk: &Disk) {
-    let esps = [Part::EspA, Part::EspB].map(Part::label);
+    let esps = [Label::EspA, Label::EspB].map(Label::label);
     let own = disk.loaded_from.as_ref().map(|(label, _)| label.as_str());
     let (own, other) = match (own, esps) {
         (Some(own), [a, b]) if own == a => (a, b),

@@ -35,7 +35,7 @@ fn new_disk(sector: u32) -> Result<Contents> {
         .writable(true)
         .logical_block_size(block_size(sector))
         .create_from_device(Cursor::new(vec![0u8; IMAGE as usize]), None)?;
-    for part in layout::Part::ALL {
+    for part in layout::Label::ALL {
         disk.add_partition(
             part.label(),
             MIB,

@@ -30,7 +30,7 @@ fuzz_target!(|input: ([u64; 4], bool)| {
         ("root-a", root),
         ("state", state),
     ] {
-        let part = boot_core::layout::Part::from_label(label).expect("it is one");
+        let part = boot_core::layout::Label::from_label(label).expect("it is one");
         assert!(plan.partition(part).is_some_and(|it| it.size >= wanted));
     }
 });

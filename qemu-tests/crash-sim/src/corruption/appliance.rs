@@ -4,7 +4,7 @@
 //! 4.0, where 3.0 and 2.0 were before, so that there is an older version of every byte.
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use boot_core::layout::{self, Part as Label, Plan, Sizes};
+use boot_core::layout::{self, Label, Plan, Sizes};
 use boot_core::slot_header::clear_header;
 use boot_core::store::BootState;
 use boot_core::{Digest, Slot, Target, transition};
@@ -139,7 +139,7 @@ fn new_disk(world: &World, sector: u32) -> Result<(Plan, Contents)> {
         .create_from_device(file, None)?;
     for it in &plan.partitions {
         let align = Some(MIB / u64::from(sector));
-        table.add_partition(it.part.label(), it.size, LINUX_FS, 0, align)?;
+        table.add_partition(it.label.label(), it.size, LINUX_FS, 0, align)?;
     }
     let mut file = table.write()?;
     gpt::mbr::ProtectiveMBR::with_lb_size(u32::MAX).overwrite_lba0(&mut file)?;

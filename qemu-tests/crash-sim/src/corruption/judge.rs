@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use anyhow::{Context as _, Result};
 use boot_core::event::EventKind;
-use boot_core::layout::Part as Label;
+use boot_core::layout::Label;
 use boot_core::record::{Record, SlotStatus};
 use boot_core::slot_header::read_slot;
 use boot_core::store::{BootState, CopyHealth};

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use anyhow::{Context as _, Result, bail};
-use boot_core::layout::Part as Label;
+use boot_core::layout::Label;
 use boot_core::slot_header::{SlotHeader, read_slot};
 use boot_core::store::{BootState, COPIES, EVENT_RING, QUARANTINE_RING, STRIDE};
 use boot_core::{Slot, Target};
