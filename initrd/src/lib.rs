@@ -10,10 +10,10 @@
 //!
 //! [`agent::run`] goes through the steps in order; each is a module here. What can be computed without devices is pure
 //! and tested on the host: [`gpt`] (over [`boot_core::Device`], so that a crash simulator runs the same code),
-//! [`disk::choose`], [`cmdline`], [`modules`], [`persist`], [`ext4`], [`dm::table_line`].
+//! [`boot_disk::choose`], [`cmdline`], [`modules`], [`persist`], [`state::ext4`], [`dm_verity::table_line`].
 //!
 //! # Failures
-//! Every failure is a [`failure::Failure`]: what, on what, why, what next. [`fail::end`] says it on every console,
+//! Every failure is a [`failure::Failure`]: what, on what, why, what next. [`abort::end`] says it on every console,
 //! notes it in the event ring and restarts. Two things never end a start: a `state` that cannot be used, and a disk
 //! whose table cannot be grown. Both are recorded.
 //!
@@ -38,23 +38,28 @@
     )
 )]
 
+pub mod abort;
 pub mod agent;
 pub mod block;
+pub mod boot_disk;
+mod boot_report;
 pub mod cmdline;
 pub mod console;
-pub mod disk;
-pub mod dm;
-pub mod ext4;
-pub mod fail;
+pub mod dm_verity;
+mod drivers;
 pub mod failure;
-pub mod fsck;
 pub mod gpt;
-pub mod handover;
+mod grow_table;
+pub mod hand_over;
 pub mod hardware;
+pub mod machine_id;
 pub mod modules;
+pub mod new_root;
+mod open_root;
 pub mod persist;
-pub mod root;
-pub mod slot;
+mod prepare_etc_and_var;
+pub mod slot_manifest;
+mod start;
 pub mod state;
 pub mod sys;
 pub mod timeline;

@@ -2,12 +2,16 @@
 
 use std::process::ExitCode;
 
-use initrd::{agent, fail, fsck};
+use initrd::state::e2fsck;
+use initrd::{abort, agent};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == fsck::IN_ROOT) {
-        let error = fsck::exec_in_root(arguments);
+    if arguments
+        .next()
+        .is_some_and(|first| first == e2fsck::IN_ROOT)
+    {
+        let error = e2fsck::exec_in_root(arguments);
         eprintln!("initrd: starting a program of the root filesystem: {error}");
         return ExitCode::from(127);
     }
@@ -15,9 +19,9 @@ fn main() -> ExitCode {
         eprintln!("initrd: this is PID 1 of Sternpost's initramfs; it does nothing anywhere else");
         return ExitCode::from(2);
     }
-    std::panic::set_hook(Box::new(fail::panicked));
+    std::panic::set_hook(Box::new(abort::panicked));
     match agent::run() {
         Ok(never) => match never {},
-        Err(failure) => fail::end(&failure),
+        Err(failure) => abort::end(&failure),
     }
 }

@@ -5,7 +5,7 @@
 //! which is the point.
 //!
 //! It is pinged where this agent waits for something that may rightly take longer than the watchdog's time, each with
-//! a limit of its own: the disk to appear, and the check, the mount and the growth of `state` ([`kept`]).
+//! a limit of its own: the disk to appear, and the check, the mount and the growth of `state` ([`with_pings`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;
@@ -73,14 +73,14 @@ fn pause(seconds: i32) -> Duration {
 
 /// Does `work`, which is one call into the kernel that cannot be interrupted to ping, and pings meanwhile: for no
 /// longer than `limit`, so that work that never ends is ended.
-pub fn kept<T>(watchdog: Option<&Watchdog>, limit: Duration, work: impl FnOnce() -> T) -> T {
+pub fn with_pings<T>(watchdog: Option<&Watchdog>, limit: Duration, work: impl FnOnce() -> T) -> T {
     match watchdog {
-        Some(watchdog) => kept_by(|| watchdog.ping(), pause(watchdog.seconds), limit, work),
+        Some(watchdog) => with_pings_by(|| watchdog.ping(), pause(watchdog.seconds), limit, work),
         None => work(),
     }
 }
 
-fn kept_by<T>(
+fn with_pings_by<T>(
     ping: impl Fn() + Send,
     every: Duration,
     limit: Duration,
@@ -119,14 +119,14 @@ mod tests {
             pings.fetch_add(1, Ordering::SeqCst);
         };
         let before = Instant::now();
-        let waited = kept_by(ping, EVERY, Duration::from_secs(60), || {
+        let waited = with_pings_by(ping, EVERY, Duration::from_secs(60), || {
             while pings.load(Ordering::SeqCst) < 3 {
                 thread::sleep(Duration::from_millis(1));
             }
             before.elapsed()
         });
         assert!(waited >= EVERY * 3);
-        let quick = kept_by(ping, Duration::from_secs(60), Duration::from_secs(60), || 7);
+        let quick = with_pings_by(ping, Duration::from_secs(60), Duration::from_secs(60), || 7);
         assert_eq!(quick, 7);
         assert!(
             before.elapsed() < Duration::from_secs(30),
@@ -140,7 +140,7 @@ mod tests {
         let ping = || {
             pings.fetch_add(1, Ordering::SeqCst);
         };
-        kept_by(ping, EVERY, EVERY * 4, || {
+        with_pings_by(ping, EVERY, EVERY * 4, || {
             thread::sleep(EVERY * 40);
         });
         assert!(pings.load(Ordering::SeqCst) <= 4);

@@ -1,7 +1,7 @@
 //! The superblock of `state`, as the initrd agent looks at it before it mounts: docs/formats/state.md.
 #![no_main]
 
-use initrd::ext4::{NEEDED, parse};
+use initrd::state::ext4::{NEEDED, parse};
 use libfuzzer_sys::fuzz_target;
 
 const MAGIC_AT: usize = 1024 + 56;

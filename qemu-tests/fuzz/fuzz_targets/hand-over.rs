@@ -4,7 +4,7 @@
 #![no_main]
 
 use boot_core::handover::HandOver;
-use initrd::handover::value;
+use initrd::hand_over::value;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

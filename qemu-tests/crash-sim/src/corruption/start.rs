@@ -18,9 +18,9 @@ use bootctl::boot::verdict::{Booted, Settled, Verdict};
 use bootctl::failure::Code;
 use bootctl::install::Parts;
 use initrd::block::Part as PartOf;
-use initrd::disk::{Choice, Wanted};
+use initrd::boot_disk::{Choice, Wanted};
 
-use crate::disk::{Disk, Operation, Part, Partition};
+use crate::boot_disk::{Disk, Operation, Part, Partition};
 use crate::world::{Firmware as Platform, World};
 
 /// More starts than any damage may take: a root that is read at every start is left after so many.
@@ -188,7 +188,7 @@ impl<'w> Machine<'w> {
             state.load().record.map(|record| record.nonce)
         });
         let guid = table.disk_guid();
-        let choice = initrd::disk::choose(&[(nonce, guid.as_str())], wanted);
+        let choice = initrd::boot_disk::choose(&[(nonce, guid.as_str())], wanted);
         if choice != Choice::Found(0) {
             return self.restarts(format!("agent: the disk is not the one: {choice:?}"));
         }
@@ -227,11 +227,12 @@ impl<'w> Machine<'w> {
         let kernel = sample.image.manifest.root.as_ref();
         let kernel = kernel.map(|root| root.hash.to_string()).unwrap_or_default();
         let size = root.size();
-        let checked =
-            initrd::slot::manifest(&mut boot.clone(), target, digest).and_then(|manifest| {
-                initrd::slot::root(&manifest, &kernel, size)?;
+        let checked = initrd::slot_manifest::manifest(&mut boot.clone(), target, digest).and_then(
+            |manifest| {
+                initrd::slot_manifest::root(&manifest, &kernel, size)?;
                 Ok(())
-            });
+            },
+        );
         if let Err(error) = checked {
             return self.restarts(format!("agent: {slot}: {error}"));
         }

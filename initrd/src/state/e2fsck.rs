@@ -52,7 +52,7 @@ pub fn check(
 ) -> Result<Checked, Failure> {
     let dev = root.join("dev");
     mount_bind("/dev", &dev).context("binding /dev to", dev.display())?;
-    let outcome = watchdog::kept(watchdog, LIMIT, || run(device, how, root));
+    let outcome = watchdog::with_pings(watchdog, LIMIT, || run(device, how, root));
     // Left mounted it would only hide what is moved there later.
     unmount(&dev, UnmountFlags::DETACH).context("unmounting", dev.display())?;
     outcome

@@ -1,15 +1,13 @@
-//! The root that the system sees: /etc, /var, what persists; and the change to it.
+//! The root that the system sees, as it is put together; and the change to it.
 
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
-use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
+use rustix::mount::{MountFlags, mount, mount_move};
 
-use crate::console;
 use crate::failure::{Context, Failure};
-use crate::persist::{self, Entry};
 
 /// Where the root is put together.
 pub const NEW_ROOT: &str = "/newroot";
@@ -55,86 +53,6 @@ pub fn mount_first() -> Result<(), Failure> {
 pub fn mount_root(device: &str) -> Result<(), Failure> {
     mount(device, NEW_ROOT, "erofs", MountFlags::RDONLY, c"")
         .context("mounting the root filesystem", device)
-}
-
-/// Puts an overlay in memory over /etc.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn overlay_etc() -> Result<(), Failure> {
-    folder(Path::new("/run/sternpost/etc/upper"), 0o755)?;
-    folder(Path::new("/run/sternpost/etc/work"), 0o755)?;
-    mount(
-        "etc",
-        "/newroot/etc",
-        "overlay",
-        MountFlags::NOSUID | MountFlags::NODEV,
-        c"lowerdir=/newroot/etc,upperdir=/run/sternpost/etc/upper,workdir=/run/sternpost/etc/work",
-    )
-    .context("mounting the overlay on", "/etc")
-}
-
-/// Writes a file into the overlay.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn write_etc(name: &str, text: &str, mode: u32) -> Result<(), Failure> {
-    let path = Path::new("/newroot/etc").join(name);
-    fs::write(&path, text).context("writing", path.display())?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(mode))
-        .context("setting the mode of", path.display())
-}
-
-/// Binds /state/var to /var and every entry of the list to its place. Returns what could not be done; the machine
-/// starts all the same.
-pub fn bind_persistent() -> Vec<String> {
-    let root = Path::new(NEW_ROOT);
-    let mut problems = Vec::new();
-    let var = Entry {
-        scope: persist::Scope::Shared,
-        path: "var".into(),
-    };
-    if let Err(failure) = bind(&root.join("state/var"), root, &var) {
-        problems.push(failure.reason());
-    }
-    // An image without a list keeps nothing but /var.
-    let text = fs::read_to_string(root.join("usr/lib/sternpost/persist.conf")).unwrap_or_default();
-    let (entries, refused) = persist::parse(&text);
-    problems.extend(refused);
-    for entry in entries {
-        let source = root
-            .join("state")
-            .join(entry.scope.folder())
-            .join(&entry.path);
-        if let Err(failure) = bind(&source, root, &entry) {
-            problems.push(failure.reason());
-        }
-    }
-    for problem in &problems {
-        console::announce(problem);
-    }
-    problems
-}
-
-fn bind(source: &Path, root: &Path, entry: &Entry) -> Result<(), Failure> {
-    let target = root.join(&entry.path);
-    if !source.is_dir() {
-        folder(source, 0o755)?;
-        // What the image says about the folder holds for the one that replaces it.
-        if let Ok(like) = fs::metadata(&target) {
-            fs::set_permissions(source, like.permissions())
-                .context("setting the mode of", source.display())?;
-            chown(source, Some(like.uid()), Some(like.gid()))
-                .context("setting the owner of", source.display())?;
-        }
-    }
-    if !target.is_dir() {
-        folder(&target, 0o755)?;
-    }
-    mount_bind(source, &target).context(
-        "binding",
-        format_args!("{} to /{}", source.display(), entry.path.display()),
-    )
 }
 
 /// Frees the memory of the initramfs: removes every file of its filesystem, and nothing of what is mounted in it.

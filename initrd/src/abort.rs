@@ -10,8 +10,8 @@ use boot_core::{Digest, Nonce, Target};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::block::BlockDevice;
+use crate::boot_disk::with_boot_state;
 use crate::console;
-use crate::disk::with_boot_state;
 use crate::failure::Failure;
 use crate::gpt::Table;
 

@@ -281,7 +281,7 @@ mod tests {
     }
 
     /// What mke2fs 1.47.0 wrote.
-    const MADE: &[u8] = include_bytes!("../tests/superblock.bin");
+    const MADE: &[u8] = include_bytes!("../../tests/superblock.bin");
 
     #[test]
     fn a_flipped_bit_is_noticed_where_there_is_a_checksum() {

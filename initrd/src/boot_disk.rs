@@ -4,16 +4,27 @@
 //! started from, so the disk whose newest record carries the nonce of the hand-over is the one, even among two disks of
 //! one image. Only if the loader could not write (`recorded` is false) must the disk's GUID decide as well.
 
+use std::time::{Duration, Instant};
+
 use boot_core::store::BootState;
 use boot_core::{Device, Nonce};
 
 use crate::block::{BlockDevice, Part};
+use crate::console;
+use crate::drivers::Drivers;
 use crate::failure::Failure;
 use crate::gpt::{self, Table};
 use crate::hardware;
+use crate::start::Start;
 
 /// Label of the partition with the record.
 const BOOT_STATE: &str = "boot-state";
+/// Longest time to wait for the disk: slow controllers and USB need seconds to spin up.
+const DISK_LIMIT: Duration = Duration::from_secs(30);
+/// The same for recovery, which can do without.
+const DISK_LIMIT_RECOVERY: Duration = Duration::from_secs(10);
+/// Longest wait between two looks, should an announcement be lost.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a disk says about itself.
 #[derive(Debug)]
@@ -129,6 +140,79 @@ pub fn find(wanted: &Wanted) -> Result<Option<Candidate>, Failure> {
             .next("remove all but one; the machine restarts"))
         }
     }
+}
+
+/// Waits for the disk that this start came from.
+pub(crate) fn wait_for(drivers: &mut Drivers, start: &Start) -> Result<Option<Candidate>, Failure> {
+    let wanted = Wanted {
+        nonce: start.handover.nonce,
+        recorded: start.handover.recorded,
+        guid: start.handover.disk.clone(),
+    };
+    let limit = if start.is_recovery() {
+        DISK_LIMIT_RECOVERY
+    } else {
+        DISK_LIMIT
+    };
+    let deadline = Instant::now() + limit;
+    loop {
+        // The wait has a limit of its own, which may be longer than the watchdog's time.
+        drivers.ping();
+        // A nonce that was written for this start is on one disk alone. Otherwise all disks have to be seen.
+        let found = drivers
+            .look(|| {
+                if wanted.recorded {
+                    find(&wanted)
+                } else {
+                    Ok(None)
+                }
+            })
+            .and_then(|found| match found {
+                Some(candidate) => Ok(Some(candidate)),
+                None => find(&wanted),
+            });
+        match found {
+            Ok(Some(candidate)) => return Ok(Some(candidate)),
+            Ok(None) => {}
+            Err(failure) if start.is_recovery() => {
+                console::announce(failure.reason());
+                return Ok(None);
+            }
+            Err(failure) => return Err(failure),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return no_disk(start, &wanted, limit);
+        }
+        drivers.wait(left.min(LOOK_AGAIN));
+    }
+}
+
+fn no_disk(start: &Start, wanted: &Wanted, limit: Duration) -> Result<Option<Candidate>, Failure> {
+    let disks: Vec<String> = hardware::disks()
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    let there = if disks.is_empty() {
+        "no disk at all".to_owned()
+    } else {
+        disks.join(", ")
+    };
+    let failure = Failure::new(
+        "looking for",
+        "the disk that this start came from",
+        format_args!(
+            "after {} s there is {there}, and none has the nonce {} in its boot state (disk {})",
+            limit.as_secs(),
+            wanted.nonce,
+            wanted.guid
+        ),
+    );
+    if start.is_recovery() {
+        console::announce(failure.reason());
+        return Ok(None);
+    }
+    Err(failure)
 }
 
 /// Runs `f` on the boot-state partition of a disk.

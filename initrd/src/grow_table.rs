@@ -1,0 +1,60 @@
+//! The partition table made to fit the disk that it lies on. That it cannot be is recorded, and never ends a start.
+
+use boot_core::event::EventKind;
+
+use crate::block::{BlockDevice, partition_name};
+use crate::boot_disk::Candidate;
+use crate::boot_report::Report;
+use crate::failure::{Context, Failure};
+use crate::{abort, console, gpt};
+
+/// Moves the backup table to the end of a larger disk and grows `state`. A failure never ends the start.
+pub(crate) fn grow(candidate: &Candidate, report: &mut Report) {
+    match try_grow(candidate) {
+        Ok(grown) => report.grown_gpt = grown,
+        Err(failure) => {
+            console::announce(failure.reason());
+            abort::record(EventKind::STATE_PROBLEM, &failure.reason());
+            report.notes.push(failure.reason());
+        }
+    }
+}
+
+fn try_grow(candidate: &Candidate) -> Result<bool, Failure> {
+    let disk = format!("/dev/{}", candidate.name);
+    let Some(plan) =
+        gpt::plan_growth(&candidate.table).context("planning the partition table of", &disk)?
+    else {
+        return Ok(false);
+    };
+    let mut device = BlockDevice::open(&candidate.name, true)?;
+    gpt::apply(&mut device, &plan).context("growing the partition table of", &disk)?;
+    if !plan.restores.is_empty() {
+        // With a damaged MBR or primary table, the kernel did not find the partitions.
+        if partition_name(&candidate.name, 1).is_none() {
+            device.reread_partitions()?;
+        }
+        let text = format!("damaged, and written again: {}", plan.restores.join(", "));
+        console::log(format_args!("{disk}: {text}"));
+        abort::record(EventKind::TABLE_REPAIRED, &text);
+    }
+    let grows = |part: &&gpt::Partition| candidate.table.partition("state").as_ref() != Some(part);
+    if let Some(part) = plan.state.as_ref().filter(grows) {
+        device.resize_partition(part.number, part.start, part.size)?;
+        let text = format!(
+            "{disk}: partition table fits the disk, state has {} MiB",
+            part.size >> 20
+        );
+        console::log(&text);
+        abort::record(EventKind::GROWN, &text);
+    }
+    Ok(true)
+}
+
+/// The table as it is now.
+pub(crate) fn reread(candidate: &Candidate) -> gpt::Table {
+    BlockDevice::open(&candidate.name, false)
+        .ok()
+        .and_then(|mut device| gpt::read(&mut device).ok())
+        .unwrap_or_else(|| candidate.table.clone())
+}

@@ -1,0 +1,71 @@
+//! The root filesystem of what was started: a slot's under dm-verity, recovery's out of its initramfs.
+
+use std::fs;
+use std::os::fd::AsFd;
+
+use crate::block::{BlockDevice, Part, partition_name};
+use crate::boot_disk::Candidate;
+use crate::dm_verity::{self, Verity};
+use crate::failure::{Context, Failure};
+use crate::start::Start;
+use crate::{slot_manifest, sys};
+
+/// Checks the slot that was started and opens its root, and no other's, under dm-verity.
+pub(crate) fn verified(
+    start: &Start,
+    candidate: &Candidate,
+    hash: &str,
+) -> Result<String, Failure> {
+    let target = start.handover.slot;
+    let slot = target.slot().context("looking for the root of", target)?;
+    let place = |label: &str| format!("{label} (/dev/{})", candidate.name);
+    let boot = candidate
+        .table
+        .partition(slot.label_boot())
+        .context("looking for the partition", place(slot.label_boot()))?;
+    let part = candidate
+        .table
+        .partition(slot.label_root())
+        .context("looking for the partition", place(slot.label_root()))?;
+    let mut device = BlockDevice::open(&candidate.name, false)?;
+    let manifest = slot_manifest::manifest(
+        &mut Part::new(&mut device, boot.start, boot.size),
+        target,
+        &start.handover.manifest,
+    )
+    .context("checking", place(slot.label_boot()))?;
+    let root = slot_manifest::root(&manifest, hash, part.size)
+        .context("checking", place(slot.label_boot()))?;
+    let (_, number) = partition_name(&candidate.name, part.number)
+        .context("looking for the kernel's name of", place(slot.label_root()))?;
+    dm_verity::open(
+        "root",
+        &Verity {
+            device: number,
+            data_size: root.data_size,
+            root_hash: root.hash.to_string(),
+            salt: root.salt.to_string(),
+        },
+    )
+}
+
+/// Puts recovery's root file behind a loop device. The digest over the whole UKI covers it.
+pub(crate) fn of_recovery() -> Result<String, Failure> {
+    let file =
+        fs::File::open("/sternpost/root.erofs").context("opening", "/sternpost/root.erofs")?;
+    let control = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/loop-control")
+        .context("opening", "/dev/loop-control")?;
+    let number = sys::loop_free(control.as_fd()).context("looking for", "a free loop device")?;
+    let path = format!("/dev/loop{number}");
+    let device = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .context("opening", &path)?;
+    sys::loop_attach(device.as_fd(), file.as_fd())
+        .context("attaching recovery's root filesystem to", &path)?;
+    Ok(path)
+}

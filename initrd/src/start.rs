@@ -1,0 +1,61 @@
+//! Which start this is: what the loader handed over, and what the kernel's command line says of the root.
+
+use std::fs;
+
+use boot_core::Target;
+use boot_core::handover::HandOver;
+
+use crate::cmdline::{self, Root};
+use crate::drivers::EFIVARFS;
+use crate::failure::{Context, Failure};
+use crate::{abort, hand_over, modules};
+
+/// What this start is.
+pub(crate) struct Start {
+    pub(crate) handover: HandOver,
+    pub(crate) raw: Vec<u8>,
+    pub(crate) root: Root,
+}
+
+impl Start {
+    pub(crate) fn is_recovery(&self) -> bool {
+        self.root == Root::Recovery
+    }
+}
+
+/// The loader's hand-over, and its bytes.
+pub(crate) fn read_hand_over() -> Result<(HandOver, Vec<u8>), Failure> {
+    // Built in, or a failure that the mount will show.
+    let _ = modules::load(EFIVARFS);
+    let raw = hand_over::read()?;
+    let handover = HandOver::from_json(&raw).context("reading", "the loader's hand-over")?;
+    Ok((handover, raw))
+}
+
+/// Reads the command line and sees that it and the hand-over fit.
+pub(crate) fn identify((handover, raw): (HandOver, Vec<u8>)) -> Result<Start, Failure> {
+    abort::remember(|facts| {
+        facts.target = Some(handover.slot);
+        facts.nonce = Some(handover.nonce);
+        facts.digest = Some(handover.manifest);
+    });
+    let kernel = fs::read_to_string("/proc/cmdline").context("reading", "/proc/cmdline")?;
+    let image =
+        fs::read_to_string("/sternpost/cmdline").context("reading", "/sternpost/cmdline")?;
+    let root = cmdline::check(&kernel, &image).context("checking", "the kernel's command line")?;
+    if (root == Root::Recovery) != (handover.slot == Target::Recovery) {
+        return Err(Failure::new(
+            "checking",
+            "the kernel's command line",
+            format_args!(
+                "the loader started {}, but this kernel is built for something else",
+                handover.slot
+            ),
+        ));
+    }
+    Ok(Start {
+        handover,
+        raw,
+        root,
+    })
+}
