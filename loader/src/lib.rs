@@ -18,4 +18,3 @@ extern crate alloc;
 pub mod calendar;
 pub mod gpt;
 pub mod nonce;
-pub mod timer;

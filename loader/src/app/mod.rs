@@ -16,9 +16,9 @@ mod clock;
 mod console;
 mod disk;
 mod firmware;
-mod own;
+mod machine;
 mod panic;
-mod platform;
+mod self_check;
 mod start;
 mod timer;
 mod variables;
@@ -34,15 +34,15 @@ use uefi::boot;
 use clock::Clock;
 use console::say;
 use disk::Disk;
-use platform::{Firmware, Uki};
+use machine::{Machine, Uki};
 use start::Image;
-use timer::Timer;
+use timer::ProvenTimer;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What the firmware's watchdog is set to. It covers the loader itself and what it starts up to ExitBootServices, which
 /// takes a few seconds on the slowest machine that we know; much more means that something hangs. From there on it is
-/// [`Timer`]'s.
+/// [`ProvenTimer`]'s.
 const WATCHDOG_SECONDS: u64 = 120;
 
 /// Where firmware starts us.
@@ -78,7 +78,7 @@ fn run(clock: Clock, start_us: u64) -> String {
         Ok(disk) => disk,
         Err(error) => return error,
     };
-    own::leave_if_damaged(&disk);
+    self_check::leave_if_damaged(&disk);
     let trust = match Trust::from_section(&firmware::trust_section()) {
         Ok(trust) => trust,
         Err(error) => return error.to_string(),
@@ -94,9 +94,9 @@ fn run(clock: Clock, start_us: u64) -> String {
         trust.summary(),
         if secure_boot { "on" } else { "off" }
     );
-    let mut platform = Firmware::new(&disk, clock, secure_boot);
+    let mut platform = Machine::new(&disk, clock, secure_boot);
     let mut boot = Boot::new(&trust);
-    let mut timer = Timer::find();
+    let mut timer = ProvenTimer::find();
     while let Some(chosen) = boot.next(&mut platform) {
         let target = chosen.target;
         let image = match Image::load(chosen.image.bytes(), secure_boot) {
@@ -139,7 +139,7 @@ fn run(clock: Clock, start_us: u64) -> String {
             }
         };
         // What was set for it, or left running by it, must not reset the next one half-way.
-        timer.iter_mut().for_each(Timer::stop);
+        timer.iter_mut().for_each(ProvenTimer::stop);
         set_watchdog();
         boot.failed_to_start(&mut platform, target, reason);
     }

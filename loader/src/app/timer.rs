@@ -1,11 +1,11 @@
 //! The hardware timer from here to the initrd: finds it, arms it, stops it. What it is and whether it may be armed is
-//! decided in `loader::timer`.
+//! decided in `hardware_timer`.
 
 use alloc::boxed::Box;
 use alloc::string::String;
 
 use boot_core::handover;
-use loader::timer::{Program, Registers, SECONDS, Unusable, gtdt, i6300esb, may_arm, wdat};
+use hardware_timer::{Registers, SECONDS, Timer, Unusable, gtdt, i6300esb, may_arm, wdat};
 use uefi::Event;
 
 use super::console::say;
@@ -13,16 +13,16 @@ use super::firmware::registers::{self, Direct, Function};
 use super::{firmware, variables};
 
 /// A timer that this machine has and that a running system on it has driven.
-pub(super) struct Timer {
+pub(super) struct ProvenTimer {
     proven: String,
-    program: &'static Program,
+    timer: &'static Timer,
     function: Option<Function>,
     at_exit: Option<Event>,
 }
 
-impl Timer {
+impl ProvenTimer {
     /// Looks for the timer that the last system that came up here drove.
-    pub(super) fn find() -> Option<Timer> {
+    pub(super) fn find() -> Option<ProvenTimer> {
         let driver = variables::watchdog()?;
         let found = match driver.as_str() {
             wdat::DRIVER => described_by_wdat(),
@@ -32,9 +32,9 @@ impl Timer {
             _ => return None,
         };
         match found {
-            Ok((program, function)) => Some(Timer {
+            Ok((timer, function)) => Some(ProvenTimer {
                 proven: driver,
-                program: Box::leak(Box::new(program)),
+                timer: Box::leak(Box::new(timer)),
                 function,
                 at_exit: None,
             }),
@@ -47,26 +47,26 @@ impl Timer {
 
     /// Arms it for an image whose initramfs has `drivers`, if it may be armed for that.
     pub(super) fn arm(&mut self, drivers: &[String]) -> Option<handover::Timer> {
-        let driver = self.program.driver;
+        let driver = self.timer.driver;
         if !may_arm(driver, &self.proven, drivers) {
             return None;
         }
         let armed = match &mut self.function {
-            Some(function) => self.program.arm(function),
-            None => self.program.arm(&mut Direct),
+            Some(function) => self.timer.arm(function),
+            None => self.timer.arm(&mut Direct),
         };
         if let Err(why) = armed {
             say!("the timer {driver} is not used: {why}");
             return None;
         }
-        if self.program.is_direct() {
+        if self.timer.is_direct() {
             // Without it the timer still runs, unless firmware stops it.
-            self.at_exit = registers::arm_at_exit(self.program).ok();
+            self.at_exit = registers::arm_at_exit(self.timer).ok();
         }
-        say!("timer {driver} armed, {} s", self.program.seconds);
+        say!("timer {driver} armed, {} s", self.timer.seconds);
         Some(handover::Timer {
             driver: driver.into(),
-            seconds: self.program.seconds,
+            seconds: self.timer.seconds,
         })
     }
 
@@ -76,17 +76,17 @@ impl Timer {
             registers::forget_at_exit(event);
         }
         match &mut self.function {
-            Some(function) => self.program.stop(function),
-            None => self.program.stop(&mut Direct),
+            Some(function) => self.timer.stop(function),
+            None => self.timer.stop(&mut Direct),
         }
     }
 }
 
-type Found = Result<(Program, Option<Function>), Unusable>;
+type Found = Result<(Timer, Option<Function>), Unusable>;
 
 fn described_by_wdat() -> Found {
     let table = registers::acpi_table(wdat::SIGNATURE)?;
-    Ok((wdat::program(&table, SECONDS)?, None))
+    Ok((wdat::timer(&table, SECONDS)?, None))
 }
 
 fn described_by_gtdt() -> Found {
@@ -95,11 +95,11 @@ fn described_by_gtdt() -> Found {
         .read(watchdog.identification())
         .ok_or(Unusable::Nonsense("an address"))?;
     let frequency = firmware::ticks_per_second().unwrap_or(0);
-    Ok((watchdog.program(identification, frequency, SECONDS)?, None))
+    Ok((watchdog.timer(identification, frequency, SECONDS)?, None))
 }
 
 fn on_pci() -> Found {
     let mut function = Function::find(i6300esb::FUNCTION).ok_or(Unusable::Absent)?;
     let base = function.read(i6300esb::BASE).ok_or(Unusable::Absent)?;
-    Ok((i6300esb::program(base, SECONDS)?, Some(function)))
+    Ok((i6300esb::timer(base, SECONDS)?, Some(function)))
 }

@@ -6,8 +6,8 @@
 #![no_main]
 
 use arbitrary::Arbitrary;
+use hardware_timer::{Place, Register, Registers, SECONDS_MIN, Timer, acpi, gtdt, wdat};
 use libfuzzer_sys::fuzz_target;
-use loader::timer::{Place, Program, Register, Registers, SECONDS_MIN, acpi, gtdt, wdat};
 
 #[derive(Arbitrary, Debug)]
 enum Input<'a> {
@@ -102,10 +102,10 @@ impl Registers for Nothing {
     }
 }
 
-fn is_sound(program: &Program, most: usize) {
-    assert!(program.seconds >= SECONDS_MIN);
+fn is_sound(timer: &Timer, most: usize) {
+    assert!(timer.seconds >= SECONDS_MIN);
     let mut registers = Nothing::default();
-    let _ = program.arm(&mut registers);
+    let _ = timer.arm(&mut registers);
     assert!((1..=most).contains(&registers.writes));
 }
 
@@ -115,9 +115,9 @@ fuzz_target!(|input: Input<'_>| match input {
         assert!(tables.len() <= body.len() / 8);
     }
     Input::Wdat(described, seconds) => {
-        if let Ok(program) = wdat::program(&described.table(), seconds.into()) {
+        if let Ok(timer) = wdat::timer(&described.table(), seconds.into()) {
             // Stopped again if it does not run.
-            is_sound(&program, described.instructions.len());
+            is_sound(&timer, described.instructions.len());
         }
     }
     Input::Gtdt(body, timer, frequency) => {
@@ -136,8 +136,8 @@ fuzz_target!(|input: Input<'_>| match input {
         let table = sealed(&gtdt::SIGNATURE, &body);
         if let Ok(found) = gtdt::Watchdog::find(&table) {
             for version in [0, 1 << 16] {
-                if let Ok(program) = found.program(version, frequency.into(), 180) {
-                    is_sound(&program, 4);
+                if let Ok(timer) = found.timer(version, frequency.into(), 180) {
+                    is_sound(&timer, 4);
                 }
             }
         }
@@ -146,7 +146,7 @@ fuzz_target!(|input: Input<'_>| match input {
         let _ = acpi::root_table(bytes);
         let _ = acpi::length(bytes);
         let _ = acpi::tables(bytes);
-        let _ = wdat::program(bytes, 180);
+        let _ = wdat::timer(bytes, 180);
         let _ = gtdt::Watchdog::find(bytes);
     }
 });

@@ -1,6 +1,6 @@
 //! Registers of hardware timers, and the ACPI tables that describe them.
 //!
-//! Which registers are written, and with what, is decided by `loader::timer` from what the firmware says of its own
+//! Which registers are written, and with what, is decided by `hardware_timer` from what the firmware says of its own
 //! hardware; nothing here can check that the firmware tells the truth. It is asked only on a machine on which a running
 //! system has driven that very timer (`app::timer`).
 
@@ -9,7 +9,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use alloc::vec::Vec;
-use loader::timer::{Place, Program, Register, Registers, Unusable, Width, acpi};
+use hardware_timer::{Place, Register, Registers, Timer, Unusable, Width, acpi};
 use uefi::boot::{self, EventType, ScopedProtocol, Tpl};
 use uefi::proto::pci::PciIoAddress;
 use uefi::proto::pci::root_bridge::PciRootBridgeIo;
@@ -197,19 +197,7 @@ pub(in crate::app) fn acpi_table(signature: [u8; 4]) -> Result<Vec<u8>, Unusable
             .map(|entry| entry.address.addr() as u64)
     })
     .ok_or(Unusable::Absent)?;
-    let root = acpi::root_table(&bytes(pointer, acpi::ROOT_POINTER)?)?;
-    for address in acpi::tables(&table(root)?)? {
-        if bytes(address, signature.len())? == signature {
-            return table(address);
-        }
-    }
-    Err(Unusable::Absent)
-}
-
-/// The whole table at `address`.
-fn table(address: u64) -> Result<Vec<u8>, Unusable> {
-    let length = acpi::length(&bytes(address, acpi::HEADER)?)?;
-    bytes(address, length)
+    acpi::find(signature, pointer, bytes)
 }
 
 /// A copy of memory at `address`, which the firmware's tables name.
@@ -225,21 +213,21 @@ fn bytes(address: u64, length: usize) -> Result<Vec<u8>, Unusable> {
 }
 
 /// What is armed once more when boot services end.
-static AT_EXIT: AtomicPtr<Program> = AtomicPtr::new(ptr::null_mut());
+static AT_EXIT: AtomicPtr<Timer> = AtomicPtr::new(ptr::null_mut());
 
 /// Runs in the kernel's call of ExitBootServices.
 unsafe extern "efiapi" fn exiting(_event: Event, _context: Option<NonNull<c_void>>) {
-    // SAFETY: only ever set to a program that lives as long as this image, which stays loaded while what it started runs.
-    if let Some(program) = unsafe { AT_EXIT.load(Ordering::Relaxed).as_ref() } {
+    // SAFETY: only ever set to a timer that lives as long as this image, which stays loaded while what it started runs.
+    if let Some(timer) = unsafe { AT_EXIT.load(Ordering::Relaxed).as_ref() } {
         // Nobody is left to tell.
-        let _ = program.arm(&mut Direct);
+        let _ = timer.arm(&mut Direct);
     }
 }
 
-/// Arms `program` once more when boot services end: firmware whose own watchdog is the same hardware stops it then. Its
+/// Arms `timer` once more when boot services end: firmware whose own watchdog is the same hardware stops it then. Its
 /// handlers run before this one, whose priority is lower.
-pub(in crate::app) fn arm_at_exit(program: &'static Program) -> uefi::Result<Event> {
-    AT_EXIT.store(ptr::from_ref(program).cast_mut(), Ordering::Relaxed);
+pub(in crate::app) fn arm_at_exit(timer: &'static Timer) -> uefi::Result<Event> {
+    AT_EXIT.store(ptr::from_ref(timer).cast_mut(), Ordering::Relaxed);
     // SAFETY: `exiting` is a function of this image, which stays loaded, and needs no boot services and no memory.
     unsafe {
         boot::create_event(

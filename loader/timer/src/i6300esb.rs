@@ -5,7 +5,7 @@
 //! after two bytes that unlock them; it is started in PCI configuration space. It is never locked: Linux's driver stops
 //! it while it takes over.
 
-use super::{Place, Program, Register, Sign, Unusable, Width, Write};
+use super::{Place, Register, Sign, Timer, Unusable, Width, Write};
 
 /// Vendor and device, as the first four bytes of the configuration space say them.
 pub const FUNCTION: u32 = 0x25ab_8086;
@@ -36,7 +36,7 @@ const COUNTS: u64 = 512;
 ///
 /// # Errors
 /// Its counters are nowhere.
-pub fn program(base: u32, seconds: u64) -> Result<Program, Unusable> {
+pub fn timer(base: u32, seconds: u64) -> Result<Timer, Unusable> {
     // Bits 0 to 3 say what kind of address it is: memory below 4 GiB is 0.
     if base & 0xf != 0 || base == 0 {
         return Err(Unusable::Nonsense("its counters are not in memory"));
@@ -72,7 +72,7 @@ pub fn program(base: u32, seconds: u64) -> Result<Program, Unusable> {
         arm.push(write(memory(offset, width), value));
     }
     arm.push(write(LOCK, LOCK_ENABLED));
-    Ok(Program {
+    Ok(Timer {
         driver: DRIVER,
         seconds: u64::from(count) / COUNTS,
         arm,
@@ -92,12 +92,12 @@ mod tests {
 
     #[test]
     fn each_counter_is_unlocked_before_it_is_set_and_the_timer_started_last() {
-        let program = program(0xfebd_1000, 180).unwrap();
-        assert_eq!((program.driver, program.seconds), ("i6300esb", 180));
-        assert!(!program.is_direct());
+        let timer = timer(0xfebd_1000, 180).unwrap();
+        assert_eq!((timer.driver, timer.seconds), ("i6300esb", 180));
+        assert!(!timer.is_direct());
         let mut registers = Simulated::default();
         registers.values.insert(COMMAND.place, 0x0100);
-        program.arm(&mut registers).unwrap();
+        timer.arm(&mut registers).unwrap();
         let at = |offset: u64| Place::Memory(0xfebd_1000 + offset);
         assert_eq!(
             registers.writes,
@@ -117,15 +117,15 @@ mod tests {
                 (LOCK.place, 2),
             ]
         );
-        program.stop(&mut registers);
+        timer.stop(&mut registers);
         assert_eq!(registers.values[&LOCK.place], 0);
     }
 
     #[test]
     fn a_function_without_memory_is_refused() {
         for base in [0, 1, 0xfebd_1001, 0xfebd_1004] {
-            assert!(program(base, 180).is_err(), "{base:x}");
+            assert!(timer(base, 180).is_err(), "{base:x}");
         }
-        assert_eq!(program(0x1000, u64::MAX).unwrap().seconds, 2047);
+        assert_eq!(timer(0x1000, u64::MAX).unwrap().seconds, 2047);
     }
 }

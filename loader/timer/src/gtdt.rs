@@ -15,7 +15,7 @@
 use alloc::vec::Vec;
 
 use super::acpi::{self, u8_at, u16_at, u32_at, u64_at};
-use super::{Place, Program, Register, SECONDS_MIN, Sign, Unusable, Width, Write};
+use super::{Place, Register, SECONDS_MIN, Sign, Timer, Unusable, Width, Write};
 
 /// The table's signature.
 pub const SIGNATURE: [u8; 4] = *b"GTDT";
@@ -85,12 +85,12 @@ impl Watchdog {
     ///
     /// # Errors
     /// Why it is not used.
-    pub fn program(
+    pub fn timer(
         self,
         identification: u32,
         frequency: u64,
         seconds: u64,
-    ) -> Result<Program, Unusable> {
+    ) -> Result<Timer, Unusable> {
         let wide = (identification >> 16) & 0xf > 0;
         let highest = if wide {
             (1u64 << 48) - 1
@@ -118,7 +118,7 @@ impl Watchdog {
         }
         // Starts the time as well.
         arm.push(write(WCS, ENABLED));
-        Ok(Program {
+        Ok(Timer {
             driver: DRIVER,
             seconds,
             arm,
@@ -170,14 +170,14 @@ mod tests {
     #[test]
     fn it_is_set_to_half_the_time_started_and_stopped() {
         let watchdog = Watchdog::find(&table(&[0])).unwrap();
-        let program = watchdog.program(0, 25 * MHZ, 180).unwrap();
-        assert_eq!((program.driver, program.seconds), ("sbsa_gwdt", 180));
+        let timer = watchdog.timer(0, 25 * MHZ, 180).unwrap();
+        assert_eq!((timer.driver, timer.seconds), ("sbsa_gwdt", 180));
         let mut registers = Simulated::default();
-        program.arm(&mut registers).unwrap();
+        timer.arm(&mut registers).unwrap();
         let at = |offset| Place::Memory(0x2000 + offset);
         let half = u32::try_from(90 * 25 * MHZ).unwrap();
         assert_eq!(registers.writes, [(at(WOR), half), (at(WCS), 1)]);
-        program.stop(&mut registers);
+        timer.stop(&mut registers);
         assert_eq!(registers.values[&at(WCS)], 0);
     }
 
@@ -185,18 +185,18 @@ mod tests {
     fn a_fast_counter_needs_a_wide_register() {
         let watchdog = Watchdog::find(&table(&[0])).unwrap();
         assert_eq!(
-            watchdog.program(0, 1000 * MHZ, 180),
+            watchdog.timer(0, 1000 * MHZ, 180),
             Err(Unusable::TooShort(8))
         );
-        assert_eq!(watchdog.program(0, 100 * MHZ, 180).unwrap().seconds, 84);
-        let program = watchdog.program(1 << 16, 1000 * MHZ, 180).unwrap();
-        assert_eq!(program.seconds, 180);
+        assert_eq!(watchdog.timer(0, 100 * MHZ, 180).unwrap().seconds, 84);
+        let timer = watchdog.timer(1 << 16, 1000 * MHZ, 180).unwrap();
+        assert_eq!(timer.seconds, 180);
         let mut registers = Simulated::default();
-        program.arm(&mut registers).unwrap();
+        timer.arm(&mut registers).unwrap();
         let value = |offset| u64::from(registers.values[&Place::Memory(0x2000 + offset)]);
         assert_eq!(value(WOR) | value(WOR_HIGH) << 32, 90_000 * MHZ);
-        assert!(watchdog.program(0, 0, 180).is_err());
-        assert!(watchdog.program(0xf << 16, u64::MAX, u64::MAX).is_err());
+        assert!(watchdog.timer(0, 0, 180).is_err());
+        assert!(watchdog.timer(0xf << 16, u64::MAX, u64::MAX).is_err());
     }
 
     #[test]

@@ -22,17 +22,17 @@ const UKI_MAX: u64 = 1 << 30;
 const STEP: usize = 4 << 20;
 
 /// The machine.
-pub(super) struct Firmware {
+pub(super) struct Machine {
     clock: Clock,
     secure_boot: bool,
     boot_state: Option<Partition>,
     slots: [(Target, Option<Partition>); 3],
 }
 
-impl Firmware {
+impl Machine {
     /// Opens the partitions of `disk`. One that is missing is reported and does without: the record can be lost, a slot
     /// can be lost, and something still starts.
-    pub(super) fn new(disk: &Disk, clock: Clock, secure_boot: bool) -> Firmware {
+    pub(super) fn new(disk: &Disk, clock: Clock, secure_boot: bool) -> Machine {
         let open = |label: &str| match disk.partition(label) {
             Ok(partition) => Some(partition),
             Err(error) => {
@@ -40,7 +40,7 @@ impl Firmware {
                 None
             }
         };
-        Firmware {
+        Machine {
             clock,
             secure_boot,
             boot_state: open("boot-state"),
@@ -49,7 +49,7 @@ impl Firmware {
     }
 }
 
-impl Platform for Firmware {
+impl Platform for Machine {
     type Device = Partition;
     type Image = Uki;
 

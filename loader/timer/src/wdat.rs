@@ -14,7 +14,7 @@
 use alloc::vec::Vec;
 
 use super::acpi::{self, u8_at, u16_at, u32_at, u64_at};
-use super::{Program, Register, SECONDS_MIN, Sign, Unusable, Width, Write};
+use super::{Register, SECONDS_MIN, Sign, Timer, Unusable, Width, Write};
 
 /// The table's signature.
 pub const SIGNATURE: [u8; 4] = *b"WDAT";
@@ -107,7 +107,7 @@ impl Instruction {
 ///
 /// # Errors
 /// Why it is not used.
-pub fn program(table: &[u8], seconds: u64) -> Result<Program, Unusable> {
+pub fn timer(table: &[u8], seconds: u64) -> Result<Timer, Unusable> {
     acpi::check(table, SIGNATURE)?;
     if u8_at(table, 60)? & ENABLED == 0 {
         return Err(Unusable::Off);
@@ -146,7 +146,7 @@ pub fn program(table: &[u8], seconds: u64) -> Result<Program, Unusable> {
             value: (it.value & it.mask) << it.shift,
         })
         .next_back();
-    Ok(Program {
+    Ok(Timer {
         driver: DRIVER,
         seconds,
         arm,
@@ -235,13 +235,13 @@ mod tests {
 
     #[test]
     fn the_timer_is_set_started_and_stopped() {
-        let program = program(&table(&TCO), 180).unwrap();
-        assert_eq!((program.driver, program.seconds), ("wdat_wdt", 180));
-        assert!(program.is_direct());
+        let timer = timer(&table(&TCO), 180).unwrap();
+        assert_eq!((timer.driver, timer.seconds), ("wdat_wdt", 180));
+        assert!(timer.is_direct());
         let mut registers = Simulated::default();
         registers.values.insert(Place::Io(0x672), 0x8004);
         registers.values.insert(Place::Io(0x668), 0x0801);
-        program.arm(&mut registers).unwrap();
+        timer.arm(&mut registers).unwrap();
         assert_eq!(
             registers.writes,
             [
@@ -251,10 +251,10 @@ mod tests {
             ],
             "bits outside the masks stay"
         );
-        program.stop(&mut registers);
+        timer.stop(&mut registers);
         assert_eq!(registers.values[&Place::Io(0x668)], 0x0801);
         registers.stuck = Some(Place::Io(0x668));
-        assert_eq!(program.arm(&mut registers), Err(NotArmed::NotRunning));
+        assert_eq!(timer.arm(&mut registers), Err(NotArmed::NotRunning));
     }
 
     #[test]
@@ -262,47 +262,44 @@ mod tests {
         let mut instructions = TCO.to_vec();
         // Bit 5 of a register says that it may not.
         instructions.push([SET_REBOOT.into(), 0x82, 0x610, 3, 0, 0x20]);
-        let program = program(&table(&instructions), 180).unwrap();
+        let timer = timer(&table(&instructions), 180).unwrap();
         let mut registers = Simulated::default();
         registers.values.insert(Place::Io(0x610), 0x2a);
-        program.arm(&mut registers).unwrap();
+        timer.arm(&mut registers).unwrap();
         assert_eq!(registers.writes.first(), Some(&(Place::Io(0x610), 0x0a)));
     }
 
     #[test]
     fn as_long_as_it_can_be_but_not_too_short() {
-        assert_eq!(program(&table(&TCO), 100_000).unwrap().seconds, 613);
-        assert_eq!(program(&changed(53, 0), 180).unwrap().seconds, 153);
+        assert_eq!(timer(&table(&TCO), 100_000).unwrap().seconds, 613);
+        assert_eq!(timer(&changed(53, 0), 180).unwrap().seconds, 153);
         let mut short = table(&TCO);
         short[52..56].copy_from_slice(&50u32.to_le_bytes());
         assert_eq!(
-            program(&made::sealed(short), 180),
+            timer(&made::sealed(short), 180),
             Err(Unusable::TooShort(30))
         );
     }
 
     #[test]
     fn what_linux_leaves_alone_is_left_alone() {
-        assert_eq!(program(&changed(60, 0), 180), Err(Unusable::Off));
+        assert_eq!(timer(&changed(60, 0), 180), Err(Unusable::Off));
         for (at, byte) in [(40, 0), (42, 0), (43, 3), (44, 1)] {
             assert!(
-                matches!(
-                    program(&changed(at, byte), 180),
-                    Err(Unusable::NotByLinux(_))
-                ),
+                matches!(timer(&changed(at, byte), 180), Err(Unusable::NotByLinux(_))),
                 "byte {at}"
             );
         }
         let mut clock = TCO;
         clock[1][2] = 0x71;
         assert!(matches!(
-            program(&table(&clock), 180),
+            timer(&table(&clock), 180),
             Err(Unusable::NotByLinux(_))
         ));
         let mut wide = TCO;
         wide[0][3] = 4;
         assert!(matches!(
-            program(&table(&wide), 180),
+            timer(&table(&wide), 180),
             Err(Unusable::NotByLinux(_))
         ));
     }
@@ -311,34 +308,34 @@ mod tests {
     fn nonsense_is_refused() {
         for missing in [1, 6, 9] {
             let rest: Vec<_> = TCO.into_iter().filter(|it| it[0] != missing).collect();
-            assert!(program(&table(&rest), 180).is_err(), "action {missing}");
+            assert!(timer(&table(&rest), 180).is_err(), "action {missing}");
         }
         let mut narrow = TCO;
         narrow[2][5] = 0xff;
         assert!(
-            program(&table(&narrow), 180).is_err(),
+            timer(&table(&narrow), 180).is_err(),
             "300 counts do not fit"
         );
         let mut unknown = TCO;
         unknown[4][1] = 7;
-        assert!(program(&table(&unknown), 180).is_err());
-        assert!(program(&changed(64, 8), 180).is_err(), "cut off");
-        assert!(program(&changed(67, 0xff), 180).is_err(), "cut off");
+        assert!(timer(&table(&unknown), 180).is_err());
+        assert!(timer(&changed(64, 8), 180).is_err(), "cut off");
+        assert!(timer(&changed(67, 0xff), 180).is_err(), "cut off");
     }
 
     #[test]
     fn no_bytes_make_it_panic() {
         let whole = table(&TCO);
         for length in 0..whole.len() {
-            assert!(program(&whole[..length], 180).is_err());
+            assert!(timer(&whole[..length], 180).is_err());
             if length >= 36 {
                 let cut = made::sealed(whole[..length].to_vec());
-                assert!(program(&cut, 180).is_err(), "{length} bytes");
+                assert!(timer(&cut, 180).is_err(), "{length} bytes");
             }
         }
         for at in 36..whole.len() {
             for byte in [0, 1, 0x7f, 0x80, 0xff] {
-                let _ = program(&changed(at, byte), u64::MAX);
+                let _ = timer(&changed(at, byte), u64::MAX);
             }
         }
     }

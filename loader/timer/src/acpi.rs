@@ -96,6 +96,25 @@ pub fn tables(root: &[u8]) -> Result<Vec<u64>, Unusable> {
         .collect())
 }
 
+/// The whole of the first table with this signature, from the root pointer at `pointer` on; `read` copies memory.
+///
+/// # Errors
+/// There is none, or what leads to it is damaged.
+pub fn find(
+    signature: [u8; 4],
+    pointer: u64,
+    read: impl Fn(u64, usize) -> Result<Vec<u8>, Unusable>,
+) -> Result<Vec<u8>, Unusable> {
+    let table = |address| read(address, length(&read(address, HEADER)?)?);
+    let root = root_table(&read(pointer, ROOT_POINTER)?)?;
+    for address in tables(&table(root)?)? {
+        if read(address, signature.len())? == signature {
+            return table(address);
+        }
+    }
+    Err(Unusable::Absent)
+}
+
 /// An address at which something can be: not zero, and not beyond what any processor addresses.
 pub(super) fn address(address: u64) -> Result<u64, Unusable> {
     if address == 0 || address >> 52 != 0 {
@@ -165,6 +184,27 @@ mod tests {
         let root = made::sealed(root);
         assert_eq!(tables(&root), Ok(alloc::vec![0x2000, 0x3000]));
         assert_eq!(length(&root), Ok(root.len()));
+    }
+
+    #[test]
+    fn a_table_is_found_by_its_signature() {
+        let mut root = made::header(b"XSDT");
+        root.extend([0x2000u64, 0x3000].into_iter().flat_map(u64::to_le_bytes));
+        let root = made::sealed(root);
+        let wanted = made::sealed(made::header(b"WDAT"));
+        let memory = [
+            (0x500, pointer(0x1000)),
+            (0x1000, root),
+            (0x2000, made::sealed(made::header(b"FACP"))),
+            (0x3000, wanted.clone()),
+        ];
+        let read = |address: u64, length: usize| {
+            let there = memory.iter().find(|(at, _)| *at == address);
+            let bytes = there.and_then(|(_, bytes)| bytes.get(..length));
+            bytes.map(Vec::from).ok_or(Unusable::Truncated)
+        };
+        assert_eq!(find(*b"WDAT", 0x500, read), Ok(wanted));
+        assert_eq!(find(*b"GTDT", 0x500, read), Err(Unusable::Absent));
     }
 
     #[test]

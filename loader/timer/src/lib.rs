@@ -1,6 +1,6 @@
 //! The hardware timer that runs from the loader's end until the initrd's watchdog takes over.
 //!
-//! What a platform says of its timer (an ACPI table, a PCI function) becomes a [`Program`]: the register accesses that
+//! What a platform says of its timer (an ACPI table, a PCI function) becomes a [`Timer`]: the register accesses that
 //! arm it, that stop it, and that show whether it runs. Pure; whoever has the registers runs it ([`Registers`]).
 //!
 //! | driver that takes over | where the timer is described |
@@ -11,6 +11,23 @@
 //!
 //! Each is refused where its Linux driver would refuse it: a timer that nobody takes over resets a machine that is
 //! well. When it may be armed at all is decided in [`may_arm`].
+
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+// A panic in the boot path leaves nobody to fall back: what can panic is refused.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+extern crate alloc;
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -44,7 +61,7 @@ pub enum Place {
     Io(u16),
     /// Physical memory.
     Memory(u64),
-    /// A register in the configuration space of the PCI function that the program is for.
+    /// A register in the configuration space of the PCI function that the timer is for.
     Config(u8),
 }
 
@@ -123,7 +140,7 @@ pub struct Sign {
 
 /// How one timer is armed and stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
+pub struct Timer {
     /// Linux's driver of it.
     pub driver: &'static str,
     /// Seconds until it resets the machine.
@@ -161,7 +178,7 @@ impl fmt::Display for NotArmed {
     }
 }
 
-impl Program {
+impl Timer {
     /// Arms the timer, or starts its time anew.
     ///
     /// # Errors
@@ -295,8 +312,8 @@ mod tests {
 
     const PORT: Register = Register::new(Place::Io(0x10), Width::Byte);
 
-    fn program() -> Program {
-        Program {
+    fn timer() -> Timer {
+        Timer {
             driver: "test",
             seconds: 60,
             arm: alloc::vec![Write {
@@ -337,9 +354,9 @@ mod tests {
     fn bits_that_are_to_stay_stay() {
         let mut registers = Simulated::default();
         registers.values.insert(PORT.place, 0xa6);
-        program().arm(&mut registers).unwrap();
+        timer().arm(&mut registers).unwrap();
         assert_eq!(registers.values[&PORT.place], 0xa1);
-        program().stop(&mut registers);
+        timer().stop(&mut registers);
         assert_eq!(registers.values[&PORT.place], 0xa0);
     }
 
@@ -349,16 +366,13 @@ mod tests {
             stuck: Some(PORT.place),
             ..Simulated::default()
         };
-        assert_eq!(program().arm(&mut registers), Err(NotArmed::NotRunning));
+        assert_eq!(timer().arm(&mut registers), Err(NotArmed::NotRunning));
         assert_eq!(
             registers.writes.last(),
             Some(&(PORT.place, 0)),
             "stopped again"
         );
         registers.absent = Some(PORT.place);
-        assert_eq!(
-            program().arm(&mut registers),
-            Err(NotArmed::OutOfReach(PORT))
-        );
+        assert_eq!(timer().arm(&mut registers), Err(NotArmed::OutOfReach(PORT)));
     }
 }
