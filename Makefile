@@ -47,7 +47,6 @@ check: setup ## Format, lints, every host-side test
 	cargo clippy --quiet --workspace --exclude loader --all-targets -- -D warnings
 	cargo clippy --quiet -p loader --target x86_64-unknown-uefi -- -D warnings
 	cargo clippy --quiet -p loader --target aarch64-unknown-uefi -- -D warnings
-	cargo test --quiet -p loader --lib
 	cargo test --quiet --workspace --exclude loader
 
 test: check crash-sim fuzz ## The gate: check, the crash simulator, some fuzzing, the scenarios that CI runs, a handful of power cuts

@@ -5,7 +5,7 @@ use crc::{CRC_32_ISO_HDLC, Crc};
 /// Size of every structure that is written as one logical block.
 pub(crate) const STRUCTURE: usize = 512;
 
-static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+pub(crate) static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
 /// The `N` bytes at `at`; zeros where the structure is shorter, which no caller's offsets allow.
 pub(crate) fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {

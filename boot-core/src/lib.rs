@@ -14,7 +14,8 @@
 //! | slot header, manifest | [`slot_header`], [`manifest`] | slot-header.md, manifest.md |
 //! | signatures | [`dsse`], [`keyring`], [`trust`], [`verify`] | dsse.md, keyring.md, trust.md |
 //! | root filesystem | [`verity`] | verity.md |
-//! | bundle, disk layout, hand-over | [`bundle`], [`layout`], [`handover`] | bundle.md, layout.md, hand-over.md |
+//! | bundle, hand-over | [`bundle`], [`handover`] | bundle.md, hand-over.md |
+//! | disk layout, partition table | [`layout`], [`gpt`] | layout.md |
 //! | an ESP and the loader on it | [`esp`], [`pe`] | esp.md |
 //!
 //! # Errors
@@ -46,16 +47,21 @@ extern crate std;
 const _: Option<&str> = option_env!("STERNPOST_SOURCE");
 
 pub mod boot;
+pub mod boot_report;
 pub mod bundle;
 mod bytes;
+pub mod calendar;
 pub mod device;
+pub mod device_path;
 pub mod dsse;
 pub mod esp;
 pub mod event;
+pub mod gpt;
 pub mod handover;
 pub mod keyring;
 pub mod layout;
 pub mod manifest;
+pub mod nonce;
 pub mod pe;
 pub mod quarantine;
 pub mod record;
@@ -78,7 +84,9 @@ pub mod trust;
 pub mod types;
 pub mod verify;
 pub mod verity;
+pub mod window;
 
 pub use device::Device;
 pub use slot::{Slot, Target};
 pub use types::{Architecture, Digest, Nonce, PublicKey, RootHash, SecurityVersion, Version};
+pub use window::Window;

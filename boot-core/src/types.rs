@@ -207,6 +207,13 @@ pub enum Architecture {
 }
 
 impl Architecture {
+    /// What this program was built for.
+    pub const OWN: Self = if cfg!(target_arch = "aarch64") {
+        Self::Aarch64
+    } else {
+        Self::X86_64
+    };
+
     /// The name used in manifests, and by Rust and the kernel.
     pub const fn name(self) -> &'static str {
         match self {

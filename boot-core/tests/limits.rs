@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use boot_core::{
-    Target,
+    Device as _, Target,
     bundle::{BundleError, FRAME_MAX, FrameTable},
     dsse::{ENVELOPE_MAX, PAYLOAD_MAX},
     keyring::{CHAIN_MAX, Chain, KeyringError},
@@ -10,10 +10,11 @@ use boot_core::{
     manifest::{CHUNK_SIZE, Kind, Manifest, ManifestError, UKI_MAX},
     record::Record,
     slot_header::{HeaderError, clear_header, read_header},
-    test_support::{Image, Signers, manifest, trust},
+    test_support::{Image, MemoryDevice, Signers, manifest, trust},
     trust::{SECTION_SIZE, TrustError},
     types::{Digest, RootHash, Salt, Version},
     verity::{self, Geometry, TreeBuilder},
+    window::{Window, WindowError},
 };
 
 fn padded(mut json: Vec<u8>, length: usize) -> Vec<u8> {
@@ -152,4 +153,24 @@ fn of_a_disks_partitions() {
         format!("{TYPE_ESP:?}"),
         "Guid(c12a7328-f81f-11d2-ba4b-00a0c93ec93b)"
     );
+}
+
+#[test]
+fn of_a_window_over_a_disk() {
+    let mut disk = MemoryDevice::new(4096, 512);
+    let mut window = Window::new(&mut disk, 1024, 1024);
+    window.write_at(512, &[7; 512]).unwrap();
+    let mut block = [0; 512];
+    window.read_at(512, &mut block).unwrap();
+    assert_eq!(block, [7; 512]);
+    for offset in [1024, 2048, u64::MAX - 511, u64::MAX] {
+        let read = window.read_at(offset, &mut block);
+        assert_eq!(read.unwrap_err(), WindowError::BeyondEnd, "{offset}");
+        assert!(window.write_at(offset, &block).is_err());
+    }
+    assert!(window.write_at(512, &[1; 1024]).is_err());
+    disk.read_at(1536, &mut block).unwrap();
+    assert_eq!(block, [7; 512]);
+    let mut wraps = Window::new(&mut disk, u64::MAX - 511, 4096);
+    assert!(wraps.read_at(512, &mut block).is_err());
 }

@@ -122,6 +122,9 @@ fn make_mutable(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use boot_core::boot_report::BootReport;
+    use boot_core::{Digest, Target};
+
     use super::*;
 
     #[test]
@@ -163,12 +166,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run = dir.path().join("run/sternpost");
         fs::create_dir_all(&run).unwrap();
-        let stretches = |watchdog: serde_json::Value, firmware: u64, timer: serde_json::Value| {
-            let boot = serde_json::json!({
-                "version": 1, "slot": "a", "partitions": {},
-                "watchdog": watchdog, "watchdog_seconds": 60,
-            });
-            fs::write(run.join("boot.json"), boot.to_string()).unwrap();
+        let stretches = |watchdog: Option<&str>, firmware: u64, timer: serde_json::Value| {
+            let mut boot = BootReport::new(Target::A, Digest([0x22; 32]));
+            boot.watchdog = watchdog.map(Into::into);
+            boot.watchdog_seconds = Some(60);
+            fs::write(run.join("boot.json"), boot.to_json()).unwrap();
             let handover = serde_json::json!({
                 "version": 1, "slot": "a", "why": "priority", "nonce": "11".repeat(16),
                 "recorded": true, "disk": "x", "manifest": "22".repeat(32), "record_versions": [1, 1],
@@ -183,7 +185,7 @@ mod tests {
         };
         let timer = serde_json::json!({"driver": "i6300esb", "seconds": 180});
         assert_eq!(
-            stretches("i6300esb".into(), 120, timer),
+            stretches(Some("i6300esb"), 120, timer),
             [
                 "the firmware's watchdog, 120 s",
                 "i6300esb, armed by the loader, 180 s",
@@ -191,7 +193,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            stretches("iTCO_wdt".into(), 0, serde_json::Value::Null),
+            stretches(Some("iTCO_wdt"), 0, serde_json::Value::Null),
             [
                 "- the firmware has no watchdog",
                 "- the loader did not arm iTCO_wdt",
@@ -200,16 +202,15 @@ mod tests {
         );
         let none = "- no hardware watchdog was found; panics still restart the machine";
         assert_eq!(
-            stretches("softdog".into(), 120, serde_json::Value::Null),
+            stretches(Some("softdog"), 120, serde_json::Value::Null),
             [
                 "the firmware's watchdog, 120 s",
                 none,
                 "the kernel's softdog, as long as the kernel itself runs"
             ]
         );
-        let nothing = serde_json::Value::Null;
         assert_eq!(
-            stretches(nothing.clone(), 120, nothing),
+            stretches(None, 120, serde_json::Value::Null),
             ["the firmware's watchdog, 120 s", none, none]
         );
     }

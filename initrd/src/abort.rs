@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use boot_core::event::{Event, EventKind, Stage};
+use boot_core::gpt::Table;
 use boot_core::{Digest, Nonce, Target};
 use rustix::system::{RebootCommand, reboot};
 
@@ -13,7 +14,6 @@ use crate::block::BlockDevice;
 use crate::boot_disk::with_boot_state;
 use crate::console;
 use crate::failure::Failure;
-use crate::gpt::Table;
 
 /// Time for a person, or a serial log, to read the line.
 const PAUSE: Duration = Duration::from_secs(3);

@@ -7,11 +7,12 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use boot_core::boot_report::{BootReport, StateReport, StateStatus, TableEntry};
 use boot_core::event::EventKind;
 
 use crate::block::partition_name;
 use crate::boot_disk::{self, Candidate};
-use crate::boot_report::{self, Report};
+use crate::boot_report;
 use crate::cmdline::Root;
 use crate::drivers::{Always, Drivers};
 use crate::failure::{Context, Failure};
@@ -19,7 +20,7 @@ use crate::modules::Index;
 use crate::new_root::{self, NEW_ROOT};
 use crate::prepare_etc_and_var::prepare;
 use crate::start::{Start, identify, read_hand_over};
-use crate::state::{self, State};
+use crate::state;
 use crate::timeline::Timeline;
 use crate::{abort, console, grow_table, open_root};
 
@@ -70,7 +71,7 @@ fn bring_up(
     always: Always,
     timeline: &mut Timeline,
 ) -> Result<Infallible, Failure> {
-    let mut report = Report::default();
+    let mut report = BootReport::new(start.handover.slot, start.handover.manifest);
     if let Some(wrong) = drivers.not_taken_over(start.handover.timer.as_ref()) {
         console::announce(&wrong);
         report.notes.push(wrong);
@@ -103,27 +104,19 @@ fn bring_up(
     new_root::mount_root(&report.root_device)?;
     timeline.mark("root_us");
 
-    if let (Some(candidate), Some(table)) = (&found, &table) {
-        report.table = table
-            .partitions()
-            .into_iter()
-            .map(|part| {
-                let entry = serde_json::json!({
-                    "number": part.number, "guid": part.guid, "start": part.start, "size": part.size,
-                });
-                (part.label, entry)
-            })
-            .collect();
-        report.partitions = table
-            .partitions()
-            .into_iter()
-            .filter_map(|part| {
-                Some((
-                    part.label,
-                    format!("/dev/{}", partition_name(&candidate.name, part.number)?.0),
-                ))
-            })
-            .collect();
+    for part in table.iter().flat_map(|table| &table.partitions) {
+        let entry = TableEntry {
+            number: part.number,
+            guid: part.guid.to_string(),
+            start: part.start,
+            size: part.size,
+        };
+        report.table.insert(part.label.clone(), entry);
+        let disk = found.as_ref().map(|candidate| candidate.name.as_str());
+        if let Some((name, _)) = disk.and_then(|disk| partition_name(disk, part.number)) {
+            let device = format!("/dev/{name}");
+            report.partitions.insert(part.label.clone(), device);
+        }
     }
     let name = report
         .partitions
@@ -135,12 +128,14 @@ fn bring_up(
         Path::new(NEW_ROOT),
         drivers.watchdog.as_ref(),
     )?;
-    note_state(&state);
+    note_state(&state.report);
+    report.grown.state = state.grown;
+    report.state = state.report;
     timeline.mark("state_us");
 
     always.wait();
     // An id that is new because `state` is out of reach says nothing about the machine.
-    let first_boot = prepare(start, &mut report)? && state.status.problem().is_none();
+    report.first_boot = prepare(start, &mut report)? && report.state.problem.is_none();
     if !new_root::has_program(INIT) {
         return Err(Failure::new(
             "looking for",
@@ -151,7 +146,12 @@ fn bring_up(
     timeline.mark("tree_us");
     new_root::free_initramfs();
     timeline.mark("free_us");
-    boot_report::write(start, &report, &state, first_boot, drivers, timeline)?;
+    if let Some(watchdog) = &drivers.watchdog {
+        report.watchdog = Some(watchdog.name.clone());
+        report.watchdog_seconds = Some(watchdog.seconds);
+    }
+    report.timeline = timeline.to_map();
+    boot_report::write(&start.raw, &report)?;
     console::announce(timeline.summary());
     // systemd has the whole of its time until it takes over.
     drivers.ping();
@@ -159,11 +159,11 @@ fn bring_up(
     Err(Failure::new("starting", INIT, Command::new(INIT).exec()))
 }
 
-fn note_state(state: &State) {
+fn note_state(state: &StateReport) {
     let Some(reason) = &state.reason else { return };
     let kind = match state.status {
-        state::Status::Repaired => EventKind::STATE_REPAIRED,
-        _ => EventKind::STATE_PROBLEM,
+        StateStatus::Repaired => EventKind::STATE_REPAIRED,
+        StateStatus::Ok | StateStatus::Degraded => EventKind::STATE_PROBLEM,
     };
     abort::record(kind, reason);
 }

@@ -1,4 +1,4 @@
-//! Block devices as [`boot_core::Device`]s: a whole disk, and a part of one.
+//! Block devices as [`boot_core::Device`]s, and what the kernel calls partitions.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -102,67 +102,6 @@ impl Device for BlockDevice {
         // A later read must come from the disk, not from our own cache.
         sys::flush_cache(self.file.as_fd())?;
         Ok(())
-    }
-}
-
-/// Part of a device: a partition read through its disk, before the kernel has a name for it.
-#[derive(Debug)]
-pub struct Part<'a, D> {
-    device: &'a mut D,
-    start: u64,
-    size: u64,
-}
-
-impl<'a, D: Device> Part<'a, D> {
-    /// The `size` bytes of `device` from `start`.
-    pub fn new(device: &'a mut D, start: u64, size: u64) -> Self {
-        Self {
-            device,
-            start,
-            size,
-        }
-    }
-
-    fn place(&self, offset: u64, length: usize) -> Option<u64> {
-        let end = offset.checked_add(u64::try_from(length).ok()?)?;
-        (end <= self.size).then(|| self.start.checked_add(offset))?
-    }
-}
-
-/// Why a [`Part`] cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum PartError<E> {
-    /// Beyond the part's end.
-    #[error("beyond the end of the partition")]
-    End,
-    /// The device's own error.
-    #[error("{0}")]
-    Device(E),
-}
-
-impl<D: Device> Device for Part<'_, D> {
-    type Error = PartError<D::Error>;
-
-    fn block_size(&self) -> u32 {
-        self.device.block_size()
-    }
-
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
-        let at = self.place(offset, buf.len()).ok_or(PartError::End)?;
-        self.device.read_at(at, buf).map_err(PartError::Device)
-    }
-
-    fn write_at(&mut self, offset: u64, buf: &[u8]) -> Result<(), Self::Error> {
-        let at = self.place(offset, buf.len()).ok_or(PartError::End)?;
-        self.device.write_at(at, buf).map_err(PartError::Device)
-    }
-
-    fn flush(&mut self) -> Result<(), Self::Error> {
-        self.device.flush().map_err(PartError::Device)
     }
 }
 

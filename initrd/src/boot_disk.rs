@@ -6,19 +6,18 @@
 
 use std::time::{Duration, Instant};
 
+use boot_core::gpt::{self, FindError, Table};
+use boot_core::layout::Label;
 use boot_core::store::BootState;
-use boot_core::{Device, Nonce};
+use boot_core::{Device, Nonce, Window};
 
-use crate::block::{BlockDevice, Part};
+use crate::block::BlockDevice;
 use crate::console;
 use crate::drivers::Drivers;
 use crate::failure::Failure;
-use crate::gpt::{self, Table};
 use crate::hardware;
 use crate::start::Start;
 
-/// Label of the partition with the record.
-const BOOT_STATE: &str = "boot-state";
 /// Longest time to wait for the disk: slow controllers and USB need seconds to spin up.
 const DISK_LIMIT: Duration = Duration::from_secs(30);
 /// The same for recovery, which can do without.
@@ -98,14 +97,17 @@ pub fn choose(disks: &[(Option<Nonce>, &str)], wanted: &Wanted) -> Choice {
 pub fn probe(name: &str) -> Option<Candidate> {
     let mut device = BlockDevice::open(name, false).ok()?;
     let table = gpt::read(&mut device).ok()?;
-    let part = table.partition(BOOT_STATE)?;
-    let nonce = BootState::new(Part::new(&mut device, part.start, part.size))
-        .load()
-        .record
-        .map(|record| record.nonce);
+    let nonce = match table.find(Label::BootState.label()) {
+        Ok(partition) => BootState::new(Window::partition(&mut device, partition))
+            .load()
+            .record
+            .map(|record| record.nonce),
+        Err(FindError::BeyondDisk(_)) => None,
+        Err(FindError::Missing(_) | FindError::Ambiguous(_)) => return None,
+    };
     Some(Candidate {
         name: name.to_owned(),
-        guid: table.disk_guid(),
+        guid: table.disk_guid.to_string(),
         nonce,
         table,
     })
@@ -219,12 +221,10 @@ fn no_disk(start: &Start, wanted: &Wanted, limit: Duration) -> Result<Option<Can
 pub fn with_boot_state<T>(
     device: &mut BlockDevice,
     table: &Table,
-    f: impl FnOnce(&mut BootState<Part<'_, BlockDevice>>) -> T,
+    f: impl FnOnce(&mut BootState<Window<&mut BlockDevice>>) -> T,
 ) -> Option<T> {
-    let part = table.partition(BOOT_STATE)?;
-    Some(f(&mut BootState::new(Part::new(
-        device, part.start, part.size,
-    ))))
+    let partition = table.find(Label::BootState.label()).ok()?;
+    Some(f(&mut BootState::new(Window::partition(device, partition))))
 }
 
 /// Reads the first `length` bytes of a partition, rounded up to whole blocks.

@@ -1,17 +1,18 @@
 //! The partition table made to fit the disk that it lies on. That it cannot be is recorded, and never ends a start.
 
+use boot_core::boot_report::BootReport;
 use boot_core::event::EventKind;
+use boot_core::gpt;
 
 use crate::block::{BlockDevice, partition_name};
 use crate::boot_disk::Candidate;
-use crate::boot_report::Report;
 use crate::failure::{Context, Failure};
-use crate::{abort, console, gpt};
+use crate::{abort, console};
 
 /// Moves the backup table to the end of a larger disk and grows `state`. A failure never ends the start.
-pub(crate) fn grow(candidate: &Candidate, report: &mut Report) {
+pub(crate) fn grow(candidate: &Candidate, report: &mut BootReport) {
     match try_grow(candidate) {
-        Ok(grown) => report.grown_gpt = grown,
+        Ok(grown) => report.grown.gpt = grown,
         Err(failure) => {
             console::announce(failure.reason());
             abort::record(EventKind::STATE_PROBLEM, &failure.reason());
@@ -28,7 +29,7 @@ fn try_grow(candidate: &Candidate) -> Result<bool, Failure> {
         return Ok(false);
     };
     let mut device = BlockDevice::open(&candidate.name, true)?;
-    gpt::apply(&mut device, &plan).context("growing the partition table of", &disk)?;
+    gpt::apply(&mut device, &plan.steps).context("growing the partition table of", &disk)?;
     if !plan.restores.is_empty() {
         // With a damaged MBR or primary table, the kernel did not find the partitions.
         if partition_name(&candidate.name, 1).is_none() {
@@ -38,7 +39,7 @@ fn try_grow(candidate: &Candidate) -> Result<bool, Failure> {
         console::log(format_args!("{disk}: {text}"));
         abort::record(EventKind::TABLE_REPAIRED, &text);
     }
-    let grows = |part: &&gpt::Partition| candidate.table.partition("state").as_ref() != Some(part);
+    let grows = |part: &&gpt::Partition| candidate.table.find("state") != Ok(*part);
     if let Some(part) = plan.state.as_ref().filter(grows) {
         device.resize_partition(part.number, part.start, part.size)?;
         let text = format!(

@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::Path;
 
+use boot_core::handover;
+use boot_core::layout::VENDOR;
 use rustix::mount::{MountFlags, mount};
 
 use crate::failure::{Context, Failure};
 
 /// Where the kernel shows EFI variables.
 const EFIVARS: &str = "/sys/firmware/efi/efivars";
-/// Name and vendor of the variable.
-const VARIABLE: &str = "SternpostHandover-6e56d3ab-d913-4a68-afdf-73638fbec4a8";
 
 const NON_VOLATILE: u32 = 1;
 const RUNTIME: u32 = 4;
@@ -48,8 +48,12 @@ pub fn value(raw: &[u8]) -> Result<&[u8], Refused> {
 pub fn read() -> Result<Vec<u8>, Failure> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("efivarfs", EFIVARS, "efivarfs", flags, c"").context("mounting", EFIVARS)?;
-    let raw = fs::read(Path::new(EFIVARS).join(VARIABLE))
-        .context("reading the loader's hand-over, the EFI variable", VARIABLE)
+    let variable = format!("{}-{VENDOR}", handover::VARIABLE);
+    let raw = fs::read(Path::new(EFIVARS).join(&variable))
+        .context(
+            "reading the loader's hand-over, the EFI variable",
+            &variable,
+        )
         .map_err(|failure| {
             failure.next(
                 "only the Sternpost loader can start this kernel; the machine restarts into it",
@@ -57,7 +61,7 @@ pub fn read() -> Result<Vec<u8>, Failure> {
         })?;
     value(&raw)
         .map(<[u8]>::to_vec)
-        .context("reading the loader's hand-over, the EFI variable", VARIABLE)
+        .context("reading the loader's hand-over, the EFI variable", variable)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! [`agent::run`] goes through the steps in order; each is a module here. What can be computed without devices is pure
-//! and tested on the host: [`gpt`] (over [`boot_core::Device`], so that a crash simulator runs the same code),
+//! and tested on the host: [`boot_core::gpt`] (over [`boot_core::Device`], so that a crash simulator runs the same code),
 //! [`boot_disk::choose`], [`cmdline`], [`modules`], [`persist`], [`state::ext4`], [`dm_verity::table_line`].
 //!
 //! # Failures
@@ -48,7 +48,6 @@ pub mod console;
 pub mod dm_verity;
 mod drivers;
 pub mod failure;
-pub mod gpt;
 mod grow_table;
 pub mod hand_over;
 pub mod hardware;

@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::fd::AsFd;
 
-use crate::block::{BlockDevice, Part, partition_name};
+use boot_core::Window;
+
+use crate::block::{BlockDevice, partition_name};
 use crate::boot_disk::Candidate;
 use crate::dm_verity::{self, Verity};
 use crate::failure::{Context, Failure};
@@ -19,17 +21,15 @@ pub(crate) fn verified(
     let target = start.handover.slot;
     let slot = target.slot().context("looking for the root of", target)?;
     let place = |label: &str| format!("{label} (/dev/{})", candidate.name);
-    let boot = candidate
-        .table
-        .partition(slot.label_boot())
-        .context("looking for the partition", place(slot.label_boot()))?;
-    let part = candidate
-        .table
-        .partition(slot.label_root())
-        .context("looking for the partition", place(slot.label_root()))?;
+    let find = |label| {
+        let found = candidate.table.find(label);
+        found.context("looking for the partition", place(label))
+    };
+    let boot = find(slot.label_boot())?;
+    let part = find(slot.label_root())?;
     let mut device = BlockDevice::open(&candidate.name, false)?;
     let manifest = slot_manifest::manifest(
-        &mut Part::new(&mut device, boot.start, boot.size),
+        &mut Window::partition(&mut device, boot),
         target,
         &start.handover.manifest,
     )

@@ -1,13 +1,14 @@
 //! /etc, /var, what persists, and the machine's id: what of the new root is writable, and where it lies.
 
 use std::fs;
+use std::iter;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
+use boot_core::boot_report::BootReport;
 use rustix::mount::{MountFlags, mount, mount_bind};
 
-use crate::boot_report::Report;
 use crate::console;
 use crate::failure::{Context, Failure};
 use crate::machine_id::machine_id;
@@ -16,7 +17,7 @@ use crate::persist::{self, Entry};
 use crate::start::Start;
 
 /// Folders of `state`, /etc, /var, what persists, identity. Whether the identity is new.
-pub(crate) fn prepare(start: &Start, report: &mut Report) -> Result<bool, Failure> {
+pub(crate) fn prepare(start: &Start, report: &mut BootReport) -> Result<bool, Failure> {
     let state = Path::new(NEW_ROOT).join("state");
     let ours = state.join("sternpost");
     for (path, mode) in [(state.join("var"), 0o755), (ours.clone(), 0o755)] {
@@ -35,7 +36,7 @@ pub(crate) fn prepare(start: &Start, report: &mut Report) -> Result<bool, Failur
     if let Ok(hostname) = fs::read_to_string(ours.join("hostname")) {
         write_etc("hostname", &hostname, 0o644)?;
     }
-    report.notes.extend(bind_persistent());
+    bind_persistent(report);
     Ok(first_boot)
 }
 
@@ -51,9 +52,6 @@ fn unique(start: &Start) -> Vec<u8> {
 }
 
 /// Puts an overlay in memory over /etc.
-///
-/// # Errors
-/// When the kernel refuses.
 fn overlay_etc() -> Result<(), Failure> {
     folder(Path::new("/run/sternpost/etc/upper"), 0o755)?;
     folder(Path::new("/run/sternpost/etc/work"), 0o755)?;
@@ -68,9 +66,6 @@ fn overlay_etc() -> Result<(), Failure> {
 }
 
 /// Writes a file into the overlay.
-///
-/// # Errors
-/// When it cannot be written.
 fn write_etc(name: &str, text: &str, mode: u32) -> Result<(), Failure> {
     let path = Path::new("/newroot/etc").join(name);
     fs::write(&path, text).context("writing", path.display())?;
@@ -78,35 +73,29 @@ fn write_etc(name: &str, text: &str, mode: u32) -> Result<(), Failure> {
         .context("setting the mode of", path.display())
 }
 
-/// Binds /state/var to /var and every entry of the list to its place. Returns what could not be done; the machine
+/// Binds /state/var to /var and every entry of the list to its place. What cannot be done is reported; the machine
 /// starts all the same.
-fn bind_persistent() -> Vec<String> {
+fn bind_persistent(report: &mut BootReport) {
     let root = Path::new(NEW_ROOT);
-    let mut problems = Vec::new();
+    // An image without a list keeps nothing but /var.
+    let text = fs::read_to_string(root.join("usr/lib/sternpost/persist.conf")).unwrap_or_default();
+    let (entries, refused) = persist::parse(&text);
+    refused.iter().for_each(console::announce);
+    report.notes.extend(refused);
     let var = Entry {
         scope: persist::Scope::Shared,
         path: "var".into(),
     };
-    if let Err(failure) = bind(&root.join("state/var"), root, &var) {
-        problems.push(failure.reason());
-    }
-    // An image without a list keeps nothing but /var.
-    let text = fs::read_to_string(root.join("usr/lib/sternpost/persist.conf")).unwrap_or_default();
-    let (entries, refused) = persist::parse(&text);
-    problems.extend(refused);
-    for entry in entries {
-        let source = root
-            .join("state")
-            .join(entry.scope.folder())
-            .join(&entry.path);
+    let listed = entries.into_iter().map(|entry| {
+        let folder = root.join("state").join(entry.scope.folder());
+        (folder.join(&entry.path), entry)
+    });
+    for (source, entry) in iter::once((root.join("state/var"), var)).chain(listed) {
         if let Err(failure) = bind(&source, root, &entry) {
-            problems.push(failure.reason());
+            console::announce(failure.reason());
+            report.unbound.push(failure.reason());
         }
     }
-    for problem in &problems {
-        console::announce(problem);
-    }
-    problems
 }
 
 fn bind(source: &Path, root: &Path, entry: &Entry) -> Result<(), Failure> {

@@ -1,5 +1,7 @@
 //! How long each step took.
 
+use std::collections::BTreeMap;
+
 use rustix::time::{ClockId, clock_gettime};
 
 /// Microseconds since the kernel started.
@@ -31,14 +33,11 @@ impl Timeline {
         self.marks.push((name, now_us()));
     }
 
-    /// For boot.json.
+    /// For the report.
     #[must_use]
-    pub fn to_json(&self) -> serde_json::Value {
-        self.marks
-            .iter()
-            .map(|(name, at)| ((*name).to_owned(), serde_json::Value::from(*at)))
-            .collect::<serde_json::Map<_, _>>()
-            .into()
+    pub fn to_map(&self) -> BTreeMap<String, u64> {
+        let marks = self.marks.iter();
+        marks.map(|(name, at)| ((*name).to_owned(), *at)).collect()
     }
 
     /// One line: the whole, then each step, in milliseconds.

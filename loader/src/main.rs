@@ -1,6 +1,6 @@
 //! The loader: the firmware stage of Sternpost, a UEFI application for x86_64 and aarch64.
 //!
-//! What it does is in [`app`]; what of it needs no firmware is the library beside it.
+//! What it does is in [`app`]; what needs no firmware is in `boot-core` and in the crate `hardware-timer`.
 #![cfg_attr(target_os = "uefi", no_std, no_main)]
 // A panic in the boot path leaves nobody to fall back: what can panic is refused.
 #![cfg_attr(

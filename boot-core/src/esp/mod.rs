@@ -14,7 +14,7 @@
 
 mod read;
 
-use alloc::vec;
+use alloc::{format, string::String, vec};
 use core::fmt::Display;
 
 pub use read::read_loader;
@@ -80,6 +80,11 @@ pub fn file_name(architecture: Architecture) -> &'static str {
         Architecture::X86_64 => "BOOTX64.EFI",
         Architecture::Aarch64 => "BOOTAA64.EFI",
     }
+}
+
+/// Its path on the ESP, as firmware wants it.
+pub fn path(architecture: Architecture) -> String {
+    format!("\\EFI\\BOOT\\{}", file_name(architecture))
 }
 
 /// The same as a directory has it: eight characters, three characters.

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use boot_core::boot_report::StateProblem;
 use boot_core::event::EventKind;
 use boot_core::{Digest, layout};
 use serde_json::json;
@@ -14,7 +15,6 @@ use super::control;
 use crate::cli::EraseState;
 use crate::failure::{Doing, Failure, Result};
 use crate::machine::Machine;
-use crate::machine::facts::StateProblem;
 use crate::os::lock::Lock;
 use crate::output::Outcome;
 
@@ -33,7 +33,7 @@ pub fn erase_state(machine: &Machine, arguments: &EraseState) -> Result<Outcome>
 /// It is in use, is not there, is not known to be damaged (unless `force`), or cannot be made.
 pub fn erase(machine: &Machine, force: bool, why: &str) -> Result<String> {
     let reason = machine.boot.state_missing().unwrap_or_default();
-    match machine.boot.state_problem() {
+    match machine.boot.state.problem {
         None => {
             return Err(Failure::refused("state is in use")
                 .next("remove what is not needed below /var; only a state that could not be used is erased"));

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use boot_core::boot_report::StateProblem;
 use boot_core::record::{Record, SlotStatus};
 use boot_core::select::{Selector, Why};
 use boot_core::slot_header::read_header;
@@ -21,7 +22,7 @@ use crate::health::report::{Phase, Report};
 use crate::loader::{Esp, Update, efi};
 use crate::machine::Machine;
 use crate::machine::facts;
-use crate::machine::facts::{StateProblem, target_name};
+use crate::machine::facts::target_name;
 use crate::output::Outcome;
 use crate::profile::apply;
 use crate::watchdog;
@@ -382,7 +383,7 @@ impl<'m> Facts<'m> {
     /// What to do about a `state` that nothing is brought up on.
     fn next_for_state(&self) -> &'static str {
         let boot = &self.machine.boot;
-        match boot.state_problem() {
+        match boot.state.problem {
             Some(StateProblem::Missing) => {
                 "save what is on the disk and write the disk image anew: no partition can be added"
             }

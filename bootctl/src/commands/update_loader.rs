@@ -16,7 +16,7 @@ use crate::boot::slot_check;
 use crate::cli::UpdateLoader;
 use crate::failure::{Doing as _, Failure, Result};
 use crate::install::{self, Head, Room, Wanted};
-use crate::loader::efi::{self, Place, Variables};
+use crate::loader::efi::{self, Variables};
 use crate::loader::{self, Esp, Esps, Settled, Stage, Update};
 use crate::machine::Machine;
 use crate::machine::facts;
@@ -161,7 +161,7 @@ fn update(
     ));
     // Firmware is asked before anything is written: if it refuses, there is no update.
     let variables = Variables::of(machine);
-    let entry = variables.make_entry(&Place::of(machine, target)?, architecture)?;
+    let entry = variables.make_entry(&efi::place_of(machine, target)?, architecture)?;
     let mut update = Update {
         format: 1,
         esp: target,

@@ -9,9 +9,8 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use boot_core::esp::file_name;
-use boot_core::layout::Guid;
-use boot_core::{Architecture, Device as _};
+use boot_core::device_path::{HardDrive, utf16};
+use boot_core::{Architecture, Device as _, esp};
 
 use super::Esp;
 use crate::failure::{Failure, Result};
@@ -31,40 +30,25 @@ pub struct Variables {
     directory: PathBuf,
 }
 
-/// Where firmware finds a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// Its number in the table, from 1.
-    pub number: u32,
-    /// Its GUID.
-    pub guid: Guid,
-    /// Its first block.
-    pub first: u64,
-    /// How many blocks it has.
-    pub blocks: u64,
-}
-
-impl Place {
-    /// Where `esp` is on this machine's disk.
-    ///
-    /// # Errors
-    /// The initrd did not say.
-    pub fn of(machine: &Machine, esp: Esp) -> Result<Self> {
-        let unknown = || {
-            Failure::failed(format!(
-                "the initrd did not say where {esp} is in the table"
-            ))
-            .next("look at the disk with lsblk; if its table is damaged, start the machine again")
-        };
-        let entry = machine.boot.table.get(esp.label()).ok_or_else(unknown)?;
-        let block = u64::from(machine.open(esp.label(), false)?.block_size());
-        Ok(Self {
-            number: entry.number,
-            guid: entry.guid.parse().map_err(|_| unknown())?,
-            first: entry.start / block,
-            blocks: entry.size / block,
-        })
-    }
+/// Where `esp` is on this machine's disk.
+///
+/// # Errors
+/// The initrd did not say.
+pub fn place_of(machine: &Machine, esp: Esp) -> Result<HardDrive> {
+    let unknown = || {
+        Failure::failed(format!(
+            "the initrd did not say where {esp} is in the table"
+        ))
+        .next("look at the disk with lsblk; if its table is damaged, start the machine again")
+    };
+    let entry = machine.boot.table.get(esp.label()).ok_or_else(unknown)?;
+    let block = u64::from(machine.open(esp.label(), false)?.block_size());
+    Ok(HardDrive {
+        number: entry.number,
+        guid: entry.guid.parse().map_err(|_| unknown())?,
+        first: entry.start / block,
+        blocks: entry.size / block,
+    })
 }
 
 /// The ESP that the loader of this start lay on.
@@ -155,7 +139,7 @@ impl Variables {
 
     /// Our entry's number.
     fn ours(&self) -> Option<u16> {
-        let ours = to_utf16(DESCRIPTION);
+        let ours = utf16(DESCRIPTION);
         let entries = self.entries();
         let found = entries
             .iter()
@@ -167,7 +151,7 @@ impl Variables {
     ///
     /// # Errors
     /// Firmware refuses.
-    pub fn make_entry(&self, place: &Place, architecture: Architecture) -> Result<u16> {
+    pub fn make_entry(&self, place: &HardDrive, architecture: Architecture) -> Result<u16> {
         let taken: Vec<u16> = self
             .entries()
             .into_iter()
@@ -207,32 +191,13 @@ fn entry_name(number: u16) -> String {
 }
 
 /// EFI_LOAD_OPTION for the removable-media path on the partition at `place`.
-fn load_option(place: &Place, architecture: Architecture) -> Vec<u8> {
-    let mut path = Vec::new();
-    // Media, hard drive: GPT, by GUID.
-    path.extend([4, 1, 42, 0]);
-    path.extend(place.number.to_le_bytes());
-    path.extend(place.first.to_le_bytes());
-    path.extend(place.blocks.to_le_bytes());
-    path.extend(place.guid.0);
-    path.extend([2, 2]);
-    // Media, file path.
-    let file = to_utf16(&format!("\\EFI\\BOOT\\{}", file_name(architecture)));
-    path.extend([4, 4]);
-    path.extend((file.len() as u16 + 4).to_le_bytes());
-    path.extend(file);
-    path.extend([0x7f, 0xff, 4, 0]);
+fn load_option(place: &HardDrive, architecture: Architecture) -> Vec<u8> {
+    let path = place.path_of(&[], &esp::path(architecture));
     let mut option = ACTIVE.to_le_bytes().to_vec();
     option.extend((path.len() as u16).to_le_bytes());
-    option.extend(to_utf16(DESCRIPTION));
+    option.extend(utf16(DESCRIPTION));
     option.extend(path);
     option
-}
-
-/// With the zero at its end.
-fn to_utf16(text: &str) -> Vec<u8> {
-    let units = text.encode_utf16().chain([0]);
-    units.flat_map(u16::to_le_bytes).collect()
 }
 
 fn from_utf16(bytes: &[u8]) -> String {
@@ -248,8 +213,8 @@ fn from_utf16(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn place() -> Place {
-        Place {
+    fn place() -> HardDrive {
+        HardDrive {
             number: 2,
             guid: "12345678-9abc-def0-1234-56789abcdef0".parse().unwrap(),
             first: 133_120,
@@ -263,7 +228,7 @@ mod tests {
         let option = load_option(&place(), Architecture::X86_64);
         let text = DESCRIPTION.len() * 2 + 2;
         assert_eq!(option[..6], [1, 0, 0, 0, 94, 0]);
-        assert_eq!(option[6..6 + text], to_utf16(DESCRIPTION));
+        assert_eq!(option[6..6 + text], utf16(DESCRIPTION));
         let path = &option[6 + text..];
         assert_eq!(path.len(), 94);
         assert_eq!(path[..8], [4, 1, 42, 0, 2, 0, 0, 0]);

@@ -17,7 +17,7 @@ impl Machine {
             .get(label)
             .map(|p| {
                 if self.prefix == Path::new("/") {
-                    p.clone()
+                    p.into()
                 } else {
                     self.paths().at(p)
                 }
@@ -51,7 +51,7 @@ impl Machine {
             self.boot
                 .partitions
                 .get(slot.label_root())
-                .and_then(|path| fs::canonicalize(path).ok().or_else(|| Some(path.clone())))
+                .map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.into()))
                 .and_then(|path| path.file_name().map(|n| n.to_string_lossy().into_owned()))
                 .is_some_and(|name| names.contains(&name))
         })

@@ -12,13 +12,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use boot_core::boot_report::{self, BootReport};
 use boot_core::handover::HandOver;
 use boot_core::record;
 use boot_core::select::Why;
 use boot_core::slot::{Slot, Target};
 
 use self::disk::partitions_under;
-use self::facts::{BootFacts, target_named};
 use crate::failure::{Code, Failure, Result};
 use crate::os::files::read_json;
 use crate::os::paths::Paths;
@@ -28,7 +28,7 @@ use crate::os::paths::Paths;
 pub struct Machine {
     prefix: PathBuf,
     /// The agent's facts.
-    pub boot: BootFacts,
+    pub boot: BootReport,
     /// The loader's, where there was one.
     pub handover: Option<HandOver>,
     /// The image's.
@@ -45,7 +45,7 @@ impl Machine {
     /// [`Code::NotSternpost`] where there are none.
     pub fn read(prefix: &Path) -> Result<Self> {
         let paths = Paths::new(prefix);
-        let facts = paths.run("boot.json");
+        let facts = paths.run(boot_report::FILE);
         if !facts.exists() {
             return Err(Failure::new(
                 Code::NotSternpost,
@@ -56,14 +56,8 @@ impl Machine {
             )
             .next("run bootctl on an appliance; `imager inspect` reads disk images and bundles"));
         }
-        let boot: BootFacts = read_json(&facts)?;
-        let booted = target_named(&boot.slot).ok_or_else(|| {
-            Failure::failed(format!(
-                "{}: unknown slot \"{}\"",
-                facts.display(),
-                boot.slot
-            ))
-        })?;
+        let boot: BootReport = read_json(&facts)?;
+        let booted = boot.slot;
         let handover_path = paths.run("handover.json");
         let (handover, unreadable) = match fs::read(&handover_path) {
             Ok(bytes) => match HandOver::from_json(&bytes) {
@@ -141,9 +135,8 @@ impl Machine {
                     handover.slot, self.booted
                 ));
             }
-            if let Some(digest) = &self.boot.manifest_digest
-                && *digest != handover.manifest.to_string()
-            {
+            let digest = self.boot.manifest_digest;
+            if digest != handover.manifest {
                 return Some(format!(
                     "the loader verified manifest {}, the initrd found {digest}",
                     handover.manifest
@@ -185,6 +178,8 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
+    use boot_core::boot_report::{StateProblem, StateReport, StateStatus};
+
     use super::*;
 
     #[test]
@@ -202,23 +197,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run = dir.path().join("run/sternpost");
         fs::create_dir_all(&run).unwrap();
-        let facts = serde_json::json!({
-            "version": 1,
-            "slot": Target::Recovery,
-            "kind": "recovery",
-            "disk": null,
-            "partitions": {},
-            "root_device": "/dev/loop0",
-            "manifest_digest": "0".repeat(64),
-            "first_boot": true,
-            "grown": { "gpt": false, "state": false },
-            "watchdog": null,
-            "watchdog_seconds": null,
-            "state": { "status": "degraded", "reason": "looking for the partition state" },
-            "notes": ["looking for the disk: none has the nonce"],
-            "timeline": { "agent_start_us": 1 },
-        });
-        fs::write(run.join("boot.json"), facts.to_string()).unwrap();
+        let mut report = BootReport::new(Target::Recovery, boot_core::Digest::ZERO);
+        report.state = StateReport {
+            status: StateStatus::Degraded,
+            problem: Some(StateProblem::Missing),
+            reason: Some("looking for the partition state".into()),
+        };
+        fs::write(run.join("boot.json"), report.to_json()).unwrap();
         let machine = Machine::read(dir.path()).unwrap();
         assert_eq!(machine.booted, Target::Recovery);
         let e = machine.partition("boot-state").unwrap_err();
@@ -232,11 +217,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run = dir.path().join("run/sternpost");
         fs::create_dir_all(&run).unwrap();
-        fs::write(
-            run.join("boot.json"),
-            r#"{"version":1,"slot":"a","partitions":{}}"#,
-        )
-        .unwrap();
+        let report = BootReport::new(Target::A, boot_core::Digest::ZERO);
+        fs::write(run.join("boot.json"), report.to_json()).unwrap();
         let hand_over = |slot| {
             let handover = HandOver {
                 version: 1,

@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use boot_core::Target;
+use boot_core::boot_report::BootReport;
 use profile::{ImageFacts, MachineFacts, Rendered};
 
 use crate::failure::{Code, Failure, Result};
-use crate::machine::facts::{BootFacts, boot_id, image_facts, target_name};
+use crate::machine::facts::{boot_id, image_facts};
 use crate::os::files::{read_json, write_whole};
 use crate::os::paths::Paths;
 
@@ -78,8 +79,8 @@ pub fn keep_for_recovery(paths: &Paths, chosen: &Chosen) {
 
 /// Whether it is the recovery system that runs.
 fn is_recovery(paths: &Paths) -> bool {
-    read_json::<BootFacts>(&paths.run("boot.json"))
-        .is_ok_and(|facts| facts.slot == target_name(Target::Recovery))
+    read_json::<BootReport>(&paths.run("boot.json"))
+        .is_ok_and(|report| report.slot == Target::Recovery)
 }
 
 /// What an image without a profile of its own is to be, the recovery system for one.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use boot_core::boot_report::StateProblem;
 use boot_core::event::EventKind;
 use boot_core::{Digest, Slot};
 
@@ -11,7 +12,6 @@ use crate::boot::slot_check;
 use crate::commands::status::{disk_is_read_only, errors_of_state};
 use crate::commands::{booted_digest, control, erase_state};
 use crate::failure::{Failure, Result};
-use crate::machine::facts::StateProblem;
 use crate::os::console;
 use crate::os::paths::Paths;
 use crate::profile::choose::Chosen;
@@ -81,7 +81,7 @@ impl Service<'_> {
                     slot_check::startable(self.machine, &record, slot.other()).is_err()
                 })
         };
-        self.machine.boot.state_problem() == Some(StateProblem::Damaged)
+        self.machine.boot.state.problem == Some(StateProblem::Damaged)
             && plan.rendered.erases_damaged_state
             && (self.is_good(slot) || alone())
     }

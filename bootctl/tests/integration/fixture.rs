@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use boot_core::boot_report::{BootReport, TableEntry};
 use boot_core::bundle::{FrameTable, Header};
 use boot_core::dsse::Envelope;
 use boot_core::keyring::{KeySet, Keyring};
@@ -361,21 +362,26 @@ impl Fixture {
     /// What the loader and the initrd would say.
     pub(crate) fn boots(&self, target: Target, image: &Image) {
         let slot = bootctl::machine::facts::target_name(target);
-        let partitions: serde_json::Map<String, Value> = layout::Label::ALL
-            .into_iter()
-            .filter(|part| *part != layout::Label::State)
-            .map(|part| (part.label().into(), format!("/dev/{part}").into()))
-            .collect();
         let run = self.root().join("run/sternpost");
-        let boot = serde_json::json!({
-            "version": 1, "slot": slot, "kind": "system", "disk": "/dev/vda",
-            "partitions": partitions, "manifest_digest": image.digest(),
-            "table": {
-                "esp-a": {"number": 1, "guid": ESP_A, "start": 1 << 20, "size": ESP_SIZE},
-                "esp-b": {"number": 2, "guid": ESP_B, "start": (1 << 20) + ESP_SIZE, "size": ESP_SIZE},
-            },
-        });
-        fs::write(run.join("boot.json"), boot.to_string()).unwrap();
+        let mut boot = BootReport::new(target, image.digest());
+        boot.disk = Some("/dev/vda".into());
+        boot.partitions = layout::Label::ALL
+            .into_iter()
+            .filter(|label| *label != layout::Label::State)
+            .map(|label| (label.label().into(), format!("/dev/{label}")))
+            .collect();
+        let esp = |number, guid: &str, start| TableEntry {
+            number,
+            guid: guid.into(),
+            start,
+            size: ESP_SIZE,
+        };
+        boot.table = [
+            ("esp-a".into(), esp(1, ESP_A, 1 << 20)),
+            ("esp-b".into(), esp(2, ESP_B, (1 << 20) + ESP_SIZE)),
+        ]
+        .into();
+        fs::write(run.join("boot.json"), boot.to_json()).unwrap();
         let handover = serde_json::json!({
             "version": 1, "slot": slot, "why": "priority", "nonce": "11".repeat(16),
             "recorded": true, "disk": "x", "manifest": image.digest(), "record_versions": [1, 1],

@@ -2,9 +2,11 @@
 
 use std::fmt::Display;
 
+use boot_core::boot_report::StateProblem;
+
+use super::Unfit;
 use super::e2fsck::{Checked, How};
 use super::ext4::{Due, Superblock};
-use super::{Problem, Unfit};
 use crate::failure::Failure;
 
 /// What can be done with the filesystem; of the kernel's making in a start, of a test's in a test.
@@ -29,7 +31,7 @@ pub(super) trait Steps {
 /// the filesystem in between. A superblock that is gone is restored from one of its copies.
 pub(super) fn mount_checked(steps: &mut impl Steps, now: u64) -> Result<Option<String>, Unfit> {
     let before = match steps.superblock() {
-        Err(lost) if lost.problem == Problem::Damaged => {
+        Err(lost) if lost.problem == StateProblem::Damaged => {
             let restored = restore(steps, lost)?;
             steps.mount()?;
             return Ok(Some(restored));
@@ -61,8 +63,8 @@ fn check(steps: &mut impl Steps, how: How, why: &dyn Display) -> Result<Option<S
     let (problem, said) = match steps.check(how, why)? {
         Checked::Clean => return Ok(None),
         Checked::Repaired => return Ok(Some(format!("{why}; e2fsck repaired it"))),
-        Checked::Damaged(said) => (Problem::Damaged, said),
-        Checked::NotChecked(said) => (Problem::Unusable, said),
+        Checked::Damaged(said) => (StateProblem::Damaged, said),
+        Checked::NotChecked(said) => (StateProblem::Unusable, said),
     };
     let why = format_args!("{why}; e2fsck -p did not repair it ({said})");
     Err(Unfit {
@@ -80,7 +82,7 @@ fn restore(steps: &mut impl Steps, lost: Unfit) -> Result<String, Unfit> {
     let mut worst = lost;
     for copy in steps.copies()? {
         let (problem, said) = match copy {
-            Err(failure) => (Problem::Unusable, failure.reason()),
+            Err(failure) => (StateProblem::Unusable, failure.reason()),
             Ok(block) => {
                 let (problem, said) = match steps.check(How::ByCopy(block), &why)? {
                     Checked::Clean | Checked::Repaired => {
@@ -88,8 +90,8 @@ fn restore(steps: &mut impl Steps, lost: Unfit) -> Result<String, Unfit> {
                             "{why}; e2fsck restored it from the copy in block {block}"
                         ));
                     }
-                    Checked::Damaged(said) => (Problem::Damaged, said),
-                    Checked::NotChecked(said) => (Problem::Unusable, said),
+                    Checked::Damaged(said) => (StateProblem::Damaged, said),
+                    Checked::NotChecked(said) => (StateProblem::Unusable, said),
                 };
                 (
                     problem,
@@ -97,7 +99,7 @@ fn restore(steps: &mut impl Steps, lost: Unfit) -> Result<String, Unfit> {
                 )
             }
         };
-        if worst.problem == Problem::Damaged {
+        if worst.problem == StateProblem::Damaged {
             let failure = Failure::new("restoring", "state", format_args!("{why}; {said}"));
             worst = Unfit { problem, failure };
         }
@@ -125,7 +127,7 @@ mod tests {
     impl Steps for Fake {
         fn superblock(&mut self) -> Result<Superblock, Unfit> {
             self.superblocks.remove(0).map_err(|error| Unfit {
-                problem: Problem::Damaged,
+                problem: StateProblem::Damaged,
                 failure: Failure::new("reading", "state", error),
             })
         }
@@ -218,7 +220,7 @@ mod tests {
     fn lost(
         copies: &[Option<u64>],
         checks: fn(How) -> Checked,
-    ) -> (Vec<String>, Result<Option<String>, Problem>) {
+    ) -> (Vec<String>, Result<Option<String>, StateProblem>) {
         let mut fake = Fake {
             superblocks: vec![Err(NotExt4::Magic)],
             copies: copies.to_vec(),
@@ -256,26 +258,26 @@ mod tests {
         let not_checked = |_| Checked::NotChecked("unsupported feature".into());
 
         let (steps, outcome) = lost(&[], repaired);
-        assert_eq!((steps.len(), outcome), (0, Err(Problem::Damaged)));
+        assert_eq!((steps.len(), outcome), (0, Err(StateProblem::Damaged)));
         let (steps, outcome) = lost(&[Some(1), Some(2)], damaged);
-        assert_eq!((steps.len(), outcome), (2, Err(Problem::Damaged)));
+        assert_eq!((steps.len(), outcome), (2, Err(StateProblem::Damaged)));
         let (steps, outcome) = lost(&[Some(1), Some(2)], not_checked);
-        assert_eq!((steps.len(), outcome), (2, Err(Problem::Unusable)));
+        assert_eq!((steps.len(), outcome), (2, Err(StateProblem::Unusable)));
         let (_, outcome) = lost(&[Some(1), None, Some(2)], damaged);
-        assert_eq!(outcome, Err(Problem::Unusable), "one cannot be read");
+        assert_eq!(outcome, Err(StateProblem::Unusable), "one cannot be read");
         let (_, outcome) = lost(&[None], repaired);
-        assert_eq!(outcome, Err(Problem::Unusable));
+        assert_eq!(outcome, Err(StateProblem::Unusable));
 
         let unfit = |checks, mounts: &[bool]| {
             let mut fake = fake(&[(1, false)], mounts);
             fake.checks = checks;
             mount_checked(&mut fake, 0).unwrap_err().problem
         };
-        assert_eq!(unfit(damaged, &[false]), Problem::Damaged);
-        assert_eq!(unfit(not_checked, &[false]), Problem::Unusable);
+        assert_eq!(unfit(damaged, &[false]), StateProblem::Damaged);
+        assert_eq!(unfit(not_checked, &[false]), StateProblem::Unusable);
         assert_eq!(
             unfit(|_| Checked::Clean, &[false, false]),
-            Problem::Unusable
+            StateProblem::Unusable
         );
     }
 }

@@ -7,12 +7,13 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use boot_core::Device;
+use boot_core::boot_report::StateProblem;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use super::Unfit;
 use super::check::Steps;
 use super::e2fsck::{self, Checked, How};
 use super::ext4::{self, NotExt4, Superblock};
-use super::{Problem, Unfit};
 use crate::block::BlockDevice;
 use crate::failure::{Context, Failure};
 use crate::watchdog::{self, Watchdog};
@@ -27,8 +28,8 @@ pub(super) fn superblock(
         .context("reading the superblock of", device.path.display())?;
     let superblock = parse(&start).map_err(|error| Unfit {
         problem: match error {
-            NotExt4::Luks => Problem::Unusable,
-            NotExt4::Magic | NotExt4::Checksum | NotExt4::Nonsense => Problem::Damaged,
+            NotExt4::Luks => StateProblem::Unusable,
+            NotExt4::Magic | NotExt4::Checksum | NotExt4::Nonsense => StateProblem::Damaged,
         },
         failure: Failure::new(
             "reading",

@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use boot_core::boot_report::{StateProblem, StateReport, StateStatus};
 use rustix::mount::{MountFlags, mount};
 
 use self::check::mount_checked;
@@ -25,65 +26,10 @@ use crate::{console, sys};
 /// Growing by less than this is not worth the writes.
 const WORTH: u64 = 1 << 20;
 
-/// How `state` is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// Mounted; nothing had to be repaired.
-    Ok,
-    /// Mounted after e2fsck repaired it.
-    Repaired,
-    /// Not mounted; /state is in memory.
-    Degraded(Problem),
-}
-
-impl Status {
-    /// The word in boot.json.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Repaired => "repaired",
-            Self::Degraded(_) => "degraded",
-        }
-    }
-
-    /// What keeps it from being used.
-    #[must_use]
-    pub fn problem(self) -> Option<Problem> {
-        match self {
-            Self::Degraded(problem) => Some(problem),
-            _ => None,
-        }
-    }
-}
-
-/// What keeps `state` from being used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Problem {
-    /// There is no such partition.
-    Missing,
-    /// What is on it is damaged beyond what can be repaired without loss.
-    Damaged,
-    /// It cannot be read or written, or is nothing that this version knows; it may be whole.
-    Unusable,
-}
-
-impl Problem {
-    /// The word in boot.json.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Damaged => "damaged",
-            Self::Unusable => "unusable",
-        }
-    }
-}
-
 /// Why `state` is not mounted.
 #[derive(Debug)]
 struct Unfit {
-    problem: Problem,
+    problem: StateProblem,
     failure: Failure,
 }
 
@@ -91,7 +37,7 @@ impl From<Failure> for Unfit {
     /// Damage has to be shown; everything else is taken for something that may pass.
     fn from(failure: Failure) -> Self {
         Self {
-            problem: Problem::Unusable,
+            problem: StateProblem::Unusable,
             failure,
         }
     }
@@ -101,9 +47,7 @@ impl From<Failure> for Unfit {
 #[derive(Debug, Clone)]
 pub struct State {
     /// How it is.
-    pub status: Status,
-    /// Why, if it is not ok.
-    pub reason: Option<String>,
+    pub report: StateReport,
     /// Whether the filesystem was grown now.
     pub grown: bool,
 }
@@ -121,7 +65,7 @@ pub fn mount_state(
     let tried = match name {
         Some(name) => try_mount(name, target, root, watchdog),
         None => Err(Unfit {
-            problem: Problem::Missing,
+            problem: StateProblem::Missing,
             failure: Failure::new("looking for the partition", "state", "not there"),
         }),
     };
@@ -134,8 +78,11 @@ pub fn mount_state(
             ));
             mount_memory(target)?;
             Ok(State {
-                status: Status::Degraded(problem),
-                reason: Some(failure.reason()),
+                report: StateReport {
+                    status: StateStatus::Degraded,
+                    problem: Some(problem),
+                    reason: Some(failure.reason()),
+                },
                 grown: false,
             })
         }
@@ -182,13 +129,16 @@ fn try_mount(
         }
     };
     let status = if repaired.is_some() {
-        Status::Repaired
+        StateStatus::Repaired
     } else {
-        Status::Ok
+        StateStatus::Ok
     };
     Ok(State {
-        status,
-        reason,
+        report: StateReport {
+            status,
+            problem: None,
+            reason,
+        },
         grown,
     })
 }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use loader::calendar;
+use boot_core::calendar;
 
 use super::firmware;
 

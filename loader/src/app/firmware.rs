@@ -17,9 +17,7 @@ use uefi::boot::{
     self, AllocateType, LoadImageSource, MemoryType, OpenProtocolAttributes, OpenProtocolParams,
     PAGE_SIZE, ScopedProtocol,
 };
-use uefi::proto::device_path::{DevicePath, DeviceSubType, DeviceType};
-use uefi::proto::loaded_image::LoadedImage;
-use uefi::proto::media::block::BlockIO;
+use uefi::proto::device_path::DevicePath;
 use uefi::proto::{ProtocolPointer, unsafe_protocol};
 use uefi::{Handle, Status};
 
@@ -151,7 +149,7 @@ impl Drop for Pages {
 
 /// Opens a protocol without disturbing whoever has it open: an exclusive open would disconnect the partition driver
 /// and the file system of the disk that we were loaded from.
-fn peek<P: ProtocolPointer + ?Sized>(handle: Handle) -> uefi::Result<ScopedProtocol<P>> {
+pub(super) fn peek<P: ProtocolPointer + ?Sized>(handle: Handle) -> uefi::Result<ScopedProtocol<P>> {
     let params = OpenProtocolParams {
         handle,
         agent: boot::image_handle(),
@@ -161,77 +159,6 @@ fn peek<P: ProtocolPointer + ?Sized>(handle: Handle) -> uefi::Result<ScopedProto
     // it runs at TPL_APPLICATION, alone, and never disconnects a controller.
     unsafe { boot::open_protocol(params, OpenProtocolAttributes::GetProtocol) }
 }
-
-/// The disk that this image was loaded from: its Block I/O, and which of its partitions the image lay on.
-pub(super) struct BootDisk {
-    /// The whole disk.
-    pub(super) block_io: ScopedProtocol<BlockIO>,
-    /// Number of the partition that the loader lay on, counted from 1 as in the partition table.
-    pub(super) partition: u32,
-    /// Its device path, without the node that ends it.
-    pub(super) path: Vec<u8>,
-}
-
-/// Finds the disk that this image was loaded from, by its device path less the partition's node. No other disk is
-/// looked at: labels may be the same on several.
-pub(super) fn boot_disk() -> Result<BootDisk, &'static str> {
-    let image = peek::<LoadedImage>(boot::image_handle())
-        .map_err(|_| "firmware has no record of this program")?;
-    let device = image
-        .device()
-        .ok_or("firmware does not say what this program was loaded from")?;
-    let path = peek::<DevicePath>(device)
-        .map_err(|_| "what this program was loaded from has no device path")?;
-
-    let mut disk_path = Vec::new();
-    let mut partition = None;
-    for node in path.node_iter() {
-        if node.full_type() == (DeviceType::MEDIA, DeviceSubType::MEDIA_HARD_DRIVE) {
-            let number = node
-                .data()
-                .first_chunk()
-                .map(|bytes| u32::from_le_bytes(*bytes));
-            partition = number;
-            break;
-        }
-        append_node(&mut disk_path, node.full_type(), node.data());
-    }
-    let partition = partition.ok_or("this program was not loaded from a partition of a disk")?;
-    let path = disk_path.clone();
-    disk_path.extend_from_slice(&END_ENTIRE);
-    let disk_path: &DevicePath = disk_path
-        .as_slice()
-        .try_into()
-        .map_err(|_| "the disk's device path is malformed")?;
-
-    let mut rest = disk_path;
-    let handle =
-        boot::locate_device_path::<BlockIO>(&mut rest).map_err(|_| "the disk has no Block I/O")?;
-    if rest.node_iter().next().is_some() {
-        return Err("the disk itself has no Block I/O, only something above it");
-    }
-    let block_io = peek::<BlockIO>(handle).map_err(|_| "the disk's Block I/O cannot be opened")?;
-    if block_io.media().is_logical_partition() {
-        return Err("the disk's Block I/O is that of a partition");
-    }
-    Ok(BootDisk {
-        block_io,
-        partition,
-        path,
-    })
-}
-
-/// Appends a node to a device path (UEFI 2.10, section 10.2): type, sub-type, length with these four bytes, data.
-pub(super) fn append_node(path: &mut Vec<u8>, kind: (DeviceType, DeviceSubType), data: &[u8]) {
-    // A node that were too long would be one that is malformed, which firmware refuses.
-    let length = u16::try_from(data.len().saturating_add(4)).unwrap_or(0);
-    path.extend_from_slice(&[kind.0.0, kind.1.0]);
-    path.extend_from_slice(&length.to_le_bytes());
-    path.extend_from_slice(data);
-}
-
-/// The node that ends a device path.
-pub(super) const END_ENTIRE: [u8; 4] = [0x7f, 0xff, 4, 0];
 
 /// Fills `buffer` from the firmware's random number generator; `false` if there is none or it fails.
 pub(super) fn random(buffer: &mut [u8]) -> bool {

@@ -5,59 +5,51 @@ use alloc::string::{String, ToString};
 use core::fmt;
 
 use boot_core::boot::{Floors, Platform};
-use boot_core::{Device, Digest, Nonce, Target};
-use loader::nonce;
+use boot_core::{Device, Digest, Nonce, Target, nonce};
 use sha2::{Digest as _, Sha256};
 
 use super::clock::{self, Clock};
-use super::disk::{Disk, Partition};
 use super::firmware::{self, Pages};
+use super::medium::Medium;
 use super::{console, variables};
-
-/// Most bytes of a UKI: what is larger is a damaged header, not an image, and would only exhaust memory.
-const UKI_MAX: u64 = 1 << 30;
 
 /// How much is read before it is hashed: little enough to be still in the processor's cache where that is large, much
 /// enough that the firmware's cost per call does not show.
 const STEP: usize = 4 << 20;
 
 /// The machine.
-pub(super) struct Machine {
+pub(super) struct Machine<M: Medium> {
     clock: Clock,
     secure_boot: bool,
-    boot_state: Option<Partition>,
-    slots: [(Target, Option<Partition>); 3],
+    boot_state: Option<M::Part>,
+    slots: [(Target, Option<M::Part>); 3],
 }
 
-impl Machine {
-    /// Opens the partitions of `disk`. One that is missing is reported and does without: the record can be lost, a slot
-    /// can be lost, and something still starts.
-    pub(super) fn new(disk: &Disk, clock: Clock, secure_boot: bool) -> Machine {
-        let open = |label: &str| match disk.partition(label) {
-            Ok(partition) => Some(partition),
-            Err(error) => {
-                console::say!("{error}");
-                None
-            }
+impl<M: Medium> Machine<M> {
+    /// Opens what is on `medium`. What is missing is reported, and done without: the record can be lost, a slot can be
+    /// lost, and something still starts.
+    pub(super) fn new(medium: &M, clock: Clock, secure_boot: bool) -> Self {
+        let said = |found: Result<M::Part, String>| {
+            found.inspect_err(|error| console::say!("{error}")).ok()
         };
         Machine {
             clock,
             secure_boot,
-            boot_state: open("boot-state"),
-            slots: Target::ALL.map(|target| (target, open(target.label_boot()))),
+            boot_state: said(medium.boot_state()),
+            slots: Target::ALL.map(|target| (target, said(medium.slot(target)))),
         }
     }
 }
 
-impl Platform for Machine {
-    type Device = Partition;
+impl<M: Medium> Platform for Machine<M> {
+    type Device = M::Part;
     type Image = Uki;
 
-    fn boot_state(&mut self) -> Option<&mut Partition> {
+    fn boot_state(&mut self) -> Option<&mut M::Part> {
         self.boot_state.as_mut()
     }
 
-    fn slot(&mut self, target: Target) -> Option<&mut Partition> {
+    fn slot(&mut self, target: Target) -> Option<&mut M::Part> {
         self.slots
             .iter_mut()
             .find(|(t, _)| *t == target)
@@ -75,11 +67,6 @@ impl Platform for Machine {
         let clock = self.clock;
         let before = clock.now();
         let device = self.slot(target).ok_or("its partition is missing")?;
-        if length > UKI_MAX {
-            return Err(format!(
-                "a UKI of {length} bytes is larger than the {UKI_MAX} allowed"
-            ));
-        }
         let length = usize::try_from(length).map_err(|error| error.to_string())?;
         let block = usize::try_from(device.block_size()).map_err(|error| error.to_string())?;
         // Whole blocks are read, and whole pages are more than whole blocks.
@@ -125,7 +112,7 @@ impl Platform for Machine {
         let clock = clock::unix_seconds().to_le_bytes();
         let count = firmware::monotonic_count().to_le_bytes();
         let ticks = firmware::ticks().to_le_bytes();
-        Nonce(nonce::mix(&[&random, &address, &clock, &count, &ticks]))
+        nonce::mix(&[&random, &address, &clock, &count, &ticks])
     }
 
     fn log(&mut self, line: fmt::Arguments<'_>) {

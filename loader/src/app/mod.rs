@@ -12,11 +12,12 @@
 //! There is no error that stops here: what fails is said on the consoles, written to the event ring by `boot-core`
 //! where it can be, and the next candidate is tried.
 
+mod boot_disk;
 mod clock;
 mod console;
-mod disk;
 mod firmware;
 mod machine;
+mod medium;
 mod panic;
 mod self_check;
 mod start;
@@ -31,10 +32,11 @@ use boot_core::record;
 use boot_core::trust::Trust;
 use uefi::boot;
 
+use boot_disk::BootDisk;
 use clock::Clock;
 use console::say;
-use disk::Disk;
 use machine::{Machine, Uki};
+use medium::Medium;
 use start::Image;
 use timer::ProvenTimer;
 
@@ -74,7 +76,7 @@ fn fail_as_built() {
 /// Starts whatever can be started. Returns only when nothing can, with the reason.
 fn run(clock: Clock, start_us: u64) -> String {
     let watchdog = set_watchdog();
-    let disk = match Disk::open() {
+    let disk = match BootDisk::open() {
         Ok(disk) => disk,
         Err(error) => return error,
     };
@@ -85,12 +87,11 @@ fn run(clock: Clock, start_us: u64) -> String {
     };
     let secure_boot = variables::secure_boot();
     let from = disk
-        .loaded_from
-        .as_ref()
-        .map_or("a partition that is not in the table", |(label, _)| label);
+        .loaded_from()
+        .map_or("a partition that is not in the table", |it| &it.label);
     say!(
         "disk {}, loaded from {from}; {}; Secure Boot {}",
-        disk.guid,
+        disk.id(),
         trust.summary(),
         if secure_boot { "on" } else { "off" }
     );
@@ -115,7 +116,7 @@ fn run(clock: Clock, start_us: u64) -> String {
             why: chosen.why,
             nonce: chosen.nonce,
             recorded: chosen.recorded,
-            disk: disk.guid.to_string(),
+            disk: disk.id(),
             manifest: chosen.verified.digest,
             record_versions: [record::FORMAT, record::FORMAT],
             loader: VERSION.into(),
@@ -165,8 +166,8 @@ fn restart_watchdog() -> uefi::Result {
 }
 
 /// Writes the volatile variables that the initrd and the running system read.
-fn publish(hand_over: &HandOver, disk: &Disk) -> Result<(), String> {
-    let partition = disk.loaded_from.as_ref().map(|(_, guid)| *guid);
+fn publish(hand_over: &HandOver, disk: &BootDisk) -> Result<(), String> {
+    let partition = disk.loaded_from().map(|it| it.guid);
     variables::publish_boot_loader_interface(VERSION, partition, &hand_over.times);
     variables::hand_over(&hand_over.to_json())
         .map_err(|error| alloc::format!("firmware does not take the hand-over: {}", error.status()))

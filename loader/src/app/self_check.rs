@@ -9,21 +9,15 @@ use boot_core::layout::Label;
 use boot_core::trust::Trust;
 use boot_core::{Architecture, esp};
 
+use super::boot_disk::BootDisk;
 use super::console::say;
-use super::disk::Disk;
 use super::firmware;
-
-const ARCHITECTURE: Architecture = if cfg!(target_arch = "x86_64") {
-    Architecture::X86_64
-} else {
-    Architecture::Aarch64
-};
 
 /// Starts the loader of the other ESP, if the one on this ESP is damaged and the other one is not. Returns where there
 /// is nothing better than to go on.
-pub(super) fn leave_if_damaged(disk: &Disk) {
+pub(super) fn leave_if_damaged(disk: &BootDisk) {
     let esps = [Label::EspA, Label::EspB].map(Label::label);
-    let own = disk.loaded_from.as_ref().map(|(label, _)| label.as_str());
+    let own = disk.loaded_from().map(|it| it.label.as_str());
     let (own, other) = match (own, esps) {
         (Some(own), [a, b]) if own == a => (a, b),
         (Some(own), [a, b]) if own == b => (b, a),
@@ -44,10 +38,10 @@ pub(super) fn leave_if_damaged(disk: &Disk) {
 }
 
 /// The loader on an ESP, whole.
-fn read(disk: &Disk, label: &str) -> Result<Vec<u8>, String> {
+fn read(disk: &BootDisk, label: &str) -> Result<Vec<u8>, String> {
     let mut partition = disk.partition(label).map_err(|error| error.to_string())?;
     let program =
-        esp::read_loader(&mut partition, ARCHITECTURE).map_err(|error| error.to_string())?;
+        esp::read_loader(&mut partition, Architecture::OWN).map_err(|error| error.to_string())?;
     match Trust::from_program(&program) {
         Ok(_) => Ok(program),
         Err(error) => Err(error.to_string()),
@@ -55,9 +49,8 @@ fn read(disk: &Disk, label: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Starts it as firmware would have. Returns only if it does not start, with the reason.
-fn start(disk: &Disk, label: &str, program: &[u8]) -> String {
-    let file = format!("\\EFI\\BOOT\\{}", esp::file_name(ARCHITECTURE));
-    let Some(path) = disk.path_of(label, &file) else {
+fn start(disk: &BootDisk, label: &str, program: &[u8]) -> String {
+    let Some(path) = disk.path_of(label, &esp::path(Architecture::OWN)) else {
         return "is not in the partition table".into();
     };
     match firmware::start_program(program, &path) {

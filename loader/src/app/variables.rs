@@ -9,7 +9,7 @@ use boot_core::boot::Floors;
 use boot_core::handover::{self, Times};
 use boot_core::layout::{Guid, VENDOR};
 use uefi::runtime::{self, VariableAttributes, VariableVendor};
-use uefi::{CStr16, CString16, cstr16, guid};
+use uefi::{CStr16, CString16, Status, cstr16, guid};
 
 /// Ours.
 const STERNPOST: VariableVendor = VariableVendor(uefi::Guid::from_bytes(VENDOR.0));
@@ -22,10 +22,13 @@ const VOLATILE: VariableAttributes =
 const BOOT_SERVICES_ONLY: VariableAttributes =
     VariableAttributes::NON_VOLATILE.union(VariableAttributes::BOOTSERVICE_ACCESS);
 
-const HAND_OVER: &CStr16 = cstr16!("SternpostHandover");
-const WATCHDOG: &CStr16 = cstr16!("SternpostWatchdog");
 const SYSTEM_FLOOR: &CStr16 = cstr16!("SternpostFloor");
 const RECOVERY_FLOOR: &CStr16 = cstr16!("SternpostRecoveryFloor");
+
+/// The name of a variable, as firmware wants it.
+fn name(name: &str) -> uefi::Result<CString16> {
+    CString16::try_from(name).map_err(|_| Status::INVALID_PARAMETER.into())
+}
 
 /// Whether Secure Boot is on: images are checked against `db`.
 pub(super) fn secure_boot() -> bool {
@@ -41,14 +44,16 @@ pub(super) fn secure_boot() -> bool {
 /// Publishes the hand-over to the initrd. Whatever was there before is deleted first: a variable that someone stored
 /// cannot become a volatile one.
 pub(super) fn hand_over(json: &[u8]) -> uefi::Result {
-    let _ = runtime::delete_variable(HAND_OVER, &STERNPOST);
-    runtime::set_variable(HAND_OVER, &STERNPOST, VOLATILE, json)
+    let name = name(handover::VARIABLE)?;
+    let _ = runtime::delete_variable(&name, &STERNPOST);
+    runtime::set_variable(&name, &STERNPOST, VOLATILE, json)
 }
 
 /// The driver of the hardware watchdog of the last system that came up on this machine, as it says itself.
 pub(super) fn watchdog() -> Option<String> {
+    let name = name(handover::WATCHDOG_VARIABLE).ok()?;
     let mut value = [0; handover::WATCHDOG_MAX];
-    let (driver, _) = runtime::get_variable(WATCHDOG, &STERNPOST, &mut value).ok()?;
+    let (driver, _) = runtime::get_variable(&name, &STERNPOST, &mut value).ok()?;
     core::str::from_utf8(driver).ok().map(String::from)
 }
 

@@ -87,13 +87,13 @@ fn open(contents: Contents) -> Result<Vec<(String, u64, u64)>, gpt::GptError> {
 fn grow(contents: &Contents) -> Result<Vec<Operation>, Violation> {
     let disk = Disk::new(contents.clone());
     let mut device = disk.partition(Part::Whole);
-    let failed = |error: initrd::gpt::GptError| Invariant::TableThere.broken(error);
-    let table = initrd::gpt::read(&mut device).map_err(failed)?;
-    if let Some(plan) = initrd::gpt::plan_growth(&table).map_err(failed)? {
-        initrd::gpt::apply(&mut device, &plan).map_err(failed)?;
+    let failed = |error: boot_core::gpt::GptError| Invariant::TableThere.broken(error);
+    let table = boot_core::gpt::read(&mut device).map_err(failed)?;
+    if let Some(plan) = boot_core::gpt::plan_growth(&table).map_err(failed)? {
+        boot_core::gpt::apply(&mut device, &plan.steps).map_err(failed)?;
     }
-    let table = initrd::gpt::read(&mut device).map_err(failed)?;
-    let rests = table.is_whole() && matches!(initrd::gpt::plan_growth(&table), Ok(None));
+    let table = boot_core::gpt::read(&mut device).map_err(failed)?;
+    let rests = table.is_whole() && matches!(boot_core::gpt::plan_growth(&table), Ok(None));
     if !rests {
         return Err(Invariant::NoLoop.broken("the table is not whole after it was grown"));
     }

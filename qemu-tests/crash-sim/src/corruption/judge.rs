@@ -225,9 +225,9 @@ impl After<'_> {
 
     /// Both copies of table and record are valid.
     fn is_mended(&self) -> Result<()> {
-        let table = initrd::gpt::read(&mut self.disk.window(0, self.machine.size))?;
+        let table = boot_core::gpt::read(&mut self.disk.window(0, self.machine.size))?;
         anyhow::ensure!(table.is_whole(), "the partition table is not whole");
-        let plan = initrd::gpt::plan_growth(&table)?;
+        let plan = boot_core::gpt::plan_growth(&table)?;
         anyhow::ensure!(plan.is_none(), "the partition table is not as it should be");
         let copies = self.state()?.load().copies;
         let valid = |copy: &CopyHealth| matches!(copy, CopyHealth::Valid { .. });

@@ -10,17 +10,16 @@ use std::cell::{Cell, RefCell};
 use boot_core::boot::Boot;
 use boot_core::event::EventKind;
 use boot_core::store::BootState;
-use boot_core::{Device as _, Digest, Nonce, Slot, Target};
+use boot_core::{Device as _, Digest, Nonce, Slot, Target, Window, gpt};
 use bootctl::boot::control::{Context, Control};
 use bootctl::boot::root_scan;
 use bootctl::boot::slot_check;
 use bootctl::boot::verdict::{Booted, Settled, Verdict};
 use bootctl::failure::Code;
 use bootctl::install::Parts;
-use initrd::block::Part as PartOf;
 use initrd::boot_disk::{Choice, Wanted};
 
-use crate::boot_disk::{Disk, Operation, Part, Partition};
+use crate::disk::{Disk, Operation, Part, Partition};
 use crate::world::{Firmware as Platform, World};
 
 /// More starts than any damage may take: a root that is read at every start is left after so many.
@@ -144,16 +143,13 @@ impl<'w> Machine<'w> {
         if self.firmware == Firmware::Strict && !self.has_protective_mbr() {
             return Ended::Nothing("the firmware finds no protective MBR".into());
         }
-        let (header, partitions) = match loader::gpt::read(&mut whole) {
+        let table = match gpt::read(&mut whole) {
             Ok(table) => table,
-            Err(why) => return Ended::Nothing(why),
+            Err(error) => return Ended::Nothing(error.to_string()),
         };
-        let sector = u64::from(whole.block_size());
-        let last = self.size / sector - 1;
         let window = |label: &str| {
-            let found = loader::gpt::named(&partitions, label, last).ok()?;
-            let length = found.last - found.first + 1;
-            Some(self.disk.window(found.first * sector, length * sector))
+            let found = table.find(label).ok()?;
+            Some(self.disk.window(found.start, found.size))
         };
         let mut nonce = Nonce([1; 16]);
         nonce.0[..8].copy_from_slice(&(number as u64).to_le_bytes());
@@ -170,7 +166,7 @@ impl<'w> Machine<'w> {
         let wanted = Wanted {
             nonce: chosen.nonce,
             recorded: chosen.recorded,
-            guid: header.disk_guid.to_string(),
+            guid: table.disk_guid.to_string(),
         };
         self.tell(format!("loader: starting {}", chosen.target));
         self.agent(chosen.target, &chosen.verified.digest, &wanted)
@@ -179,24 +175,24 @@ impl<'w> Machine<'w> {
     /// The initrd agent: its disk, its table, its slot, its root.
     fn agent(&self, target: Target, digest: &Digest, wanted: &Wanted) -> Ended {
         let mut whole = self.disk.window(0, self.size);
-        let table = match initrd::gpt::read(&mut whole) {
+        let table = match gpt::read(&mut whole) {
             Ok(table) => table,
             Err(error) => return self.restarts(format!("agent: {error}")),
         };
-        let nonce = table.partition("boot-state").and_then(|part| {
-            let mut state = BootState::new(PartOf::new(&mut whole, part.start, part.size));
+        let nonce = table.find("boot-state").ok().and_then(|found| {
+            let mut state = BootState::new(Window::partition(&mut whole, found));
             state.load().record.map(|record| record.nonce)
         });
-        let guid = table.disk_guid();
+        let guid = table.disk_guid.to_string();
         let choice = initrd::boot_disk::choose(&[(nonce, guid.as_str())], wanted);
         if choice != Choice::Found(0) {
             return self.restarts(format!("agent: the disk is not the one: {choice:?}"));
         }
         // A failure to grow never ends a start.
-        match initrd::gpt::plan_growth(&table) {
+        match gpt::plan_growth(&table) {
             Ok(Some(plan)) => {
                 self.tell(format!("agent: writes the table, {:?}", plan.restores));
-                if let Err(error) = initrd::gpt::apply(&mut whole, &plan) {
+                if let Err(error) = gpt::apply(&mut whole, &plan.steps) {
                     self.tell(format!("agent: {error}"));
                 }
             }
@@ -209,9 +205,9 @@ impl<'w> Machine<'w> {
         if !self.has_protective_mbr() || !self.has_primary() {
             return self.restarts("agent: the kernel finds no partitions");
         }
-        let table = initrd::gpt::read(&mut whole).unwrap_or(table);
+        let table = gpt::read(&mut whole).unwrap_or(table);
         let window = |label: &str| {
-            let part = table.partition(label)?;
+            let part = table.find(label).ok()?;
             Some(self.disk.window(part.start, part.size))
         };
         let (Some(boot), Some(root), Some(state)) = (
@@ -251,8 +247,8 @@ impl<'w> Machine<'w> {
     fn recovery(&self) -> Ended {
         let mut whole = self.disk.window(0, self.size);
         let mut window = |label: &str| {
-            let table = initrd::gpt::read(&mut whole).ok()?;
-            let part = table.partition(label)?;
+            let table = gpt::read(&mut whole).ok()?;
+            let part = table.find(label).ok()?;
             Some(self.disk.window(part.start, part.size))
         };
         if let Some(state) = window("boot-state") {
@@ -371,16 +367,8 @@ impl<'w> Machine<'w> {
 
     /// Whether the primary table checks: Linux looks at the backup only with `gpt` on its command line.
     fn has_primary(&self) -> bool {
-        let mut whole = self.disk.window(0, self.size);
-        let sector = u64::from(whole.block_size());
-        let mut block = vec![0; sector as usize];
-        whole.read_at(sector, &mut block).is_ok()
-            && loader::gpt::Header::parse(&block, 1).is_ok_and(|header| {
-                let length = header.entries_bytes.next_multiple_of(sector as usize);
-                let mut entries = vec![0; length];
-                let read = whole.read_at(header.entries_lba * sector, &mut entries);
-                read.is_ok() && header.partitions(&entries).is_ok()
-            })
+        let table = gpt::read(&mut self.disk.window(0, self.size));
+        table.is_ok_and(|table| table.has_primary())
     }
 
     /// What was written, by anybody.

@@ -1,8 +1,7 @@
-//! A date and time of day as seconds since 1970.
+//! A date and time of day, as firmware gives it, as seconds since 1970.
 
 /// Seconds since 1970-01-01 00:00 UTC of year, month, day and hour, minute, second in a zone for which UTC is local
-/// time plus `zone_minutes` (UEFI 2.11, section 8.3). `None` for what is no date after 1970.
-#[must_use]
+/// time plus `zone_minutes` (UEFI 2.11, section 8.3). None for what is no date after 1970.
 pub fn unix_seconds(
     [year, month, day]: [i64; 3],
     [hour, minute, second]: [i64; 3],
@@ -11,14 +10,30 @@ pub fn unix_seconds(
     if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
-    // Days in the proleptic Gregorian calendar, in years that begin in March, so that a leap day is the last.
+    let days = days(year, month, day);
+    [
+        (days, 86_400),
+        (hour, 3600),
+        (minute.checked_add(zone_minutes)?, 60),
+        (second, 1),
+    ]
+    .into_iter()
+    .try_fold(0i64, |sum, (count, seconds)| {
+        sum.checked_add(count.checked_mul(seconds)?)
+    })
+}
+
+/// Days since 1970-01-01 in the proleptic Gregorian calendar, in years that begin in March, so that a leap day is the
+/// last.
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "years of four digits are far from any limit"
+)]
+fn days(year: i64, month: i64, day: i64) -> i64 {
     let shifted = if month > 2 { year } else { year - 1 };
     let (era, year_of_era) = (shifted.div_euclid(400), shifted.rem_euclid(400));
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100
-        + day_of_year
-        - 719_468;
-    Some(days * 86_400 + hour * 3600 + minute * 60 + second + zone_minutes * 60)
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
 #[cfg(test)]

@@ -3,27 +3,26 @@
 //! The nonce need not be secret; it must not repeat. Firmware random numbers are used where there are any, always mixed
 //! with counters and the clock, because some firmware answers with the same "random" bytes at every boot.
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
-/// Mixes `sources` into 16 bytes. The order and the lengths count, so that no two lists give the same input.
-#[must_use]
-pub fn mix(sources: &[&[u8]]) -> [u8; 16] {
+use crate::{bytes::disk_len, types::Nonce};
+
+/// Mixes `sources` into a nonce. The order and the lengths count, so that no two lists give the same input.
+pub fn mix(sources: &[&[u8]]) -> Nonce {
     let mut hash = Sha256::new();
     hash.update(b"sternpost nonce 1");
     for source in sources {
-        hash.update((source.len() as u64).to_le_bytes());
+        hash.update(disk_len(source.len()).to_le_bytes());
         hash.update(source);
     }
     let digest: [u8; 32] = hash.finalize().into();
-    let mut nonce = [0; 16];
-    for (to, from) in nonce.iter_mut().zip(digest) {
-        *to = from;
-    }
+    let nonce = Nonce(digest.first_chunk().copied().unwrap_or_default());
     // All zeros means "none" in the record.
-    if nonce == [0; 16] {
-        nonce = [1; 16];
+    if nonce.is_zero() {
+        Nonce([1; 16])
+    } else {
+        nonce
     }
-    nonce
 }
 
 #[cfg(test)]
