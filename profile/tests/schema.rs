@@ -79,3 +79,20 @@ fn the_schema_uses_only_what_the_check_understands() {
     }
     walk(&profile::json_schema());
 }
+
+/// A distribution that is in the list and not in the schema could not be named, and the other way round.
+#[test]
+fn the_schema_names_every_distribution() {
+    let schema = profile::json_schema();
+    let named: Vec<&str> = schema["$defs"]["Kubernetes"]["oneOf"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|kind| kind["properties"]["distribution"]["const"].as_str())
+        .collect();
+    let known: Vec<&str> = profile::kubernetes::ALL
+        .iter()
+        .map(|it| it.name())
+        .collect();
+    assert_eq!(named, known);
+}

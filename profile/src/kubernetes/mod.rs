@@ -1,11 +1,24 @@
 //! Kubernetes distributions: each a folder, each behind [`Distribution`].
+//!
+//! A distribution has no state and no settings of its own: what it is to do comes as a [`Cluster`], and what it wants
+//! done goes out as a [`Contribution`]. The one list of them is [`ALL`].
 
+mod cluster;
 pub mod kubeadm;
 pub(crate) mod yaml;
 
-use crate::{Contribution, ImageFacts};
+pub use cluster::{
+    Access, Class, Cluster, Cni, Datastore, Encryption, Endpoint, Identity, Names, NodeSettings,
+    Role, SecretRef, Settings, Skew, StatePath,
+};
 
-/// What a distribution may use of what was decided already.
+use crate::schema::{Network, Problem};
+use crate::{Contribution, ImageFacts, KubernetesFacts};
+
+/// All distributions.
+pub const ALL: [&dyn Distribution; 1] = [&kubeadm::Kubeadm];
+
+/// What was decided already, for those who render.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     /// The whole profile.
@@ -18,15 +31,29 @@ pub struct Context<'a> {
     pub hostname: &'a str,
 }
 
-/// A Kubernetes distribution, with its settings from the profile.
-pub trait Distribution {
+/// A Kubernetes distribution.
+pub trait Distribution: Sync {
     /// Its name in profiles and in image.json.
     fn name(&self) -> &'static str;
 
-    /// What is wrong with the settings beyond what the schema says: (path below `kubernetes`,
-    /// message, help).
-    fn validate(&self, profile: &crate::Profile) -> Vec<crate::schema::Problem>;
+    /// What is wrong with a cluster, on a machine with this network, beyond what the schema says.
+    fn check(&self, cluster: &Cluster, network: &Network) -> Vec<Problem>;
 
-    /// Files, actions and checks.
-    fn render(&self, context: &Context<'_>) -> Contribution;
+    /// What may not change once the cluster exists.
+    fn identity(&self, cluster: &Cluster, node: &str) -> Identity;
+
+    /// How this machine reaches the cluster.
+    fn access(&self, role: Role) -> Access;
+
+    /// What it keeps on `state`.
+    fn state(&self) -> &'static [StatePath];
+
+    /// Whether what `from` left on `state` may be used by `to`.
+    ///
+    /// # Errors
+    /// If not, with the version that may.
+    fn change(&self, from: &KubernetesFacts, to: &ImageFacts) -> Result<(), Skew>;
+
+    /// Files, lanes and checks.
+    fn render(&self, cluster: &Cluster, context: &Context<'_>) -> Contribution;
 }

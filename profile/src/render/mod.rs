@@ -76,7 +76,8 @@ pub fn render(
         hostname: &hostname,
     };
     if let Some(kubernetes) = &profile.kubernetes {
-        all.merge(kubernetes.distribution().render(&context));
+        let cluster = kubernetes.cluster();
+        all.merge(kubernetes.distribution().render(&cluster, &context));
     }
     all.merge(profile.vm.runtime().render(&context));
 

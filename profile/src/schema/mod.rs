@@ -2,6 +2,7 @@
 //! come from here, and so does what [`crate::parse`] refuses.
 
 mod check;
+pub mod kubernetes;
 mod read;
 mod tree;
 pub(crate) mod validate;
@@ -18,7 +19,8 @@ pub use crate::scalar::{
     ServerName, SshKey, UnitName, UserName,
 };
 
-use crate::kubernetes::{Distribution, kubeadm};
+pub use kubernetes::Kubernetes;
+
 use crate::vm::VmRuntime;
 
 /// Something wrong with a value that has the right shape.
@@ -182,24 +184,6 @@ pub struct User {
     pub admin: bool,
 }
 
-/// Kubernetes: which distribution, and its settings. The one list of distributions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "distribution", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Kubernetes {
-    /// Upstream Kubernetes, set up by kubeadm.
-    Kubeadm(kubeadm::Settings),
-}
-
-impl Kubernetes {
-    /// The distribution that the profile names, with its settings.
-    #[must_use]
-    pub fn distribution(&self) -> &dyn Distribution {
-        match self {
-            Self::Kubeadm(settings) => settings,
-        }
-    }
-}
-
 /// VM runtime. The one list of VM runtimes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -210,9 +194,9 @@ pub enum Vm {
 }
 
 impl Vm {
-    /// The runtime that the profile names, with its settings.
+    /// The runtime that the profile names.
     #[must_use]
-    pub fn runtime(&self) -> &dyn VmRuntime {
+    pub fn runtime(&self) -> &'static dyn VmRuntime {
         match self {
             Self::None => &crate::vm::NoVms,
         }

@@ -31,9 +31,12 @@ pub(crate) fn problems(profile: &Profile) -> Vec<Problem> {
     }
     problems.extend(health_problems(profile));
     if let Some(kubernetes) = &profile.kubernetes {
-        problems.extend(kubernetes.distribution().validate(profile));
+        problems.extend({
+            let cluster = kubernetes.cluster();
+            kubernetes.distribution().check(&cluster, &profile.network)
+        });
     }
-    problems.extend(profile.vm.runtime().validate(profile));
+    problems.extend(profile.vm.runtime().check(profile));
     problems
 }
 

@@ -7,14 +7,14 @@ pub use none::NoVms;
 use crate::Contribution;
 use crate::kubernetes::Context;
 
-/// A VM runtime, with its settings from the profile.
-pub trait VmRuntime {
+/// A VM runtime. Like a distribution it has no state and no settings of its own.
+pub trait VmRuntime: Sync {
     /// Its name in profiles and in image.json.
     fn name(&self) -> &'static str;
 
-    /// What is wrong with the settings beyond what the schema says.
-    fn validate(&self, profile: &crate::Profile) -> Vec<crate::schema::Problem>;
+    /// What is wrong with what a profile asks of it, beyond what the schema says.
+    fn check(&self, profile: &crate::Profile) -> Vec<crate::schema::Problem>;
 
-    /// Files, actions and checks.
+    /// Files, lanes and checks.
     fn render(&self, context: &Context<'_>) -> Contribution;
 }

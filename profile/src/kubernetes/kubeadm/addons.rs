@@ -5,10 +5,10 @@
 
 use serde_json::{Value, json};
 
-use super::Settings;
+use super::Cluster;
 use super::config::PROGRAMS;
 
-pub(super) fn kube_proxy(settings: &Settings, version: &str, architecture: &str) -> Vec<Value> {
+pub(super) fn kube_proxy(cluster: &Cluster, version: &str, architecture: &str) -> Vec<Value> {
     vec![
         json!({
             "apiVersion": "v1",
@@ -26,13 +26,13 @@ pub(super) fn kube_proxy(settings: &Settings, version: &str, architecture: &str)
             },
             "subjects": [{ "kind": "ServiceAccount", "name": "kube-proxy", "namespace": "kube-system" }],
         }),
-        config_map(settings),
+        config_map(cluster),
         daemon_set(version, architecture),
     ]
 }
 
-fn config_map(settings: &Settings) -> Value {
-    let address = settings.address();
+fn config_map(cluster: &Cluster) -> Value {
+    let address = cluster.endpoint.address;
     let host = if address.is_ipv4() {
         address.to_string()
     } else {
@@ -63,13 +63,13 @@ fn config_map(settings: &Settings) -> Value {
         "kind": "KubeProxyConfiguration",
         "bindAddress": if address.is_ipv4() { "0.0.0.0" } else { "::" },
         "clientConnection": { "kubeconfig": "/var/lib/kube-proxy/kubeconfig.conf" },
-        "clusterCIDR": settings.pod_cidr,
+        "clusterCIDR": super::config::list(&cluster.pods),
         "mode": "nftables",
         // By default only the node's own address, which may be one that nobody outside can reach.
         "nodePortAddresses": [everywhere],
     });
-    if !settings.feature_gates.is_empty() {
-        proxy["featureGates"] = json!(settings.feature_gates);
+    if !cluster.settings.feature_gates.is_empty() {
+        proxy["featureGates"] = json!(cluster.settings.feature_gates);
     }
     json!({
         "apiVersion": "v1",

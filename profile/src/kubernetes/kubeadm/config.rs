@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Cni, Settings, addons};
+use super::{Cluster, addons};
 use crate::contribution::{HEADER, file};
+use crate::kubernetes::Cni;
+use crate::schema::Cidr;
 use crate::{File, When};
 
 pub(super) const CONFIG: &str = "/etc/sternpost/kubernetes/kubeadm.yaml";
@@ -26,7 +28,7 @@ const CERTIFICATES: &str = "87600h0m0s";
 const AUTHORITIES: &str = "262800h0m0s";
 
 pub(super) struct Plan<'a> {
-    settings: &'a Settings,
+    cluster: &'a Cluster,
     version: &'a str,
     hostname: &'a str,
     architecture: &'a str,
@@ -34,13 +36,13 @@ pub(super) struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     pub(super) fn new(
-        settings: &'a Settings,
+        cluster: &'a Cluster,
         version: &'a str,
         hostname: &'a str,
         architecture: &'a str,
     ) -> Self {
         Self {
-            settings,
+            cluster,
             version,
             hostname,
             architecture,
@@ -57,7 +59,7 @@ impl<'a> Plan<'a> {
             ),
             yaml(
                 ADDONS,
-                &addons::kube_proxy(self.settings, self.version, self.architecture),
+                &addons::kube_proxy(self.cluster, self.version, self.architecture),
             ),
             file("/etc/containerd/config.toml", containerd(), When::BringUp),
             // Routes and rules that a network plugin made are not networkd's to remove.
@@ -69,7 +71,7 @@ impl<'a> Plan<'a> {
                 When::Early,
             ),
         ];
-        match self.settings.cni {
+        match self.cluster.settings.cni {
             Cni::Bridge => files.push(file(
                 "/etc/cni/net.d/10-sternpost.conflist",
                 format!("{:#}\n", self.bridge()),
@@ -107,13 +109,13 @@ impl<'a> Plan<'a> {
             "kind": "InitConfiguration",
             // kubeadm wants one; nobody is to join, so it is gone at once.
             "bootstrapTokens": [{ "ttl": "1m0s" }],
-            "localAPIEndpoint": { "advertiseAddress": self.settings.address(), "bindPort": 6443 },
+            "localAPIEndpoint": { "advertiseAddress": self.cluster.endpoint.address, "bindPort": 6443 },
             "nodeRegistration": {
                 "name": self.hostname,
                 "criSocket": SOCKET,
                 "imagePullPolicy": "Never",
                 "taints": [],
-                "kubeletExtraArgs": [{ "name": "node-ip", "value": self.settings.address() }],
+                "kubeletExtraArgs": [{ "name": "node-ip", "value": self.cluster.endpoint.address }],
             },
             "patches": { "directory": PATCHES },
             "skipPhases": ["preflight", "show-join-command"],
@@ -129,13 +131,13 @@ impl<'a> Plan<'a> {
     }
 
     fn cluster(&self) -> Value {
-        let settings = self.settings;
+        let cluster = self.cluster;
         let mut names = vec![
             self.hostname.to_owned(),
             "localhost".into(),
             "127.0.0.1".into(),
         ];
-        for name in settings.api_names.iter().map(ToString::to_string) {
+        for name in cluster.endpoint.names.iter().map(ToString::to_string) {
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -146,12 +148,12 @@ impl<'a> Plan<'a> {
             "apiVersion": "kubeadm.k8s.io/v1beta4",
             "kind": "ClusterConfiguration",
             "kubernetesVersion": format!("v{}", self.version),
-            "clusterName": settings.cluster_name,
+            "clusterName": cluster.names.cluster,
             "imageRepository": "registry.k8s.io",
             "networking": {
-                "podSubnet": settings.pod_cidr,
-                "serviceSubnet": settings.service_cidr,
-                "dnsDomain": settings.dns_domain,
+                "podSubnet": list(&cluster.pods),
+                "serviceSubnet": list(&cluster.services),
+                "dnsDomain": cluster.names.domain,
             },
             "encryptionAlgorithm": "ECDSA-P256",
             "certificateValidityPeriod": CERTIFICATES,
@@ -173,8 +175,9 @@ impl<'a> Plan<'a> {
             "pathType": "File",
             "readOnly": true,
         }] });
-        if !self.settings.feature_gates.is_empty() {
+        if !self.cluster.settings.feature_gates.is_empty() {
             let gates: Vec<String> = self
+                .cluster
                 .settings
                 .feature_gates
                 .iter()
@@ -191,22 +194,26 @@ impl<'a> Plan<'a> {
             "kind": "KubeletConfiguration",
             "cgroupDriver": "systemd",
             "containerRuntimeEndpoint": SOCKET,
-            "maxPods": self.settings.max_pods,
+            "maxPods": self.cluster.node.max_pods,
             "rotateCertificates": true,
         });
-        if !self.settings.feature_gates.is_empty() {
-            kubelet["featureGates"] = json!(self.settings.feature_gates);
+        if !self.cluster.settings.feature_gates.is_empty() {
+            kubelet["featureGates"] = json!(self.cluster.settings.feature_gates);
         }
         kubelet
     }
 
     /// Leases of addresses lie where a reboot clears them: no pod outlives one.
     fn bridge(&self) -> Value {
-        let any = if self.settings.pod_cidr.address().is_ipv4() {
-            "0.0.0.0/0"
-        } else {
-            "::/0"
+        let any = |pods: &Cidr| {
+            let any = if pods.address().is_ipv4() {
+                "0.0.0.0/0"
+            } else {
+                "::/0"
+            };
+            json!({ "dst": any })
         };
+        let pods = &self.cluster.pods;
         json!({
             "cniVersion": "1.0.0",
             "name": "sternpost",
@@ -220,14 +227,20 @@ impl<'a> Plan<'a> {
                     "ipam": {
                         "type": "host-local",
                         "dataDir": "/run/cni/networks",
-                        "ranges": [[{ "subnet": self.settings.pod_cidr }]],
-                        "routes": [{ "dst": any }],
+                        "ranges": pods.iter().map(|pods| json!([{ "subnet": pods }])).collect::<Vec<_>>(),
+                        "routes": pods.iter().map(any).collect::<Vec<_>>(),
                     },
                 },
                 { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true },
             ],
         })
     }
+}
+
+/// Networks, one a family, as Kubernetes' settings name them.
+pub(super) fn list(networks: &[Cidr]) -> String {
+    let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+    networks.join(",")
 }
 
 /// The mount and the volume that bring one program of the root into a pod.

@@ -43,234 +43,103 @@
 //! addons (cmd/kubeadm/app/phases/addons), containerd 2 configuration version 3, CNI 1.0.
 
 mod addons;
+mod check;
 mod config;
 mod steps;
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use super::{Access, Class, Cluster, Context, Distribution, Identity, Role, Skew, StatePath};
+use crate::schema::{Network, Problem};
+use crate::{Contribution, ImageFacts, KubernetesFacts};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+/// The distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kubeadm;
 
-use super::{Context, Distribution};
-use crate::Contribution;
-use crate::schema::{Cidr, Problem, ServerName};
+const NAME: &str = "kubeadm";
 
-/// Settings of a kubeadm cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// What this machine is in the cluster.
-    pub role: Role,
-    /// Name of the cluster.
-    #[serde(default = "default_cluster_name")]
-    pub cluster_name: ServerName,
-    /// Addresses for pods.
-    #[serde(default = "default_pod_cidr")]
-    pub pod_cidr: Cidr,
-    /// Addresses for services.
-    #[serde(default = "default_service_cidr")]
-    pub service_cidr: Cidr,
-    /// Domain of services and pods.
-    #[serde(default = "default_dns_domain")]
-    pub dns_domain: ServerName,
-    /// Address under which this node serves and is known; the machine must have it. Without it the
-    /// node uses 10.44.0.1, an address of its own on the loopback interface, so that neither a new
-    /// lease nor a site without a network stops the cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node_address: Option<IpAddr>,
-    /// Further names and addresses for the API server's certificate.
-    #[serde(default)]
-    pub api_names: Vec<ServerName>,
-    /// How pods are connected.
-    #[serde(default)]
-    pub cni: Cni,
-    /// Feature gates of Kubernetes, for the control plane, the kubelet and kube-proxy.
-    #[serde(default)]
-    pub feature_gates: BTreeMap<String, bool>,
-    /// Most pods on this node.
-    #[serde(default = "default_max_pods")]
-    #[schemars(range(min = 10, max = 500))]
-    pub max_pods: u16,
-}
-
-/// What a machine is in its cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Starts a cluster of its own: control plane and worker in one.
-    Init,
-}
-
-/// How pods are connected.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Cni {
-    /// A bridge on this node (plugins bridge, host-local, portmap): for a cluster of one node.
-    #[default]
-    Bridge,
-    /// Nothing: something that is installed later brings it. The node is not Ready until then.
-    None,
-}
-
-/// The address of a node that was given none.
-const INTERNAL_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 44, 0, 1));
-
-fn default_cluster_name() -> ServerName {
-    ServerName::literal("kubernetes")
-}
-fn default_dns_domain() -> ServerName {
-    ServerName::literal("cluster.local")
-}
-fn default_pod_cidr() -> Cidr {
-    Cidr::v4([10, 42, 0, 0], 16)
-}
-fn default_service_cidr() -> Cidr {
-    Cidr::v4([10, 43, 0, 0], 16)
-}
-fn default_max_pods() -> u16 {
-    110
-}
-
-impl Settings {
-    fn address(&self) -> IpAddr {
-        self.node_address.unwrap_or(INTERNAL_ADDRESS)
-    }
-}
-
-impl Distribution for Settings {
+impl Distribution for Kubeadm {
     fn name(&self) -> &'static str {
-        "kubeadm"
+        NAME
     }
 
-    fn validate(&self, profile: &crate::Profile) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut wrong = |field: &str, message: String, help: Option<String>| {
-            problems.push(Problem::new(["kubernetes", field], message, help));
+    fn check(&self, cluster: &Cluster, network: &Network) -> Vec<Problem> {
+        check::problems(cluster, network)
+    }
+
+    fn identity(&self, cluster: &Cluster, node: &str) -> Identity {
+        Identity {
+            distribution: NAME.into(),
+            node: node.into(),
+            pods: cluster.pods.clone(),
+            services: cluster.services.clone(),
+            domain: cluster.names.domain.clone(),
+        }
+    }
+
+    fn access(&self, role: Role) -> Access {
+        match role {
+            Role::Init => Access {
+                kubeconfig: steps::ADMIN,
+                admin: true,
+            },
+        }
+    }
+
+    fn state(&self) -> &'static [StatePath] {
+        const fn path(path: &'static str, class: Class) -> StatePath {
+            StatePath { path, class }
+        }
+        const {
+            &[
+                path("/etc/kubernetes", Class::Restore),
+                path("/var/lib/etcd", Class::Restore),
+                // The kubelet's certificate is in it, and images that a site without a network gets only once.
+                path("/var/lib/kubelet", Class::Keep),
+                path("/var/lib/containerd", Class::Keep),
+            ]
+        }
+    }
+
+    /// etcd and kubeadm go up one minor version at a time, and not down.
+    fn change(&self, from: &KubernetesFacts, to: &ImageFacts) -> Result<(), Skew> {
+        let skew = |wanted: String| {
+            let named =
+                |facts: &KubernetesFacts| format!("{} {}", facts.distribution, facts.version);
+            Err(Skew {
+                from: named(from),
+                to: to.kubernetes.as_ref().map_or("none".into(), named),
+                wanted,
+            })
         };
-        for (field, cidr, bits) in [
-            ("pod_cidr", self.pod_cidr, 8),
-            ("service_cidr", self.service_cidr, 4),
-        ] {
-            if !cidr.is_network() {
-                let help = format!("the network is {}", cidr.network());
-                wrong(
-                    field,
-                    format!("{cidr} is an address, not a network"),
-                    Some(help),
-                );
+        let same = || format!("an image with {} {}", from.distribution, from.version);
+        let Some(to) = to
+            .kubernetes
+            .as_ref()
+            .filter(|to| to.distribution == from.distribution)
+        else {
+            return skew(same());
+        };
+        match (minor(&from.version), minor(&to.version)) {
+            (Some((major, was)), Some(is)) if is == (major, was) => Ok(()),
+            (Some((major, was)), Some(is)) if Some(is.1) == was.checked_add(1) && is.0 == major => {
+                Ok(())
             }
-            let most = if cidr.address().is_ipv4() { 32 } else { 128 } - bits;
-            if cidr.prefix() > most {
-                wrong(
-                    field,
-                    format!("{cidr} is too small"),
-                    Some(format!("at most /{most}")),
-                );
-            }
-            // kube-apiserver refuses services with more than 20 bits; the controller manager, pods
-            // with more than 16 bits beside those of a node.
-            let least = if cidr.address().is_ipv4() { 8 } else { 48 };
-            let least = if field == "service_cidr" {
-                least + 4
-            } else {
-                least
-            };
-            let least = if cidr.address().is_ipv4() || field == "pod_cidr" {
-                least
-            } else {
-                108
-            };
-            if cidr.prefix() < least {
-                wrong(
-                    field,
-                    format!("{cidr} is larger than Kubernetes can use"),
-                    Some(format!("at least /{least}")),
-                );
-            }
-            if cidr.contains(self.address()) {
-                wrong(
-                    field,
-                    format!("{cidr} contains the node's own address {}", self.address()),
-                    None,
-                );
-            }
-            for address in profile.network.interfaces.iter().flat_map(|i| &i.addresses) {
-                if address.overlaps(&cidr) {
-                    let message = format!("{cidr} overlaps the network {address} of this machine");
-                    wrong(
-                        field,
-                        message,
-                        Some("addresses inside the cluster must be found nowhere else".into()),
-                    );
-                }
-            }
+            (Some((major, was)), Some(is)) if is > (major, was) => skew(format!(
+                "an image with {NAME} {major}.{} first",
+                was.saturating_add(1)
+            )),
+            _ => skew(same()),
         }
-        if self.pod_cidr.overlaps(&self.service_cidr) {
-            let message = format!(
-                "services ({}) and pods ({}) share addresses",
-                self.service_cidr, self.pod_cidr
-            );
-            wrong(
-                "service_cidr",
-                message,
-                Some("the two networks must not overlap".into()),
-            );
-        }
-        let family = self.address().is_ipv4();
-        if self.pod_cidr.address().is_ipv4() != family
-            || self.service_cidr.address().is_ipv4() != family
-        {
-            let message = format!(
-                "pods, services and the node's address ({}) must all be IPv4, or all IPv6",
-                self.address()
-            );
-            wrong("pod_cidr", message, None);
-        }
-        for gate in self.feature_gates.keys() {
-            if gate.is_empty() || !gate.bytes().all(|b| b.is_ascii_alphanumeric()) {
-                wrong(
-                    "feature_gates",
-                    "the name of a feature gate consists of letters and digits".into(),
-                    None,
-                );
-            }
-        }
-        let interfaces = &profile.network.interfaces;
-        if let Some(address) = self.node_address {
-            let fixed = interfaces
-                .iter()
-                .all(|i| i.dhcp != Some(true) && !i.addresses.is_empty());
-            let has = interfaces
-                .iter()
-                .flat_map(|i| &i.addresses)
-                .any(|a| a.address() == address);
-            if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
-                wrong(
-                    "node_address",
-                    format!("{address} cannot be the address of a node"),
-                    None,
-                );
-            } else if !interfaces.is_empty() && fixed && !has {
-                let message = format!("no interface of this machine has the address {address}");
-                wrong(
-                    "node_address",
-                    message,
-                    Some("leave it out, or add it under `network`".into()),
-                );
-            }
-        }
-        problems
     }
 
-    fn render(&self, context: &Context<'_>) -> Contribution {
+    fn render(&self, cluster: &Cluster, context: &Context<'_>) -> Contribution {
         let version = context
             .image
             .kubernetes
             .as_ref()
             .map_or("", |k| k.version.as_str());
         let plan = config::Plan::new(
-            self,
+            cluster,
             version.trim_start_matches('v'),
             context.hostname,
             &context.image.architecture,
@@ -278,10 +147,84 @@ impl Distribution for Settings {
         let files = plan.files();
         let key = plan.key(&files);
         Contribution {
-            lanes: steps::lanes(self, &key),
+            lanes: steps::lanes(cluster, &key),
             units: vec!["containerd.service".into(), "kubelet.service".into()],
             checks: steps::checks(context),
             files,
         }
+    }
+}
+
+/// Major and minor of a version, with or without a leading `v`.
+fn minor(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.trim_start_matches('v').split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(kubernetes: Option<(&str, &str)>) -> ImageFacts {
+        serde_json::from_value(serde_json::json!({
+            "product": "demo", "version": "2.0", "architecture": "x86_64", "security_version": 1, "state_epoch": 1,
+            "build_time": 0,
+            "kubernetes": kubernetes.map(|(name, version)| serde_json::json!({"distribution": name, "version": version})),
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn kubernetes_goes_up_one_minor_at_a_time_and_not_down() {
+        let from = |version: &str| KubernetesFacts {
+            distribution: "kubeadm".into(),
+            version: version.into(),
+        };
+        let change =
+            |was: &str, is: &str| Kubeadm.change(&from(was), &image(Some(("kubeadm", is))));
+        for (was, is) in [
+            ("1.36.3", "v1.36.3"),
+            ("1.36.3", "1.36.1"),
+            ("1.36.9", "1.37.0"),
+        ] {
+            assert_eq!(change(was, is), Ok(()), "{was} to {is}");
+        }
+        let skew = change("1.36.3", "1.38.0").unwrap_err().to_string();
+        assert!(
+            skew.ends_with("install an image with kubeadm 1.37 first"),
+            "{skew}"
+        );
+        for (was, is) in [
+            ("1.37.0", "1.36.3"),
+            ("1.36.3", "2.37.0"),
+            ("1.36.3", "?"),
+            ("?", "1.36.3"),
+        ] {
+            assert!(change(was, is).is_err(), "{was} to {is}");
+        }
+        for other in [None, Some(("k3s", "1.36.3"))] {
+            let skew = Kubeadm.change(&from("1.36.3"), &image(other)).unwrap_err();
+            assert_eq!(skew.wanted, "an image with kubeadm 1.36.3");
+        }
+    }
+
+    /// The recipe keeps per epoch what has to go back with a slot.
+    #[test]
+    fn what_goes_back_is_per_epoch_in_the_recipe() {
+        let path = concat!(
+            env!("STERNPOST_SOURCE"),
+            "/recipes/kubernetes/kubeadm-1.36.toml"
+        );
+        let recipe = std::fs::read_to_string(path).unwrap();
+        let restored: Vec<_> = Kubeadm
+            .state()
+            .iter()
+            .filter(|it| it.class == Class::Restore)
+            .collect();
+        for it in &restored {
+            let entry = format!("[[persist]]\npath = \"{}\"\nper_epoch = true\n", it.path);
+            assert!(recipe.contains(&entry), "{entry}");
+        }
+        assert_eq!(recipe.matches("per_epoch = true").count(), restored.len());
     }
 }

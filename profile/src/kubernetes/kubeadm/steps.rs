@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Settings;
+use super::Cluster;
 use super::config::{ADDONS, CONFIG, SOCKET};
 use crate::kubernetes::Context;
 use crate::schema::WorkloadKind;
@@ -10,7 +10,7 @@ use crate::{Blame, Check, Condition, Lane, Probe, Step};
 
 const KUBEADM: &str = "/usr/bin/kubeadm";
 const KUBECTL: &str = "/usr/bin/kubectl";
-const ADMIN: &str = "/etc/kubernetes/admin.conf";
+pub(super) const ADMIN: &str = "/etc/kubernetes/admin.conf";
 const IMAGE: &str = "/usr/lib/sternpost/kubernetes/image.tar";
 
 const NOTES: &str = "/etc/kubernetes/sternpost";
@@ -59,13 +59,13 @@ fn phase(name: &str, words: &[&str]) -> Step {
 /// ```
 ///
 /// The kubelet does not wait for the image: on a full disk that refuses it, the kubelet is what makes room.
-pub(super) fn lanes(settings: &Settings, key: &str) -> Vec<Lane> {
+pub(super) fn lanes(cluster: &Cluster, key: &str) -> Vec<Lane> {
     const RUNTIME: &str = "container runtime";
     const NODE: &str = "node";
     vec![
         Lane::new(RUNTIME, &[], vec![Step::start("containerd.service")]),
         Lane::new("control plane image", &[RUNTIME], vec![import()]),
-        Lane::new(NODE, &[RUNTIME], node(settings, key)),
+        Lane::new(NODE, &[RUNTIME], node(cluster, key)),
         Lane::new("cluster settings", &[NODE], cluster_settings(key)),
         Lane::new("kube-proxy", &[NODE], vec![kube_proxy(key)]),
     ]
@@ -90,10 +90,10 @@ fn import() -> Step {
 }
 
 /// From a container runtime to an API server that answers.
-fn node(settings: &Settings, key: &str) -> Vec<Step> {
+fn node(cluster: &Cluster, key: &str) -> Vec<Step> {
     let mut steps = Vec::new();
-    if settings.node_address.is_none() {
-        steps.push(own_address(settings.address()));
+    if cluster.node.address.is_none() {
+        steps.push(own_address(cluster.endpoint.address));
     }
     steps.extend(create(key));
     // Another version of Kubernetes or other settings than the cluster was left with, or nobody
