@@ -7,10 +7,6 @@ use anyhow::{Context as _, Result, ensure};
 use crate::workshop::cache::hash_file;
 
 /// A file that a recipe names: it has to have that digest.
-///
-/// # Errors
-///
-/// It cannot be read, or has another.
 pub fn given(path: &Path, sha256: &str) -> Result<PathBuf> {
     let what = || format!("cannot read {}", path.display());
     let path = path.canonicalize().with_context(what)?;

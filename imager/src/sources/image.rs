@@ -28,7 +28,7 @@ pub async fn build(
     architecture: Architecture,
 ) -> Result<PathBuf> {
     let program = go::build(workshop, &source.program, architecture).await?;
-    let key = KeyBuilder::new("oci-image 1")
+    let key = KeyBuilder::new("oci-image 2")
         .value("architecture", architecture.go())
         .value("names", source.names.join("\n"))
         .value("directories", source.directories.join("\n"))

@@ -12,28 +12,14 @@
 //! blobs/sha256/<manifest>
 //! ```
 //!
-//! Sources: OCI Image Specification 1.1 (layout, index, manifest, config), POSIX.1-2017 pax
-//! (ustar header). Times are zero, owners are root, entries come in the order of their names.
+//! Source: OCI Image Specification 1.1 (layout, index, manifest, config). Times are zero, owners are root, entries come in the order of their names.
 
 use std::collections::BTreeMap;
 
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use thiserror::Error;
-
-/// Why an archive could not be made.
-#[derive(Debug, Error)]
-pub enum OciError {
-    /// ustar holds names of at most 100 bytes without tricks.
-    #[error("the path {0:?} is longer than the 100 bytes that an entry of the archive can hold")]
-    LongPath(String),
-    /// ustar holds files below 8 GiB.
-    #[error("{0} is larger than an entry of the archive can be")]
-    LargeFile(String),
-    /// An image without a name could not be found by anybody.
-    #[error("the image has no name; give at least one, such as registry.k8s.io/pause:3.10.2")]
-    NoName,
-}
+use tar::EntryType::{Directory, Regular};
 
 /// What an image holds and what it is called.
 #[derive(Debug, Clone, Default)]
@@ -57,12 +43,12 @@ impl Image {
     /// The image as an OCI archive, to be read by `ctr images import`.
     ///
     /// # Errors
-    ///
-    /// If the image has no name, or holds a path or a file that ustar cannot.
-    pub fn archive(&self) -> Result<Vec<u8>, OciError> {
-        if self.names.is_empty() {
-            return Err(OciError::NoName);
-        }
+    /// The image has no name, or holds a path that ustar cannot.
+    pub fn archive(&self) -> Result<Vec<u8>> {
+        ensure!(
+            !self.names.is_empty(),
+            "the image has no name; give at least one, such as registry.k8s.io/pause:3.10.2"
+        );
         let layer = self.layer()?;
         let config = json!({
             "architecture": self.architecture,
@@ -102,26 +88,33 @@ impl Image {
         for blob in [layer, config, manifest] {
             blobs.insert(format!("blobs/sha256/{}", hex_digest(&blob)), blob);
         }
-        let mut tar = Tar::default();
-        tar.directory("blobs", 0o755)?;
-        tar.directory("blobs/sha256", 0o755)?;
-        for (path, blob) in &blobs {
-            tar.file(path, 0o644, blob)?;
+        let mut archive = tar::Builder::new(Vec::new());
+        for path in ["blobs/", "blobs/sha256/"] {
+            add(&mut archive, Directory, path, 0o755, &[])?;
         }
-        tar.file("index.json", 0o644, &index)?;
-        tar.file("oci-layout", 0o644, LAYOUT.as_bytes())?;
-        Ok(tar.finish())
+        for (path, blob) in &blobs {
+            add(&mut archive, Regular, path, 0o644, blob)?;
+        }
+        add(&mut archive, Regular, "index.json", 0o644, &index)?;
+        add(
+            &mut archive,
+            Regular,
+            "oci-layout",
+            0o644,
+            LAYOUT.as_bytes(),
+        )?;
+        archive.into_inner().context("ending an OCI image")
     }
 
-    fn layer(&self) -> Result<Vec<u8>, OciError> {
-        let mut tar = Tar::default();
+    fn layer(&self) -> Result<Vec<u8>> {
+        let mut layer = tar::Builder::new(Vec::new());
         for (path, mode) in &self.directories {
-            tar.directory(path, *mode)?;
+            add(&mut layer, Directory, &format!("{path}/"), *mode, &[])?;
         }
         for (path, (mode, content)) in &self.files {
-            tar.file(path, *mode, content)?;
+            add(&mut layer, Regular, path, *mode, content)?;
         }
-        Ok(tar.finish())
+        layer.into_inner().context("ending a layer of an OCI image")
     }
 }
 
@@ -137,59 +130,23 @@ fn descriptor(media_type: &str, bytes: &[u8]) -> serde_json::Value {
     json!({ "digest": digest(bytes), "mediaType": media_type, "size": bytes.len() })
 }
 
-/// A ustar archive under construction.
-#[derive(Default)]
-struct Tar {
-    bytes: Vec<u8>,
-}
-
-const BLOCK: usize = 512;
-
-impl Tar {
-    fn directory(&mut self, path: &str, mode: u32) -> Result<(), OciError> {
-        self.header(&format!("{path}/"), mode, 0, b'5')
-    }
-
-    fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<(), OciError> {
-        self.header(path, mode, content.len(), b'0')?;
-        self.bytes.extend_from_slice(content);
-        self.pad();
-        Ok(())
-    }
-
-    fn header(&mut self, path: &str, mode: u32, size: usize, kind: u8) -> Result<(), OciError> {
-        if path.len() > 100 {
-            return Err(OciError::LongPath(path.to_owned()));
-        }
-        if size >= 1 << 33 {
-            return Err(OciError::LargeFile(path.to_owned()));
-        }
-        let mut block = [0_u8; BLOCK];
-        let mut put = |at: usize, text: &[u8]| block[at..at + text.len()].copy_from_slice(text);
-        put(0, path.as_bytes());
-        put(100, format!("{mode:07o}\0").as_bytes());
-        put(108, b"0000000\0");
-        put(116, b"0000000\0");
-        put(124, format!("{size:011o}\0").as_bytes());
-        put(136, b"00000000000\0");
-        put(148, b"        ");
-        put(156, &[kind]);
-        put(257, b"ustar\x0000");
-        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        self.bytes.extend_from_slice(&block);
-        Ok(())
-    }
-
-    fn pad(&mut self) {
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(BLOCK), 0);
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        self.bytes.resize(self.bytes.len() + 2 * BLOCK, 0);
-        self.bytes
-    }
+/// Adds an entry of root's, of no time.
+fn add(
+    archive: &mut tar::Builder<Vec<u8>>,
+    kind: tar::EntryType,
+    path: &str,
+    mode: u32,
+    content: &[u8],
+) -> Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(content.len() as u64);
+    archive
+        .append_data(&mut header, path, content)
+        .with_context(|| format!("adding {path} to an OCI image"))
 }
 
 #[cfg(test)]
@@ -247,6 +204,12 @@ mod tests {
             names: Vec::new(),
             ..image()
         };
-        assert!(matches!(unnamed.archive(), Err(OciError::NoName)));
+        assert!(
+            unnamed
+                .archive()
+                .unwrap_err()
+                .to_string()
+                .contains("no name")
+        );
     }
 }
