@@ -38,7 +38,6 @@ impl Default for Archive {
 }
 
 impl Archive {
-    /// An empty archive.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -52,12 +51,10 @@ impl Archive {
         self.member(name, Kind::Directory, &[])
     }
 
-    /// Adds a regular file.
     pub fn file(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
         self.member(name, Kind::File { mode }, content)
     }
 
-    /// Adds a character device.
     pub fn character_device(&mut self, name: &str, major: u32, minor: u32) -> Result<()> {
         self.member(name, Kind::Character { major, minor }, &[])
     }
@@ -114,7 +111,6 @@ impl Archive {
 
 /// What goes into an initramfs.
 pub struct Contents<'a> {
-    /// The agent's program.
     pub agent: &'a [u8],
     /// The kernel's command line, no newline at its end.
     pub cmdline: &'a str,

@@ -41,9 +41,6 @@ pub fn with_trust(mut program: Vec<u8>, trust: &Trust) -> Result<Vec<u8>> {
 /// Takes out of a program what depends on when and where it was linked, so that the same sources
 /// give the same bytes: the time in its header, and the debug directory, which names it by the hash
 /// of a PDB that is full of paths. rustc asks the linker for both whatever it is told.
-///
-/// # Errors
-/// It is no UEFI program.
 pub fn forget_linking(program: &mut [u8]) -> Result<()> {
     // "PE Format": signature and COFF header, then PE32+'s optional header.
     const TIME: usize = 4 + 4;
@@ -81,9 +78,7 @@ pub fn forget_linking(program: &mut [u8]) -> Result<()> {
 /// What the manifest of a loader says beside what is in the loader.
 #[derive(Clone, Debug)]
 pub struct Release {
-    /// Its version.
     pub version: String,
-    /// Its security version.
     pub security_version: u64,
     /// Seconds since 1970.
     pub time: u64,

@@ -43,10 +43,8 @@ impl ModuleList {
     }
 }
 
-/// What the agent reads.
 #[derive(Debug, Serialize, PartialEq, Eq)]
 pub struct Index {
-    /// The kernel's release.
     pub kernel: String,
     /// Loaded at every boot, in this order.
     pub always: Vec<String>,
@@ -63,7 +61,6 @@ pub struct Index {
 pub struct Selection {
     /// Name and file, sorted by name.
     pub files: Vec<(String, PathBuf)>,
-    /// What the agent reads.
     pub index: Index,
 }
 

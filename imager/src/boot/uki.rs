@@ -26,7 +26,6 @@ const COMMON: &[&str] = &[
     "loglevel=4",
 ];
 
-/// What the kernel starts.
 #[derive(Clone, Copy, Debug)]
 pub enum Root<'a> {
     /// A verified root with this root hash, in hexadecimal.
@@ -35,7 +34,6 @@ pub enum Root<'a> {
     Recovery,
 }
 
-/// The kernel's command line.
 #[must_use]
 pub fn command_line(architecture: Architecture, root: Root<'_>, extra: &[String]) -> String {
     let mut words = vec![match root {
@@ -62,15 +60,12 @@ pub struct Parts<'a> {
     pub architecture: Architecture,
     /// systemd's stub as its package has it.
     pub stub: &'a Path,
-    /// The kernel's image.
     pub kernel: &'a Path,
     /// `uname -r`.
     pub kernel_version: &'a str,
-    /// The packed initramfs.
     pub initramfs: &'a Path,
     /// CPU microcode, which the kernel reads before anything else of the initramfs.
     pub microcode: Option<&'a Path>,
-    /// The kernel's command line.
     pub command_line: &'a str,
     /// Content of os-release.
     pub os_release: &'a str,

@@ -37,14 +37,11 @@ pub mod programs;
 /// What manifests say that they were made by.
 pub(crate) const TOOL: &str = concat!("imager ", env!("CARGO_PKG_VERSION"));
 
-/// What to build.
 #[derive(Debug)]
 pub struct Order {
-    /// The recipe.
     pub recipe: Recipe,
     /// Version and architecture.
     pub identity: Identity,
-    /// Who signs.
     pub authority: Authority,
     /// The default profile; none: the recipe's.
     pub profile: Option<PathBuf>,
@@ -58,16 +55,12 @@ pub struct Order {
     pub root_options: root::Options,
     /// Seconds since 1970 after which the image is not installed any more.
     pub expires: Option<u64>,
-    /// Where the outputs go.
     pub out: PathBuf,
 }
 
-/// What a build made.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The system's manifest.
     pub manifest: Manifest,
-    /// Its digest.
     pub digest: Digest,
     /// Names and sizes of the files in the output directory.
     pub files: Vec<(String, u64)>,
@@ -132,7 +125,6 @@ pub async fn build(workshop: &Workshop, order: &Order) -> Result<Outcome> {
 /// Finished roots: what is left to do needs no packages any more.
 #[derive(Clone, Debug)]
 pub struct Roots {
-    /// The system's.
     pub system: BuiltRoot,
     /// The recovery system's, and its recipe.
     pub recovery: Option<(Recipe, BuiltRoot)>,
@@ -294,7 +286,6 @@ impl Maker<'_> {
         Ok((image, leaves))
     }
 
-    /// The recovery system's slot.
     async fn recovery(&self, recipe: &Recipe, built: &BuiltRoot) -> Result<SlotImage> {
         let identity = self.order.recovery_identity(recipe);
         let command_line = uki::command_line(

@@ -14,28 +14,20 @@ use crate::root::package_list::{self, Listed};
 /// What is written about a build.
 #[derive(Debug)]
 pub(super) struct Outputs<'a> {
-    /// Where.
     pub directory: &'a Path,
-    /// The system.
     pub system: &'a SlotImage,
-    /// The recovery system.
     pub recovery: Option<&'a SlotImage>,
     /// Bytes in a sector of the disk.
     pub sector_size: u32,
-    /// The recipe.
     pub recipe: &'a Recipe,
     /// What is inside the system.
     pub packages: &'a [Listed],
-    /// What was resolved.
     pub lock: Option<&'a Lock>,
 }
 
 impl Outputs<'_> {
     /// Writes manifest.json (the very bytes that are signed), manifest.dsse.json, packages.json,
     /// uki.efi and build.json; returns the names and sizes of all outputs.
-    ///
-    /// # Errors
-    /// A file cannot be written.
     pub(super) fn write(&self) -> Result<Vec<(String, u64)>> {
         let payload = self.system.manifest.to_payload();
         self.file("manifest.json", &payload)?;

@@ -30,16 +30,12 @@ pub struct Programs {
     pub loader: PathBuf,
     /// PID 1 of the initramfs.
     pub initrd: PathBuf,
-    /// The boot controller.
     pub bootctl: PathBuf,
     /// Units and other files of bootctl's that go into the image.
     pub units: PathBuf,
 }
 
 /// Where the workspace's sources are: `$STERNPOST_SOURCE`, or where this program was built.
-///
-/// # Errors
-/// Neither is there.
 pub fn workspace() -> Result<PathBuf> {
     let directory = match std::env::var_os("STERNPOST_SOURCE") {
         Some(directory) => PathBuf::from(directory),

@@ -35,9 +35,7 @@ const FORMAT: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Package {
-    /// Debian's name.
     pub name: String,
-    /// Debian's version.
     pub version: String,
     /// `amd64`, `arm64` or `all`.
     pub architecture: String,
@@ -55,7 +53,6 @@ pub struct Package {
 pub struct Set {
     /// The kernel, unpacked only.
     pub kernel: Package,
-    /// Everything else.
     pub packages: Vec<Package>,
 }
 
@@ -71,7 +68,6 @@ pub struct Lock {
     pub wanted: String,
     /// By architecture.
     pub sets: BTreeMap<Architecture, Set>,
-    /// The recovery system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Box<Lock>>,
 }
@@ -133,10 +129,6 @@ impl Lock {
     }
 
     /// Checks that this pins what the recipe asks for.
-    ///
-    /// # Errors
-    ///
-    /// The recipe asks for other packages.
     pub fn check(&self, recipe: &Recipe) -> Result<()> {
         ensure!(
             self.wanted == wanted(recipe),
@@ -160,10 +152,6 @@ impl Lock {
     }
 
     /// The list for one architecture.
-    ///
-    /// # Errors
-    ///
-    /// The lock was made without it.
     pub fn set(&self, architecture: Architecture) -> Result<&Set> {
         self.sets.get(&architecture).with_context(|| {
             format!(

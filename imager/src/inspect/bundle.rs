@@ -12,17 +12,12 @@ use super::{KeyringReport, ManifestReport, read_at};
 /// A bundle, opened: everything before its frames.
 #[derive(Debug)]
 pub struct BundleFile {
-    /// The file.
     pub file: File,
-    /// Its header.
     pub header: Header,
-    /// The manifest's envelope.
     pub envelope: Vec<u8>,
-    /// The keyring chain.
     pub keyring: Vec<u8>,
     /// Where the frames are.
     pub table: FrameTable,
-    /// The verity leaves.
     pub leaves: Vec<u8>,
 }
 
@@ -93,7 +88,6 @@ impl BundleFile {
     }
 }
 
-/// What a bundle holds.
 #[derive(Debug, Serialize)]
 pub struct BundleReport {
     /// Bytes of the file.
@@ -108,10 +102,8 @@ pub struct BundleReport {
     pub frames_size: u64,
     /// Frames that are not stored because their chunk is all zero.
     pub zero_frames: usize,
-    /// The manifest.
     #[serde(flatten)]
     pub manifest: ManifestReport,
-    /// The keyring chain.
     pub keyring: KeyringReport,
 }
 

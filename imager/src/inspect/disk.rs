@@ -18,9 +18,7 @@ use crate::output::region::Region;
 /// What a disk image holds.
 #[derive(Debug, Serialize)]
 pub struct DiskReport {
-    /// Its partition table.
     pub table: Table,
-    /// The boot-state partition.
     pub boot_state: Option<BootStateReport>,
     /// `boot-a`, `boot-b`, `boot-r`.
     pub slots: Vec<SlotReport>,
@@ -29,7 +27,6 @@ pub struct DiskReport {
 /// The boot-state record and the rings.
 #[derive(Debug, Serialize)]
 pub struct BootStateReport {
-    /// How each copy was.
     pub copies: [String; 2],
     /// The newest valid record.
     pub record: Option<RecordReport>,
@@ -39,18 +36,14 @@ pub struct BootStateReport {
     pub quarantine: Vec<QuarantineReport>,
 }
 
-/// The record.
 #[derive(Debug, Serialize)]
 pub struct RecordReport {
-    /// Its sequence number.
     pub sequence: u64,
     /// Started last.
     pub last_tried: Option<String>,
     /// Started next, once.
     pub one_shot: Option<String>,
-    /// The security version floor.
     pub floor: u64,
-    /// The same for recovery.
     pub recovery_floor: u64,
     /// Slot A.
     pub a: EntryReport,
@@ -61,9 +54,7 @@ pub struct RecordReport {
 /// What the record says of a slot.
 #[derive(Debug, Serialize)]
 pub struct EntryReport {
-    /// In a word.
     pub status: String,
-    /// Its priority.
     pub priority: u8,
     /// Tries left.
     pub tries: u8,
@@ -80,17 +71,12 @@ pub struct EntryReport {
 /// One event.
 #[derive(Debug, Serialize)]
 pub struct EventReport {
-    /// Its number.
     pub sequence: u64,
     /// Seconds since 1970, 0 if the clock was not known.
     pub time: i64,
-    /// Who wrote it.
     pub stage: String,
-    /// What it is about.
     pub slot: Option<String>,
-    /// What kind it is.
     pub kind: String,
-    /// The rest.
     pub text: String,
 }
 
@@ -114,18 +100,13 @@ pub struct SlotReport {
     pub empty: bool,
     /// Why it cannot be read, if it cannot.
     pub problem: Option<String>,
-    /// The manifest.
     #[serde(flatten)]
     pub manifest: Option<ManifestReport>,
-    /// The keyring chain.
     pub keyring: Option<KeyringReport>,
 }
 
 impl DiskReport {
     /// Reads a disk image's facts; what is damaged is said in its place.
-    ///
-    /// # Errors
-    /// There is no partition table.
     pub fn read(path: &Path) -> Result<Self> {
         let what = || format!("reading the disk image {}", path.display());
         let file = Arc::new(File::open(path).with_context(what)?);

@@ -26,22 +26,17 @@ use crate::arch::Architecture;
 use crate::output::gpt::Table;
 use crate::output::region::Region;
 
-/// What a file is.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Report {
-    /// A disk image.
     Disk(Box<DiskReport>),
-    /// A bundle.
     Bundle(Box<BundleReport>),
 }
 
 /// What a file is, judged by how it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
-    /// A raw disk image.
     Disk,
-    /// A bundle.
     Bundle,
 }
 
@@ -91,7 +86,6 @@ impl Report {
 pub struct ManifestReport {
     /// SHA-256 of its exact bytes.
     pub digest: Digest,
-    /// What it says.
     pub manifest: Manifest,
     /// Ids of the keys that are said to have signed it.
     pub signed_by: Vec<String>,
@@ -99,9 +93,6 @@ pub struct ManifestReport {
 
 impl ManifestReport {
     /// Reads an envelope.
-    ///
-    /// # Errors
-    /// It is none, or holds no manifest.
     pub fn read(envelope: &[u8]) -> Result<Self> {
         let envelope = Envelope::parse(envelope)?;
         Ok(Self {
@@ -133,9 +124,6 @@ pub struct KeyringReport {
 
 impl KeyringReport {
     /// Reads a chain.
-    ///
-    /// # Errors
-    /// It is none.
     pub fn read(chain: &[u8]) -> Result<Self> {
         let links: Vec<serde_json::Value> =
             serde_json::from_slice(chain).context("it is not a JSON array")?;

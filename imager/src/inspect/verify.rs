@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use boot_core::bundle::WINDOW_LOG_MAX;
 use boot_core::keyring::KeySet;
 use boot_core::manifest::{CHUNK_SIZE, Kind, Manifest, Root};
@@ -22,7 +22,6 @@ use crate::output::gpt::Table;
 use crate::output::region::Region;
 use crate::output::verity::in_chunks;
 
-/// What to check against.
 #[derive(Clone, Debug)]
 pub enum Authority {
     /// A complete root of trust, as the loader has it.
@@ -34,15 +33,12 @@ pub enum Authority {
 /// One thing that was checked.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// What.
     pub what: String,
     /// Whether it is as it must be.
     pub good: bool,
-    /// What was found.
     pub found: String,
 }
 
-/// Everything that was checked.
 #[derive(Debug, Default, Serialize)]
 pub struct Checks {
     /// In the order in which they were made.
@@ -50,7 +46,6 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// Whether nothing failed.
     #[must_use]
     pub fn good(&self) -> bool {
         self.checks.iter().all(|check| check.good)
@@ -335,7 +330,7 @@ fn slot(
     let parts = match slot_header::read_slot(&mut boot.clone()) {
         Ok(parts) => parts,
         Err(ReadSlotError::Header(HeaderError::Empty)) => return Ok(None),
-        Err(error) => bail!("{error}"),
+        Err(error) => return Err(error).context("reading the slot"),
     };
     let trust = authority.trust(&parts.envelope)?;
     let mut expect = Expect {

@@ -27,11 +27,8 @@ const MIB: u64 = 1 << 20;
 /// A signed image: what goes into one boot slot, with the root beside it, or a loader.
 #[derive(Clone, Debug)]
 pub struct SlotImage {
-    /// The manifest.
     pub manifest: Manifest,
-    /// The manifest, signed.
     pub signed: Signed,
-    /// The keyring chain.
     pub chain: Vec<u8>,
     /// The UKI; of a loader, the loader.
     pub uki: PathBuf,
@@ -42,7 +39,6 @@ pub struct SlotImage {
 /// A root filesystem and its tree.
 #[derive(Clone, Debug)]
 pub struct RootImage {
-    /// The erofs image.
     pub data: PathBuf,
     /// The tree, as it follows the data.
     pub tree: PathBuf,
@@ -57,7 +53,6 @@ pub struct Parts<'a> {
     pub recovery: Option<&'a SlotImage>,
     /// For both ESPs.
     pub loader: &'a SlotImage,
-    /// The state filesystem.
     pub state: &'a Path,
     /// Slots are this many times what is in them.
     pub headroom: f64,
@@ -66,9 +61,6 @@ pub struct Parts<'a> {
 }
 
 /// The partition table that fits the parts.
-///
-/// # Errors
-/// There is no such sector size.
 pub fn table(parts: &Parts<'_>) -> Result<Table> {
     let manifest = &parts.system.manifest;
     let boot = |image: &SlotImage| {
@@ -114,9 +106,6 @@ fn slot_size(content: u64, headroom: f64) -> u64 {
 }
 
 /// Writes the image to `out`, replacing what is there.
-///
-/// # Errors
-/// Something does not fit, or reading or writing fails.
 pub fn write(parts: &Parts<'_>, out: &Path) -> Result<Table> {
     let table = table(parts)?;
     let what = || format!("writing the disk image {}", out.display());
@@ -165,9 +154,6 @@ pub fn write(parts: &Parts<'_>, out: &Path) -> Result<Table> {
 }
 
 /// Packs a disk image: one zstd frame, all cores.
-///
-/// # Errors
-/// Reading or writing fails.
 pub fn pack(from: &Path, to: &Path, progress: &Step) -> Result<()> {
     let what = || format!("packing {} as {}", from.display(), to.display());
     let temporary = to.with_extension("zst.new");
@@ -247,7 +233,7 @@ fn write_boot_state(region: Region, contents: SlotContents) -> Result<()> {
     let record = transition::first_image(contents);
     BootState::new(region)
         .commit(&record)
-        .map_err(|error| anyhow::anyhow!("writing the boot-state record: {error}"))?;
+        .context("writing the boot-state record")?;
     Ok(())
 }
 

@@ -18,17 +18,13 @@ const ENTRY: usize = 128;
 /// One partition, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Partition {
-    /// Its label.
     pub label: String,
-    /// Its type.
     #[serde(serialize_with = "as_text")]
     pub kind: Guid,
-    /// Its own GUID.
     #[serde(serialize_with = "as_text")]
     pub guid: Guid,
     /// Where it starts on the disk.
     pub start: u64,
-    /// How long it is.
     pub size: u64,
 }
 
@@ -36,10 +32,8 @@ fn as_text<S: serde::Serializer>(guid: &Guid, serializer: S) -> Result<S::Ok, S:
     serializer.collect_str(guid)
 }
 
-/// A partition table.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Table {
-    /// The disk's GUID.
     #[serde(serialize_with = "as_text")]
     pub disk: Guid,
     /// Bytes in a logical sector.
@@ -69,9 +63,6 @@ pub fn derived_guid(words: &[&str]) -> Guid {
 
 impl Table {
     /// The partition with a label.
-    ///
-    /// # Errors
-    /// There is none.
     pub fn find(&self, label: &str) -> Result<&Partition> {
         self.partitions
             .iter()
@@ -80,9 +71,6 @@ impl Table {
     }
 
     /// Writes protective MBR and both copies of the table to the start and end of a disk.
-    ///
-    /// # Errors
-    /// A partition does not fit, or writing fails.
     pub fn write(&self, file: &File) -> Result<()> {
         let size = self.size;
         let sector = u64::from(self.sector_size);
@@ -152,9 +140,6 @@ impl Table {
     }
 
     /// Reads the table of a disk image, trying 512- and 4096-byte sectors and both copies.
-    ///
-    /// # Errors
-    /// No valid copy is there.
     pub fn read(file: &File, size: u64) -> Result<Self> {
         for sector in [512u64, 4096] {
             for copy in [Some(1), (size / sector).checked_sub(1)]

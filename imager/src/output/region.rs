@@ -55,9 +55,6 @@ impl Region {
     }
 
     /// Copies a whole file to the partition's start; it must fit.
-    ///
-    /// # Errors
-    /// It does not fit, or reading or writing fails.
     pub fn copy_file(&self, from: &File) -> io::Result<u64> {
         let length = from.metadata()?.len();
         self.place(0, usize::try_from(length).unwrap_or(usize::MAX))?;

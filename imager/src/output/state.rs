@@ -18,9 +18,6 @@ const MIB: u64 = 1 << 20;
 pub const STATE_SIZE: u64 = 256 * MIB;
 
 /// Makes the `state` filesystem with its top directories.
-///
-/// # Errors
-/// mkfs.ext4 fails.
 pub async fn make_state(tools: &Tools, out: &Path, product: &str, epoch: u64) -> Result<()> {
     hole(out, STATE_SIZE)?;
     let tree =

@@ -19,7 +19,6 @@ pub fn salt(product: &str) -> Salt {
     Salt(Digest::of(format!("sternpost verity salt\n{product}").as_bytes()).0)
 }
 
-/// A tree.
 #[derive(Clone, Debug)]
 pub struct Hashed {
     /// One hash a data block.
@@ -68,9 +67,6 @@ pub fn hash_file(path: &Path, salt: Salt) -> Result<Hashed> {
 }
 
 /// Runs `work` over each chunk of `size` bytes on all cores; results come in order.
-///
-/// # Errors
-/// The first error that a chunk gave.
 pub fn in_chunks<T: Send>(
     size: u64,
     work: impl Fn(u64, usize) -> Result<T> + Sync,
@@ -84,9 +80,6 @@ pub fn in_chunks<T: Send>(
 }
 
 /// Runs `work` for 0..`count` on all cores; results come in order.
-///
-/// # Errors
-/// The first error that came.
 pub fn in_parallel<T: Send>(
     count: usize,
     work: impl Fn(usize) -> Result<T> + Sync,

@@ -31,7 +31,6 @@ pub struct Recipe {
     pub state_epoch: u64,
     /// Id of the disk layout.
     pub layout: String,
-    /// Debian suite.
     pub suite: String,
     /// Mirror; none: the bootstrap tool's default.
     pub mirror: Option<String>,
@@ -59,9 +58,7 @@ pub struct Recipe {
     pub headroom: f64,
     /// How the root is compressed.
     pub compression: Compression,
-    /// The recovery system's recipe.
     pub recovery: Option<PathBuf>,
-    /// The default profile.
     pub profile: Option<PathBuf>,
     /// The Kubernetes distribution in the image.
     pub kubernetes: Option<Kubernetes>,

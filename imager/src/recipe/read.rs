@@ -24,7 +24,6 @@ impl<'a> File<'a> {
         }
     }
 
-    /// Notes a mistake.
     pub(super) fn wrong(&mut self, at: &Range<usize>, message: impl Into<String>) {
         self.mistakes.push((at.start, message.into()));
     }
@@ -141,7 +140,6 @@ impl<'t, 'i> Table<'t, 'i> {
         as_text(file, field, value).map(|text| (text, value.span()))
     }
 
-    /// A text.
     pub(super) fn text(&mut self, file: &mut File<'_>, field: &'static str) -> Option<String> {
         self.text_at(file, field).map(|(text, _)| text)
     }
@@ -175,7 +173,6 @@ impl<'t, 'i> Table<'t, 'i> {
         number
     }
 
-    /// A number.
     pub(super) fn float(
         &mut self,
         file: &mut File<'_>,
@@ -197,7 +194,6 @@ impl<'t, 'i> Table<'t, 'i> {
         number.map(|number| (number, value.span()))
     }
 
-    /// Yes or no.
     pub(super) fn flag(&mut self, file: &mut File<'_>, field: &'static str) -> Option<bool> {
         let value = self.value(field)?;
         let flag = value.get_ref().as_bool();
@@ -232,7 +228,6 @@ impl<'t, 'i> Table<'t, 'i> {
             .collect()
     }
 
-    /// A list of texts.
     pub(super) fn list(&mut self, file: &mut File<'_>, field: &'static str) -> Vec<String> {
         self.list_at(file, field)
             .into_iter()

@@ -84,11 +84,9 @@ fn numbered(name: &str, n: u8) -> String {
 /// What a build signs with.
 #[derive(Clone)]
 pub struct Authority {
-    /// The root keys.
     root: KeySet,
     /// The keyring chain, as it goes beside each manifest.
     pub chain: Vec<u8>,
-    /// The chain's last link.
     pub keyring: Keyring,
     signers: Vec<Arc<dyn Signer>>,
 }
@@ -198,19 +196,14 @@ impl Authority {
     }
 }
 
-/// A signed manifest.
 #[derive(Clone, Debug)]
 pub struct Signed {
     /// SHA-256 of the payload.
     pub digest: Digest,
-    /// The envelope, as JSON.
     pub envelope: Vec<u8>,
 }
 
 /// The root keys of a key directory (`root.json`).
-///
-/// # Errors
-/// The file is missing or is no key set.
 pub fn read_root(directory: &Path) -> Result<KeySet> {
     let path = directory.join("root.json");
     let bytes = fs::read(&path).with_context(|| {
@@ -224,9 +217,6 @@ pub fn read_root(directory: &Path) -> Result<KeySet> {
 }
 
 /// The product that a keyring chain says it is for, before anything of it is checked.
-///
-/// # Errors
-/// The chain cannot be read.
 pub fn claimed_product(chain: &[u8]) -> Result<String> {
     #[derive(serde::Deserialize)]
     struct Product {

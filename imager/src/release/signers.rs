@@ -60,8 +60,8 @@ impl KeyFile {
             SigningKey::from_bytes(seed)
         } else {
             let text = std::str::from_utf8(&bytes).unwrap_or_default();
-            SigningKey::from_pkcs8_pem(text.trim_end()).map_err(|_| {
-                anyhow::anyhow!(
+            SigningKey::from_pkcs8_pem(text.trim_end()).with_context(|| {
+                format!(
                     "{} is not an ed25519 private key (expected PKCS#8 PEM, as written by `imager keygen` \
                      or `openssl genpkey -algorithm ed25519`, or 32 raw bytes)",
                     path.display()
@@ -74,7 +74,6 @@ impl KeyFile {
         })
     }
 
-    /// The public half.
     #[must_use]
     pub fn public(&self) -> VerifyingKey {
         self.key.verifying_key()
@@ -186,7 +185,7 @@ pub fn generate(dir: &Path, name: &str) -> Result<KeyFile> {
     let path = dir.join(format!("{name}.key"));
     let pem = key
         .to_pkcs8_pem(LineEnding::LF)
-        .map_err(|e| anyhow::anyhow!("encoding a private key: {e}"))?;
+        .context("encoding a private key")?;
     write_new(&path, pem.as_bytes(), 0o600)?;
     write_public(&dir.join(format!("{name}.pub")), &key.verifying_key())?;
     Ok(KeyFile { path, key })
@@ -195,7 +194,7 @@ pub fn generate(dir: &Path, name: &str) -> Result<KeyFile> {
 fn write_public(path: &Path, key: &VerifyingKey) -> Result<()> {
     let pem = key
         .to_public_key_pem(LineEnding::LF)
-        .map_err(|e| anyhow::anyhow!("encoding a public key: {e}"))?;
+        .context("encoding a public key")?;
     write_new(path, pem.as_bytes(), 0o644)
 }
 

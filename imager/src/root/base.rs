@@ -36,7 +36,6 @@ impl Base {
         self.key.to_string()
     }
 
-    /// The archive.
     pub(super) fn archive(&self) -> &Path {
         &self.archive
     }

@@ -19,7 +19,6 @@ pub struct Identity {
     pub version: String,
     /// The security version of the image.
     pub security_version: u64,
-    /// The architecture.
     pub architecture: Architecture,
     /// Seconds since 1970.
     pub epoch: u64,
@@ -66,9 +65,6 @@ pub fn checked_profile(path: &Path, facts: &ImageFacts) -> Result<Vec<u8>> {
 }
 
 /// Everything of ours for one root.
-///
-/// # Errors
-/// The profile or a unit cannot be read.
 pub fn image_files(
     recipe: &Recipe,
     identity: &Identity,

@@ -47,7 +47,6 @@ const BLOCK: u64 = 4096;
 pub struct ImageFile {
     /// Absolute path in the image; parents are made (0755).
     pub path: String,
-    /// What it is.
     pub content: Content,
 }
 
@@ -75,7 +74,6 @@ pub struct PreparedRoot {
     pub modules: PathBuf,
     /// CPU microcode as an archive to put before the initramfs.
     pub microcode: Option<PathBuf>,
-    /// What is inside.
     pub packages: Vec<Listed>,
     /// What was resolved, or what the build was given.
     pub lock: Lock,
@@ -87,7 +85,6 @@ pub struct PreparedRoot {
     epoch: u64,
 }
 
-/// A finished root.
 #[derive(Clone, Debug)]
 pub struct BuiltRoot {
     /// The erofs image; its size is a multiple of 4096; no verity tree yet.
@@ -100,7 +97,6 @@ pub struct BuiltRoot {
     pub modules: PathBuf,
     /// See [`PreparedRoot::microcode`].
     pub microcode: Option<PathBuf>,
-    /// What is inside.
     pub packages: Vec<Listed>,
 }
 
@@ -221,10 +217,6 @@ impl PreparedRoot {
     /// Lays `files` over and makes the erofs image. We add persist.conf, packages.json and the
     /// tmpfiles.d lines; the caller brings trust.json, image.json, profile.yaml, bootctl and its
     /// units.
-    ///
-    /// # Errors
-    ///
-    /// A file cannot be read, or mkfs.erofs fails.
     pub async fn finish(&self, workshop: &Workshop, files: &[ImageFile]) -> Result<BuiltRoot> {
         let key = self.key(workshop, files)?;
         let what = format!("root of {} ({})", self.recipe.name, self.architecture);

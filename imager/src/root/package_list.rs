@@ -11,11 +11,8 @@ use crate::debian::lock::Package;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Listed {
-    /// A Debian package.
     Package {
-        /// Debian's name.
         name: String,
-        /// Debian's version.
         version: String,
         /// `amd64`, `arm64` or `all`.
         architecture: String,
@@ -59,10 +56,6 @@ impl fmt::Display for Listed {
 }
 
 /// The list as the image and the outputs have it.
-///
-/// # Errors
-///
-/// None that happen: texts can be written as JSON.
 pub fn to_json(list: &[Listed]) -> serde_json::Result<String> {
     Ok(serde_json::to_string_pretty(list)? + "\n")
 }

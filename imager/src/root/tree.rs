@@ -15,21 +15,16 @@ use anyhow::{Context as _, Result, bail, ensure};
 /// Symlinks into /usr that every root of a merged /usr has at its top.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
-    /// A directory.
     Directory,
-    /// A file.
     File(Bytes),
-    /// A symbolic link.
     Symlink(String),
 }
 
 /// Where the content of a file is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Bytes {
-    /// In memory.
     Memory(Arc<[u8]>),
     /// Part of a file: path, offset, length.
     Part(Arc<Path>, u64, u64),
@@ -45,7 +40,6 @@ impl Bytes {
         Ok(Self::Part(path.into(), 0, length))
     }
 
-    /// How many.
     pub fn length(&self) -> u64 {
         match self {
             Self::Memory(bytes) => bytes.len() as u64,
@@ -53,7 +47,6 @@ impl Bytes {
         }
     }
 
-    /// Reads all of it.
     pub fn read(&self) -> Result<Vec<u8>> {
         let mut content = Vec::new();
         self.open()?.read_to_end(&mut content)?;
@@ -79,20 +72,16 @@ impl Bytes {
 /// A file, directory or link with what belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What it is.
     pub node: Node,
     /// Permission bits, set-id bits among them.
     pub mode: u32,
-    /// Owner.
     pub uid: u64,
-    /// Group.
     pub gid: u64,
     /// Extended attributes, as pax records name them.
     pub attributes: BTreeMap<String, Vec<u8>>,
 }
 
 impl Entry {
-    /// Root's.
     pub fn new(node: Node, mode: u32) -> Self {
         Self {
             node,

@@ -29,7 +29,6 @@ use sha2::{Digest as _, Sha256};
 /// First line of a seal.
 const SEAL: &str = "sternpost seal 1";
 
-/// The cache directory.
 #[derive(Clone, Debug)]
 pub struct Cache {
     root: PathBuf,
@@ -66,7 +65,6 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.root
     }
@@ -332,7 +330,6 @@ impl Cache {
 pub struct Usage {
     /// Its folder, relative to the cache.
     pub name: String,
-    /// How many.
     pub entries: u64,
     /// How much of the disk they take.
     pub bytes: u64,
@@ -346,7 +343,6 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Where it is.
     pub fn path(&self) -> &Path {
         self.directory
             .as_ref()
@@ -388,7 +384,6 @@ impl KeyBuilder {
         Self(Sha256::new()).value("kind", kind)
     }
 
-    /// Adds a named value.
     pub fn value(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         for part in [name.as_bytes(), value.as_ref()] {
             self.0.update((part.len() as u64).to_le_bytes());
@@ -403,7 +398,6 @@ impl KeyBuilder {
         Ok(self.value(name, hash))
     }
 
-    /// The key.
     pub fn finish(self) -> Key {
         Key(hex::encode(self.0.finalize()))
     }

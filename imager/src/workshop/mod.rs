@@ -48,12 +48,10 @@ impl Workshop {
         })
     }
 
-    /// The cache.
     pub fn cache(&self) -> &Cache {
         &self.inner.cache
     }
 
-    /// Shows progress.
     pub fn progress(&self) -> &Progress {
         &self.inner.progress
     }

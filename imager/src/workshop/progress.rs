@@ -106,7 +106,6 @@ impl Step {
         }
     }
 
-    /// What it is at.
     pub fn note(&self, text: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(text.to_owned());

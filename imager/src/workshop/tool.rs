@@ -43,9 +43,6 @@ fn program(command: &Command) -> String {
 }
 
 /// Makes or empties a file of `size` bytes, all of it a hole.
-///
-/// # Errors
-/// The file cannot be made.
 pub fn hole(path: &Path, size: u64) -> Result<()> {
     std::fs::File::create(path)
         .and_then(|file| file.set_len(size))
