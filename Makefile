@@ -70,9 +70,9 @@ crash-sim: build ## Cut the power at every write, in memory: STATES=10000000 [SE
 power-cuts: build ## Cut the power of emulated machines: N=1000 [SEED=1]; goes on where it was interrupted
 	$(BIN)/power-cuts --cuts $(N) --seed $(SEED)
 
-mutants: setup ## Change boot-core and the transitions in bootctl everywhere, and see whether a test notices (needs cargo-mutants)
+mutants: setup ## Change boot-core and the decisions in bootctl everywhere, and see whether a test notices (needs cargo-mutants)
 	$(MUTANTS) --package boot-core -- --tests
-	$(MUTANTS) --package bootctl $(addprefix --file bootctl/src/,boot/control.rs boot/verdict.rs boot/slot_check.rs install/preconditions.rs) -- --tests
+	$(MUTANTS) --package bootctl $(addprefix --file bootctl/src/,boot/control.rs boot/verdict.rs boot/slot_check.rs install/preconditions.rs service/step.rs) -- --tests
 
 corruption: build ## Damage every region of a disk, in memory and then in emulated machines: [SEED=1]
 	$(BIN)/corruption --seed $(SEED)

@@ -43,6 +43,16 @@ pub struct Cli {
     )]
     pub root: PathBuf,
 
+    /// Divide by N what is waited for (for tests)
+    #[arg(
+        long,
+        global = true,
+        hide = true,
+        value_name = "N",
+        default_value_t = 1
+    )]
+    pub hurry: u32,
+
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -367,15 +377,6 @@ impl From<SlotName> for boot_core::Slot {
         match name {
             SlotName::A => Self::A,
             SlotName::B => Self::B,
-        }
-    }
-}
-
-impl From<boot_core::Slot> for SlotName {
-    fn from(slot: boot_core::Slot) -> Self {
-        match slot {
-            boot_core::Slot::A => Self::A,
-            boot_core::Slot::B => Self::B,
         }
     }
 }

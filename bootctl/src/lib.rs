@@ -3,19 +3,24 @@
 //! A library, so that tests and a crash simulator run over disks of their own what runs in the field;
 //! the program is `main.rs`.
 //!
+//! What stands below in this list is used by what stands above, and never the other way round:
+//!
 //! | module | holds |
 //! | --- | --- |
-//! | [`os`] | what is asked of the operating system: files, devices, locks, time, systemd |
-//! | [`machine`] | what is known of this machine and this start |
-//! | [`boot`] | changes of the boot state, in their order, over any device |
-//! | [`state`] | whose the `state` filesystem is, and how the last run ended |
-//! | [`source`], [`install`] | where bundles come from, and writing one into a slot, over any device |
-//! | [`loader`] | updating the loader on both ESPs, over any device |
-//! | [`watchdog`] | what covers which stretch of a start, and what the loader is told of it |
+//! | [`commands`] | one file a command, and what can be said on the command line ([`cli`]) |
+//! | [`service`] | `bootctl serve`: from userland to a verdict, and after it; what it decides is [`service::step`] |
+//! | [`health`] | whether the machine is well |
 //! | [`profile`] | which profile is in force, and its early part |
-//! | [`bring_up`], [`health`] | bringing up what the profile asks for, and whether the machine is well |
-//! | [`service`] | `bootctl serve`: from userland to a verdict, and after it |
-//! | [`cli`], [`commands`] | what can be said on the command line; one file a command |
+//! | [`bring_up`] | bringing up what a profile asks for |
+//! | [`watchdog`] | what covers which stretch of a start, and what the loader is told of it |
+//! | [`loader`] | updating the loader on both ESPs, over any device |
+//! | [`install`] | writing a bundle into a slot, over any device and source |
+//! | [`source`] | where bundles come from |
+//! | [`state`] | whose the `state` filesystem is, how the last run on it ended, making it anew |
+//! | [`boot`] | changes of the boot state, in their order, over any device; whether a slot would start |
+//! | [`machine`] | what is known of this machine and this start |
+//! | [`os`] | what is asked of the operating system: files, devices, locks, time, processes, systemd |
+//! | [`failure`], [`output`], [`progress`] | what is said, and how |
 
 pub mod boot;
 pub(crate) mod bring_up;
@@ -34,3 +39,57 @@ pub mod service;
 pub mod source;
 pub mod state;
 pub mod watchdog;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// The modules, in the order of the list above, from the bottom.
+    const ORDER: [&str; 17] = [
+        "failure", "output", "progress", "os", "machine", "boot", "state", "source", "install",
+        "loader", "watchdog", "bring_up", "profile", "health", "service", "cli", "commands",
+    ];
+
+    fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+        let entries = fs::read_dir(dir).unwrap().map(|it| it.unwrap().path());
+        let (dirs, files): (Vec<_>, Vec<_>) = entries.partition(|it| it.is_dir());
+        let below = dirs.iter().flat_map(|it| self::files(it));
+        files.into_iter().chain(below).collect()
+    }
+
+    #[test]
+    fn imports_go_one_way() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let rank = |module: &str| ORDER.iter().position(|it| *it == module);
+        let mut wrong = vec![];
+        for path in files(&source) {
+            let name = path.strip_prefix(&source).unwrap();
+            let module = name.iter().next().unwrap().to_string_lossy();
+            let Some(own) = rank(module.trim_end_matches(".rs")) else {
+                assert!(
+                    matches!(&*module, "lib.rs" | "main.rs"),
+                    "{module} is not in the list"
+                );
+                continue;
+            };
+            let text = fs::read_to_string(&path).unwrap();
+            let (code, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+            for line in code
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+            {
+                let used = line.split("crate::").skip(1);
+                wrong.extend(
+                    used.flat_map(|it| it.split(['{', '}', ',', ' ']))
+                        .filter_map(|it| {
+                            let used = it.split([':', ';', '(']).next().unwrap_or("");
+                            let above = rank(used)? > own;
+                            above.then(|| format!("{}: {line}", name.display()))
+                        }),
+                );
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+}

@@ -10,6 +10,7 @@ use bootctl::cli::{Cli, Command};
 use bootctl::commands;
 use bootctl::failure::{Doing as _, Result};
 use bootctl::machine::Machine;
+use bootctl::os::clock::Pace;
 use bootctl::os::paths::Paths;
 use bootctl::output::{self, Outcome};
 use bootctl::service;
@@ -22,7 +23,11 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<Outcome> {
     let paths = Paths::new(&cli.root);
-    let machine = || Machine::read(&cli.root);
+    let machine = || {
+        let mut machine = Machine::read(&cli.root)?;
+        machine.pace = Pace(cli.hurry);
+        Result::Ok(machine)
+    };
     match &cli.command {
         Command::Status => commands::status::status(&machine()?),
         Command::Install(arguments) => commands::install::install(&machine()?, arguments),

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use boot_core::Digest;
 use serde_json::{Value, json};
 
 use crate::failure::{Code, Failure};
@@ -27,6 +28,11 @@ impl Outcome {
             code: None,
         }
     }
+}
+
+/// The first digits of a digest: enough for a person to tell two apart.
+pub fn short(digest: &Digest) -> String {
+    digest.to_string().chars().take(12).collect()
 }
 
 /// Prints a result and gives the exit code.

@@ -12,6 +12,7 @@ use std::path::Path;
 use boot_core::handover::{WATCHDOG_MAX, WATCHDOG_VARIABLE};
 use boot_core::layout::VENDOR;
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::machine::Machine;
@@ -24,7 +25,7 @@ const EFIVARS: &str = "/sys/firmware/efi/efivars";
 const STORED: u32 = 7;
 
 /// A stretch of a start, and what ends a hang in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Stretch {
     /// From where to where.
     pub what: &'static str,

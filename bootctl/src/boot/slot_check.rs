@@ -9,11 +9,29 @@ use sha2::{Digest as _, Sha256};
 
 use crate::boot::root_scan;
 use crate::failure::{Doing, Failure, Result};
-use crate::install::Parts;
 use crate::machine::Machine;
+use crate::os::device::BlockFile;
 
 /// What is hashed at a time.
 const STEP: u64 = 1 << 20;
+
+/// The two partitions of a slot.
+pub struct Parts<D> {
+    /// `boot-x`.
+    pub boot: D,
+    /// `root-x`.
+    pub root: D,
+}
+
+impl Parts<BlockFile> {
+    /// Opens those of this machine's `slot`.
+    pub fn open(machine: &Machine, slot: Slot, write: bool) -> Result<Self> {
+        Ok(Self {
+            boot: machine.open(slot.label_boot(), write)?,
+            root: machine.open(slot.label_root(), write)?,
+        })
+    }
+}
 
 /// The image's root of trust.
 pub fn trust(machine: &Machine) -> Result<Trust> {
@@ -95,8 +113,13 @@ pub fn whole<D: Device>(
     }
 }
 
-/// Fails, with why, unless the loader would start `slot`.
-pub fn startable(machine: &Machine, record: &Record, slot: Slot) -> Result<()> {
+/// Fails, with why, unless the loader would start `slot`, which is in `device`.
+pub fn would_start<D: Device>(
+    device: &mut D,
+    slot: Slot,
+    trust: &Trust,
+    record: &Record,
+) -> Result<()> {
     let entry = record.slot(slot);
     if !entry.is_startable() {
         return Err(Failure::refused(format!(
@@ -104,10 +127,15 @@ pub fn startable(machine: &Machine, record: &Record, slot: Slot) -> Result<()> {
             entry.status()
         )));
     }
-    let mut device = machine.open(slot.label_boot(), false)?;
-    verify(&mut device, slot.into(), &trust(machine)?, record)
+    verify(device, slot.into(), trust, record)
         .map(|_| ())
         .map_err(|rejected| Failure::verification(rejected).doing(format!("slot {slot}")))
+}
+
+/// The same, of this machine's `slot`.
+pub fn startable(machine: &Machine, record: &Record, slot: Slot) -> Result<()> {
+    let mut device = machine.open(slot.label_boot(), false)?;
+    would_start(&mut device, slot, &trust(machine)?, record)
 }
 
 #[cfg(test)]

@@ -15,19 +15,19 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use profile::{Lane, Step};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::failure::Result;
-use crate::health::gate::Finding;
 use crate::os::clock;
 
 /// The longest pause before another attempt, unless the profile asks for a longer one.
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// Where a lane stands, for `status`. Times are milliseconds after the kernel's start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LaneState {
     /// What it brings up.
     pub lane: String,
@@ -48,7 +48,7 @@ pub struct LaneState {
 }
 
 /// What a lane is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// It comes after others that are not through.
@@ -89,19 +89,6 @@ impl LaneState {
             _ => Some(format!("{step}{tried}{}", said.unwrap_or_default())),
         }
     }
-}
-
-/// What of the bring-up does not hold: each lane that is not through.
-pub(crate) fn findings(lanes: &[LaneState]) -> Vec<Finding> {
-    lanes
-        .iter()
-        .filter_map(|lane| {
-            Some(Finding::new(
-                format!("{} is up", lane.lane),
-                Err(lane.doing()?),
-            ))
-        })
-        .collect()
 }
 
 /// Milliseconds after the kernel's start.

@@ -1,5 +1,6 @@
 //! Brings up what the profile rendered to: the time, files, then everything else in lanes.
 
+pub(crate) mod files;
 pub(crate) mod lanes;
 pub(crate) mod step;
 
@@ -7,11 +8,13 @@ use std::time::Duration;
 
 use profile::{Rendered, When, Work};
 
+use self::files::write_files;
 use self::lanes::{Board, Progress};
 use crate::failure::Result;
+use crate::machine::clock::implausible;
+use crate::os::clock::Pace;
 use crate::os::paths::Paths;
 use crate::os::systemd::Systemd;
-use crate::profile::apply::{implausible_clock, write_files};
 
 /// Between two looks at a clock that is not yet plausible.
 const LOOK: Duration = Duration::from_secs(2);
@@ -28,9 +31,9 @@ pub(crate) fn begin(paths: Paths, rendered: Rendered) -> Progress {
 
 async fn all(paths: Paths, rendered: Rendered, board: &Board) {
     // No certificate is made while the time is a guess. The gate knows how long that may take.
-    if !rendered.lanes.is_empty() && implausible_clock(&paths).is_some() {
+    if !rendered.lanes.is_empty() && implausible(&paths).is_some() {
         board.begins(FILES, "wait for the time");
-        while let Some(why) = implausible_clock(&paths) {
+        while let Some(why) = implausible(&paths) {
             board.says(FILES, &why);
             tokio::time::sleep(LOOK).await;
         }
@@ -56,7 +59,7 @@ async fn files(paths: &Paths, rendered: &Rendered) -> Result<()> {
         .iter()
         .any(|f| f.when == When::BringUp && units(&f.path));
     if write_files(paths, rendered, When::BringUp)? > 0 && brings_units {
-        Systemd::of(paths).await?.reload().await?;
+        Systemd::of(paths, Pace::default()).await?.reload().await?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::failure::{Doing, Failure, Result};
+use crate::os::clock::Pace;
 use crate::os::files::write_whole;
 use crate::os::paths::Paths;
 use crate::os::systemd::Systemd;
@@ -207,7 +208,12 @@ pub(crate) async fn attempt(step: &Step, number: u32, paths: &Paths) -> Result<(
             Box::pin(attempt(recover, 1, paths)).await?;
         }
         match &step.work {
-            Work::Start { unit } => Systemd::of(paths).await?.start(unit).await?,
+            Work::Start { unit } => {
+                Systemd::of(paths, Pace::default())
+                    .await?
+                    .start(unit)
+                    .await?
+            }
             Work::Run {
                 command,
                 env,

@@ -1,8 +1,9 @@
 //! `activate`, `mark-good`, `rollback`: one commit each.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{booted_digest, control, target_slot};
+use super::{target_slot, then_reboot};
+use crate::boot;
 use crate::boot::slot_check;
 use crate::cli::{Activate, Rollback};
 use crate::failure::{Failure, Result};
@@ -15,7 +16,7 @@ pub fn activate(machine: &Machine, arguments: &Activate) -> Result<Outcome> {
     let _lock = Lock::wait_for(&machine.paths().lock(), "activate")?;
     machine.writable()?;
     let slot = target_slot(machine, arguments.slot)?;
-    let mut control = control(machine, true)?;
+    let mut control = boot::open(machine, true)?;
     let record = control.record()?;
     if record.slot(slot).contents().is_some() {
         // Not the tries of a slot that the loader would reject anyway.
@@ -61,9 +62,9 @@ pub fn mark_good(machine: &Machine) -> Result<Outcome> {
     let slot = machine
         .slot()
         .ok_or_else(|| Failure::refused("the recovery system is running: it is not marked good"))?;
-    let mut control = control(machine, true)?;
+    let mut control = boot::open(machine, true)?;
     let before = control.record()?;
-    let digest = booted_digest(machine).unwrap_or(before.slot(slot).digest);
+    let digest = machine.boot.manifest_digest;
     let was_good = before.slot(slot).is_good();
     let record = control.mark_good(slot, &digest, "by an operator")?;
     let entry = record.slot(slot);
@@ -86,7 +87,7 @@ pub fn rollback(machine: &Machine, arguments: &Rollback) -> Result<Outcome> {
         Failure::refused("the recovery system is running: there is no slot to leave")
             .next("`bootctl activate --slot a` or `--slot b` chooses one")
     })?;
-    let mut control = control(machine, true)?;
+    let mut control = boot::open(machine, true)?;
     let record = control.record()?;
     if record.slot(booted.other()).is_good() {
         slot_check::startable(machine, &record, booted.other())
@@ -112,17 +113,4 @@ pub fn rollback(machine: &Machine, arguments: &Rollback) -> Result<Outcome> {
             json!({"next": booted.other(), "version": other.version}),
         ),
     )
-}
-
-/// Reboots if `now`, and says so.
-pub fn then_reboot(machine: &Machine, now: bool, outcome: Outcome) -> Result<Outcome> {
-    if !now {
-        return Ok(outcome);
-    }
-    let Outcome { text, mut json, .. } = outcome;
-    super::reboot::begin(machine)?;
-    if let Value::Object(map) = &mut json {
-        map.insert("rebooting".into(), true.into());
-    }
-    Ok(Outcome::new(format!("{text}; rebooting"), json))
 }

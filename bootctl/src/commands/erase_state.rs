@@ -1,22 +1,12 @@
-//! `erase-state`: makes a `state` that the machine could not use anew, empty.
-//!
-//! The agent in the initramfs never formats. It is done here, where there is a person or a profile that says so, while
-//! /state is in memory and nothing has the partition open.
+//! `erase-state`: what [`crate::state::erase`] does, told.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-
-use boot_core::boot_report::StateProblem;
-use boot_core::event::EventKind;
-use boot_core::{Digest, layout};
 use serde_json::json;
 
-use super::control;
 use crate::cli::EraseState;
-use crate::failure::{Doing, Failure, Result};
+use crate::failure::Result;
 use crate::machine::Machine;
-use crate::os::lock::Lock;
 use crate::output::Outcome;
+use crate::state::erase::erase;
 
 /// `bootctl erase-state`.
 pub fn erase_state(machine: &Machine, arguments: &EraseState) -> Result<Outcome> {
@@ -24,83 +14,5 @@ pub fn erase_state(machine: &Machine, arguments: &EraseState) -> Result<Outcome>
     Ok(Outcome::new(
         format!("{device} holds an empty filesystem; `bootctl reboot` starts with it"),
         json!({"erased": device}),
-    ))
-}
-
-/// Makes it anew; the device that it is on.
-///
-/// # Errors
-/// It is in use, is not there, is not known to be damaged (unless `force`), or cannot be made.
-pub fn erase(machine: &Machine, force: bool, why: &str) -> Result<String> {
-    let reason = machine.boot.state_missing().unwrap_or_default();
-    match machine.boot.state.problem {
-        None => {
-            return Err(Failure::refused("state is in use")
-                .next("remove what is not needed below /var; only a state that could not be used is erased"));
-        }
-        Some(StateProblem::Missing) => {
-            return Err(Failure::refused(reason)
-                .next("write the disk image anew: no partition can be added"));
-        }
-        Some(StateProblem::Unusable) if !force => {
-            return Err(Failure::refused(reason).next(
-                "look at the disk (journalctl -k): nothing shows that what is on it is damaged; --force erases it all the same",
-            ));
-        }
-        Some(StateProblem::Damaged | StateProblem::Unusable) => {}
-    }
-    machine.writable()?;
-    // What installs keeps things on `state` too, and is not to be restarted in the middle.
-    let _install = Lock::take(&machine.paths().install_lock(), "erase-state")?;
-    let path = machine.partition("state")?;
-    make(&path, machine.is_real())?;
-    if let Err(e) = note(machine, why) {
-        eprintln!("bootctl: {e}");
-    }
-    Ok(path.display().to_string())
-}
-
-/// Events are for people: without this one, `state` is no less erased.
-fn note(machine: &Machine, why: &str) -> Result<()> {
-    let _lock = Lock::wait_for(&machine.paths().lock(), "erase-state")?;
-    control(machine, true)?.event(EventKind::STATE_ERASED, None, Digest::ZERO, why);
-    Ok(())
-}
-
-/// Makes the filesystem, and reads it back from the device.
-fn make(path: &Path, is_device: bool) -> Result<()> {
-    let mut mkfs = Command::new("/usr/sbin/mkfs.ext4");
-    mkfs.args(layout::STATE_FILESYSTEM)
-        .args(["-E", "root_owner=0:0"])
-        .arg(path);
-    run(&mut mkfs)?;
-    let mut check = Command::new("/usr/sbin/e2fsck");
-    check.args(["-f", "-n"]);
-    if is_device {
-        // Out of the kernel's cache: what counts is what the disk has.
-        check.arg("-F");
-    }
-    run(check.arg(path))
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .doing(|| format!("running {program}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().map(str::trim).rfind(|line| !line.is_empty());
-    Err(Failure::failed(format!(
-        "{program} ended with {}: {}",
-        output.status,
-        last.unwrap_or("it said nothing")
-    ))
-    .doing("making the state filesystem anew")
-    .next(
-        "look at the disk (journalctl -k); if it does not keep what is written to it, replace it",
     ))
 }

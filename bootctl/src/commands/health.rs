@@ -7,10 +7,11 @@ use serde_json::json;
 
 use crate::cli::Health;
 use crate::failure::{Code, Failure, Result};
-use crate::health::report::{Phase, Report};
 use crate::machine::Machine;
 use crate::machine::facts;
 use crate::output::Outcome;
+use crate::service::report::Report;
+use crate::service::step::Phase;
 
 /// `bootctl health`.
 pub fn health(machine: &Machine, arguments: &Health) -> Result<Outcome> {
@@ -21,7 +22,7 @@ pub fn health(machine: &Machine, arguments: &Health) -> Result<Outcome> {
         let report = Report::read(&path, &boot_id);
         let decided = report
             .as_ref()
-            .is_some_and(|r| r.phase == Phase::GoingBack || r.unwell().is_none());
+            .is_some_and(|r| r.known.phase == Phase::GoingBack || r.unwell().is_none());
         if decided || Instant::now() >= until {
             break report;
         }
@@ -40,9 +41,9 @@ pub fn health(machine: &Machine, arguments: &Health) -> Result<Outcome> {
     let json = json!({
         "healthy": healthy,
         "why": unwell,
-        "phase": report.phase,
-        "verdict": report.verdict,
-        "reason": report.reason,
+        "phase": report.known.phase,
+        "verdict": report.known.verdict,
+        "reason": report.known.reason,
         "doing": report.doing,
         "deadline_seconds": report.deadline_seconds,
         "findings": report.findings,
@@ -78,12 +79,12 @@ fn text(report: &Report) -> String {
 /// What is, and what the verdict of this start was.
 pub(super) fn now_and_then(report: &Report) -> String {
     let mut out = match report.unwell() {
-        None => report.phase.words().to_owned(),
-        Some(why) if report.phase == Phase::Healthy => format!("not well now: {why}"),
+        None => report.known.phase.words().to_owned(),
+        Some(why) if report.known.phase == Phase::Healthy => format!("not well now: {why}"),
         Some(why) => why,
     };
-    if let Some(verdict) = &report.verdict {
-        let reason = report.reason.as_deref().unwrap_or(verdict);
+    if let Some(verdict) = report.known.verdict {
+        let reason = report.known.reason.as_deref().unwrap_or(verdict.word());
         let _ = write!(out, "\n  verdict of this start: {reason}");
     }
     out

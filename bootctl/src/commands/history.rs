@@ -2,22 +2,21 @@
 
 use std::fmt::Write as _;
 
-use boot_core::Digest;
 use boot_core::event::Event;
 use boot_core::quarantine::QuarantineEntry;
 use serde_json::{Value, json};
 
-use super::control;
+use crate::boot;
 use crate::cli::History;
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
 use crate::machine::facts::target_name;
 use crate::os::clock;
-use crate::output::Outcome;
+use crate::output::{Outcome, short};
 
 /// `bootctl history`.
 pub fn history(machine: &Machine, arguments: &History) -> Result<Outcome> {
-    let mut control = control(machine, false)?;
+    let mut control = boot::open(machine, false)?;
     let mut events = control
         .store()
         .events()
@@ -56,11 +55,6 @@ fn quarantine_json(entry: &QuarantineEntry) -> Value {
         "time": (entry.time != 0).then_some(entry.time),
         "reason": entry.reason,
     })
-}
-
-/// The first digits of a digest: enough for a person to tell two apart.
-pub fn short(digest: &Digest) -> String {
-    digest.to_string().chars().take(12).collect()
 }
 
 fn text(events: &[Event], quarantined: &[QuarantineEntry]) -> String {

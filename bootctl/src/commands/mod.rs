@@ -12,37 +12,12 @@ pub mod status;
 pub mod update_loader;
 pub mod update_recovery;
 
-use boot_core::{Digest, Nonce};
+use serde_json::Value;
 
-use crate::boot::control::{Context, Control};
 use crate::cli::SlotName;
-use crate::failure::{Failure, Result};
+use crate::failure::{Code, Failure, Result};
 use crate::machine::Machine;
-use crate::os::clock;
-use crate::os::device::BlockFile;
-
-pub use reboot::{ask_without_bus, reboot_by_force};
-
-/// Opens the boot state. Whoever opens it to write holds the lock.
-pub fn control(machine: &Machine, write: bool) -> Result<Control<BlockFile>> {
-    let device = machine.open("boot-state", write)?;
-    Ok(Control::new(device, context(machine)))
-}
-
-/// What events of this run say.
-pub fn context(machine: &Machine) -> Context {
-    let nonce = machine.handover.as_ref().map_or(Nonce::ZERO, |h| h.nonce);
-    Context {
-        booted: machine.booted,
-        nonce,
-        now: clock::now,
-    }
-}
-
-/// Digest of the manifest that runs.
-pub fn booted_digest(machine: &Machine) -> Option<Digest> {
-    Some(machine.boot.manifest_digest)
-}
+use crate::output::Outcome;
 
 /// The slot that a command is for: the one beside the booted one, or the one named in recovery.
 pub fn target_slot(machine: &Machine, named: Option<SlotName>) -> Result<boot_core::Slot> {
@@ -60,9 +35,22 @@ pub fn target_slot(machine: &Machine, named: Option<SlotName>) -> Result<boot_co
         }
         (None, Some(named)) => Ok(named.into()),
         (None, None) => Err(Failure::new(
-            crate::failure::Code::Usage,
+            Code::Usage,
             "the recovery system is running, and no slot was named",
         )
         .next("add --slot a or --slot b; `bootctl status` shows what is in them")),
     }
+}
+
+/// Reboots if `now`, and says so.
+pub fn then_reboot(machine: &Machine, now: bool, outcome: Outcome) -> Result<Outcome> {
+    if !now {
+        return Ok(outcome);
+    }
+    let Outcome { text, mut json, .. } = outcome;
+    reboot::begin(machine)?;
+    if let Value::Object(map) = &mut json {
+        map.insert("rebooting".into(), true.into());
+    }
+    Ok(Outcome::new(format!("{text}; rebooting"), json))
 }

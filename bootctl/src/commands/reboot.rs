@@ -3,12 +3,12 @@
 use boot_core::Target;
 use serde_json::json;
 
-use crate::boot::slot_check;
+use crate::boot::{self, slot_check};
 use crate::cli::Reboot;
-use crate::failure::{Doing, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::machine::Machine;
 use crate::os::lock::Lock;
-use crate::os::systemd::Systemd;
+use crate::os::power;
 use crate::output::Outcome;
 
 /// `bootctl reboot`.
@@ -16,7 +16,7 @@ pub fn reboot(machine: &Machine, arguments: &Reboot) -> Result<Outcome> {
     if arguments.recovery {
         let _lock = Lock::wait_for(&machine.paths().lock(), "reboot --recovery")?;
         machine.writable()?;
-        let mut control = super::control(machine, true)?;
+        let mut control = boot::open(machine, true)?;
         let record = control.record()?;
         let mut device = machine.open(Target::Recovery.label_boot(), false)?;
         slot_check::verify(
@@ -45,37 +45,10 @@ pub fn reboot(machine: &Machine, arguments: &Reboot) -> Result<Outcome> {
 }
 
 /// Asks systemd for an orderly reboot. A directory that stands in for a machine has none.
-pub fn begin(machine: &Machine) -> Result<()> {
-    if !machine.is_real() {
-        return Ok(());
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .doing(|| "starting the runtime")?;
-    let asked = runtime.block_on(async { Systemd::connect().await?.reboot().await });
-    asked.or_else(|e| {
-        ask_without_bus().map_err(|_| e.next("reboot with `systemctl reboot`, or by hand"))
-    })
-}
-
-/// Asks for an orderly reboot without a bus: systemctl uses systemd's own socket.
-pub fn ask_without_bus() -> Result<()> {
-    let doing = || "running systemctl reboot";
-    let status = std::process::Command::new("/usr/bin/systemctl")
-        .args(["--no-block", "reboot"])
-        .status()
-        .doing(doing)?;
-    if status.success() {
-        Ok(())
+pub(super) fn begin(machine: &Machine) -> Result<()> {
+    if machine.is_real() {
+        power::reboot()
     } else {
-        Err(Failure::failed(status).doing(doing()))
+        Ok(())
     }
-}
-
-/// The last resort: writes out what there is and resets.
-pub fn reboot_by_force() {
-    rustix::fs::sync();
-    let failed = rustix::system::reboot(rustix::system::RebootCommand::Restart);
-    eprintln!("bootctl: reset: {failed:?}");
 }

@@ -4,9 +4,9 @@ use boot_core::record::{Record, SlotStatus};
 use boot_core::{Slot, Target};
 use serde_json::json;
 
-use super::install::parts;
-use super::{changes::then_reboot, control, target_slot};
-use crate::boot::slot_check;
+use super::{target_slot, then_reboot};
+use crate::boot;
+use crate::boot::slot_check::{self, Parts};
 use crate::cli::{GiveUp, RepairSlot};
 use crate::failure::{Code, Failure, Result};
 use crate::install::Options;
@@ -24,7 +24,7 @@ pub fn repair_slot(machine: &Machine, arguments: &RepairSlot) -> Result<Outcome>
     machine.writable()?;
     let slot = target_slot(machine, arguments.slot)?;
     let from = slot.other();
-    let mut control = control(machine, true)?.locking(machine.paths().lock(), what);
+    let mut control = boot::open(machine, true)?.locking(machine.paths().lock(), what);
     let trust = slot_check::trust(machine)?;
     let options = Options {
         trust: &trust,
@@ -34,9 +34,9 @@ pub fn repair_slot(machine: &Machine, arguments: &RepairSlot) -> Result<Outcome>
     };
     let repaired = repair(
         &mut control,
-        &mut parts(machine, slot, true)?,
-        &mut parts(machine, from, false)?,
-        parts(machine, from, false)?,
+        &mut Parts::open(machine, slot, true)?,
+        &mut Parts::open(machine, from, false)?,
+        Parts::open(machine, from, false)?,
         &options,
         &Progress::new(),
     )?;
@@ -84,7 +84,7 @@ pub fn give_up(machine: &Machine, arguments: &GiveUp) -> Result<Outcome> {
     let _lock = Lock::take(&machine.paths().install_lock(), what)?;
     machine.writable()?;
     let slot = target_slot(machine, arguments.slot)?;
-    let mut control = control(machine, true)?.locking(machine.paths().lock(), what);
+    let mut control = boot::open(machine, true)?.locking(machine.paths().lock(), what);
     let record = control.record()?;
     let entry = record.slot(slot);
     if entry.contents().is_none() {
@@ -92,7 +92,7 @@ pub fn give_up(machine: &Machine, arguments: &GiveUp) -> Result<Outcome> {
             .next("install something into it: `bootctl install SOURCE`"));
     }
     let trust = slot_check::trust(machine)?;
-    let mut slot_parts = parts(machine, slot, false)?;
+    let mut slot_parts = Parts::open(machine, slot, false)?;
     let why = match slot_check::whole(&mut slot_parts, slot, &trust, &record) {
         Ok(()) => {
             let next = match machine.booted {

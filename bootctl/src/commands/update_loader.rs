@@ -1,23 +1,22 @@
 //! `update-loader`: what [`crate::loader`] does, over this machine's ESPs, firmware and state.
 
-use std::path::PathBuf;
-
 use boot_core::event::EventKind;
 use boot_core::manifest::Kind;
 use boot_core::record::Record;
 use boot_core::slot_header::UKI_OFFSET;
 use boot_core::trust::Trust;
-use boot_core::{Digest, Slot, Target, esp};
+use boot_core::{Digest, Target, esp};
 use serde_json::json;
 
-use super::{changes::then_reboot, control};
+use super::then_reboot;
+use crate::boot;
 use crate::boot::control::Control;
 use crate::boot::slot_check;
 use crate::cli::UpdateLoader;
-use crate::failure::{Doing as _, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::install::{self, Head, Room, Wanted};
 use crate::loader::efi::{self, Variables};
-use crate::loader::{self, Esp, Esps, Settled, Stage, Update};
+use crate::loader::{self, Esp, Stage, Update, under_way};
 use crate::machine::Machine;
 use crate::machine::facts;
 use crate::os::device::BlockFile;
@@ -38,7 +37,7 @@ pub fn update_loader(machine: &Machine, arguments: &UpdateLoader) -> Result<Outc
         Failure::refused("the recovery system is running: it does not change the loader")
             .next("bring a slot up first, with `bootctl install --slot a --now SOURCE`")
     })?;
-    let mut control = control(machine, true)?.locking(machine.paths().lock(), &what);
+    let mut control = boot::open(machine, true)?.locking(machine.paths().lock(), &what);
     let record = control.record()?;
     if !record.slot(booted).is_good() {
         let status = record.slot(booted).status();
@@ -50,7 +49,7 @@ pub fn update_loader(machine: &Machine, arguments: &UpdateLoader) -> Result<Outc
     let from = efi::started_from(machine)?;
     match &arguments.source {
         Some(source) => {
-            if let Some(update) = Update::read(&path(machine))? {
+            if let Some(update) = Update::read(&under_way::path(machine))? {
                 return Err(Failure::refused(format!(
                     "an update of the loader to version {} is not over",
                     update.version
@@ -69,16 +68,6 @@ pub fn update_loader(machine: &Machine, arguments: &UpdateLoader) -> Result<Outc
     }
 }
 
-/// Where an update is kept that is under way.
-pub(super) fn path(machine: &Machine) -> PathBuf {
-    machine.paths().state("loader-update.json")
-}
-
-/// There once an ESP was written in this boot.
-fn written_mark(machine: &Machine) -> PathBuf {
-    machine.paths().run("esp-written")
-}
-
 /// Refuses an update that would go onto the ESP from which firmware starts by itself: a loader that does not start would
 /// be started there again and again. Which one that is shows in a start with the same loader on both.
 fn firmware_chose(machine: &Machine, same: bool, from: Esp) -> Result<()> {
@@ -89,22 +78,13 @@ fn firmware_chose(machine: &Machine, same: bool, from: Esp) -> Result<()> {
         ))
         .next("run `bootctl update-loader --copy`, restart the machine, then update"));
     }
-    if written_mark(machine).exists() {
+    if under_way::written_mark(machine).exists() {
         return Err(Failure::refused(
             "an ESP was written since the machine started: which one firmware starts by itself is not known",
         )
         .next("restart the machine, then update"));
     }
     Ok(())
-}
-
-/// Both ESPs; `written` alone is opened to be written.
-pub(super) fn esps(machine: &Machine, written: Option<Esp>) -> Result<Esps<BlockFile>> {
-    let open = |esp: Esp| machine.open(esp.label(), written == Some(esp));
-    Ok(Esps {
-        a: open(Esp::A)?,
-        b: open(Esp::B)?,
-    })
 }
 
 fn update(
@@ -116,7 +96,7 @@ fn update(
 ) -> Result<Outcome> {
     let progress = Progress::new();
     let trust = slot_check::trust(machine)?;
-    let mut source = source::open(from, &progress)?;
+    let mut source = source::open_at(from, &progress, machine.pace)?;
     let wanted = Wanted {
         kind: Kind::Loader,
         // A loader is as old as the systems that it was made with: none that may not be fallen back to.
@@ -138,7 +118,7 @@ fn update(
 
     let architecture = trust.architecture;
     let target = started_from.other();
-    let mut esps = esps(machine, Some(target))?;
+    let mut esps = under_way::esps(machine, Some(target))?;
     let running = esps.loader(started_from, architecture).map_err(|e| {
         e.next(format!(
             "this machine was started from {started_from}, which is damaged now: restart it, so that it starts from {target}, then run `bootctl update-loader --copy`"
@@ -172,8 +152,8 @@ fn update(
         boot_id: facts::boot_id(),
         stage: Stage::Writing,
     };
-    let path = path(machine);
-    mark_written(machine)?;
+    let path = under_way::path(machine);
+    under_way::mark_written(machine)?;
     loader::put(&mut update, &program, &mut esps, architecture, |update| {
         update.write(&path)
     })?;
@@ -222,15 +202,15 @@ fn copy(machine: &Machine, control: &mut Control<BlockFile>, from: Esp) -> Resul
     let to = from.other();
     let architecture = slot_check::trust(machine)?.architecture;
     Variables::of(machine).forget();
-    mark_written(machine)?;
-    let digest = esps(machine, Some(to))?
+    under_way::mark_written(machine)?;
+    let digest = under_way::esps(machine, Some(to))?
         .copy_to(to, None, architecture)
         .map_err(|e| {
             e.next(format!(
                 "this machine was started from {from}, which is damaged now: restart it, so that it starts from {to}"
             ))
         })?;
-    Update::remove(&path(machine))?;
+    Update::remove(&under_way::path(machine))?;
     let lock = control.lock()?;
     let text = format!("{to} written from {from}, by an operator");
     control.event(EventKind::LOADER_UPDATED, None, Digest::ZERO, &text);
@@ -239,68 +219,4 @@ fn copy(machine: &Machine, control: &mut Control<BlockFile>, from: Esp) -> Resul
         format!("{to} holds the loader of {from}, which started this machine"),
         json!({"loader": {"esp": to, "from": from, "digest": digest}}),
     ))
-}
-
-/// What the service does about an update that is under way, in the good slot `booted`; what that came to, unless it
-/// is not over or there is none.
-///
-/// # Errors
-/// It could not be brought to an end, and is given up.
-pub fn go_on(machine: &Machine, booted: Slot) -> Result<Option<Settled>> {
-    let path = path(machine);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let Ok(_lock) = Lock::take(&machine.paths().install_lock(), "serve") else {
-        return Ok(None);
-    };
-    let mut control = control(machine, true)?.locking(machine.paths().lock(), "serve");
-    if !control.record()?.slot(booted).is_good() {
-        return Ok(None);
-    }
-    machine.writable()?;
-    let Some(update) = Update::read(&path)? else {
-        return Ok(None);
-    };
-    let settled = settle(machine, &update);
-    let (esp, version) = (update.esp, &update.version);
-    let (kind, text) = match &settled {
-        Ok(Settled::NotYet) => return Ok(None),
-        Ok(Settled::GivenUp(why)) => (
-            EventKind::LOADER_GIVEN_UP,
-            format!("version {version}: {why}; {esp} holds the old one again"),
-        ),
-        Ok(Settled::Done) => (
-            EventKind::LOADER_UPDATED,
-            format!("version {version} has started this machine: on both ESPs"),
-        ),
-        // The next start tries again: an ESP may hold nothing now.
-        Err(e) => (
-            EventKind::DEGRADED,
-            format!("updating the loader to version {version}: {e}"),
-        ),
-    };
-    if settled.is_ok() {
-        Variables::of(machine).forget();
-        Update::remove(&path)?;
-    }
-    let _lock = control.lock()?;
-    control.event(kind, None, update.manifest, &text);
-    settled.map(Some)
-}
-
-fn mark_written(machine: &Machine) -> Result<()> {
-    let mark = written_mark(machine);
-    std::fs::write(&mark, []).doing(|| format!("writing {}", mark.display()))
-}
-
-fn settle(machine: &Machine, update: &Update) -> Result<Settled> {
-    let started_from = efi::started_from(machine)?;
-    let architecture = slot_check::trust(machine)?.architecture;
-    let mut esps = esps(machine, Some(started_from.other()))?;
-    let boot_id = facts::boot_id();
-    if update.boot_id != boot_id {
-        mark_written(machine)?;
-    }
-    loader::settle(update, &boot_id, started_from, &mut esps, architecture)
 }

@@ -4,7 +4,7 @@ use boot_core::{Slot, Target};
 use indicatif::HumanBytes;
 use serde_json::json;
 
-use super::control;
+use crate::boot;
 use crate::boot::slot_check;
 use crate::cli::UpdateRecovery;
 use crate::failure::Result;
@@ -21,12 +21,12 @@ pub fn update_recovery(machine: &Machine, arguments: &UpdateRecovery) -> Result<
     let what = format!("update-recovery {shown}");
     let _lock = Lock::take(&machine.paths().install_lock(), &what)?;
     machine.writable()?;
-    let mut control = control(machine, true)?.locking(machine.paths().lock(), &what);
+    let mut control = boot::open(machine, true)?.locking(machine.paths().lock(), &what);
     let trust = slot_check::trust(machine)?;
     let mut target = machine.open(Target::Recovery.label_boot(), true)?;
     let [a, b] = Slot::BOTH.map(|slot| machine.open(slot.label_boot(), false));
     let progress = Progress::new();
-    let mut source = source::open(&arguments.source, &progress)?;
+    let mut source = source::open_at(&arguments.source, &progress, machine.pace)?;
     let replaced = recovery::replace(
         &mut control,
         &mut target,

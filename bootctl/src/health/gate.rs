@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::boot::verdict::Verdict;
@@ -22,7 +23,7 @@ use crate::boot::verdict::Verdict;
 pub(crate) const FAILED_IS_FINAL: Duration = Duration::from_secs(15);
 
 /// One thing that must hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// What must hold.
     pub name: String,
@@ -69,15 +70,17 @@ pub(crate) struct Observation {
 pub(crate) struct Gate {
     deadline: Duration,
     settle: Duration,
+    failed_is_final: Duration,
     well_since: Option<Duration>,
     failed_since: BTreeMap<String, Duration>,
 }
 
 impl Gate {
-    pub(crate) fn new(deadline: Duration, settle: Duration) -> Self {
+    pub(crate) fn new(deadline: Duration, settle: Duration, failed_is_final: Duration) -> Self {
         Self {
             deadline,
             settle,
+            failed_is_final,
             well_since: None,
             failed_since: BTreeMap::new(),
         }
@@ -92,7 +95,7 @@ impl Gate {
             .retain(|unit, _| seen.failed_units.contains(unit));
         for unit in &seen.failed_units {
             let since = *self.failed_since.entry(unit.clone()).or_insert(now);
-            if now.saturating_sub(since) >= FAILED_IS_FINAL {
+            if now.saturating_sub(since) >= self.failed_is_final {
                 return Some(Verdict::Unhealthy(format!("unit {unit} failed")));
             }
         }
@@ -148,7 +151,7 @@ mod tests {
 
     #[test]
     fn healthy_only_after_settling_without_a_break() {
-        let mut gate = Gate::new(s(100), s(10));
+        let mut gate = Gate::new(s(100), s(10), FAILED_IS_FINAL);
         assert_eq!(gate.observe(s(0), &seen(true)), None);
         assert_eq!(gate.observe(s(9), &seen(true)), None);
         assert_eq!(gate.observe(s(10), &seen(false)), None);
@@ -159,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_deadline_says_what_does_not_hold() {
-        let mut gate = Gate::new(s(30), s(5));
+        let mut gate = Gate::new(s(30), s(5), FAILED_IS_FINAL);
         assert_eq!(gate.observe(s(29), &seen(false)), None);
         assert_eq!(
             gate.observe(s(30), &seen(false)),
@@ -171,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_cannot_come_right_is_final_at_once() {
-        let mut gate = Gate::new(s(300), s(5));
+        let mut gate = Gate::new(s(300), s(5), FAILED_IS_FINAL);
         let hopeless = Observation {
             hopeless: Some("create the cluster: failed".into()),
             ..seen(false)
@@ -184,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_failed_unit_is_final_unless_it_comes_back() {
-        let mut gate = Gate::new(s(300), s(5));
+        let mut gate = Gate::new(s(300), s(5), FAILED_IS_FINAL);
         let failed = Observation {
             failed_units: vec!["a.service".into()],
             ..seen(false)

@@ -1,4 +1,4 @@
-//! Whether the machine is well: the gate's decision, and the report that `status` and `health` read.
+//! Whether the machine is well: what is looked at, and what the gate makes of it.
 
 pub(crate) mod gate;
-pub mod report;
+pub(crate) mod observe;

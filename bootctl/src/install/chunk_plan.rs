@@ -6,10 +6,10 @@ use boot_core::manifest::CHUNK_SIZE;
 use boot_core::verity::{BLOCK, BlockHasher, HASH};
 use boot_core::{Device, Digest};
 
-use super::Parts;
 use super::bundle_front::Head;
 use super::leaves::Leaves;
 use super::reference::Reference;
+use crate::boot::slot_check::Parts;
 use crate::failure::Result;
 
 /// Read at a time: what is not there is mostly noticed in the first block.

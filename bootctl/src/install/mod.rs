@@ -11,10 +11,11 @@
 //! ```
 //!
 //! Killed at any point and run again, it goes on: what step 4 wrote is found by step 2. Everything
-//! runs over [`Device`] and [`Source`]; where they come from is for `commands::install`.
+//! runs over [`Device`] and [`Source`]; [`into_slot`] opens what this machine has.
 
 mod bundle_front;
 mod chunk_plan;
+pub mod into_slot;
 mod leaves;
 mod preconditions;
 pub mod recovery;
@@ -41,18 +42,10 @@ pub(crate) use self::preconditions::keys_not_older;
 use self::reference::Reference;
 pub(crate) use self::unpack::payload;
 use crate::boot::control::{Control, refused};
-use crate::boot::slot_check;
+use crate::boot::slot_check::{self, Parts};
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::source::Source;
-
-/// The two partitions of a slot.
-pub struct Parts<D> {
-    /// `boot-x`.
-    pub boot: D,
-    /// `root-x`.
-    pub root: D,
-}
 
 /// What to install by.
 pub struct Options<'a> {

@@ -10,7 +10,7 @@ use boot_core::slot_header::read_slot;
 use boot_core::types::Salt;
 use boot_core::verity::{BLOCK, Geometry, HASH};
 
-use super::Parts;
+use crate::boot::slot_check::Parts;
 
 /// The most blocks that are indexed, at 12 bytes each: 2 GiB of root.
 const INDEXED: u64 = 512 * 1024;

@@ -8,9 +8,10 @@
 
 use boot_core::Device;
 
-use super::{Installed, Options, Parts, install};
+use super::{Installed, Options, install};
 use crate::boot::control::Control;
 use crate::boot::slot_check;
+use crate::boot::slot_check::Parts;
 use crate::failure::{Code, Result};
 use crate::progress::Progress;
 use crate::source::InSlot;

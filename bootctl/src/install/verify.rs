@@ -9,7 +9,8 @@ use sha2::{Digest as _, Sha256};
 use super::bundle_front::Head;
 use super::chunk_plan::chunk_len;
 use super::leaves::Leaves;
-use super::{Parts, disk, unpack, write};
+use super::{disk, unpack, write};
+use crate::boot::slot_check::Parts;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 

@@ -14,12 +14,14 @@
 
 pub mod decide;
 pub mod efi;
+pub mod under_way;
 
 use std::path::Path;
 
 use boot_core::manifest::Manifest;
 use boot_core::trust::Trust;
 use boot_core::{Architecture, Device, Digest, Version, esp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::decide::{Next, Seen};
@@ -27,7 +29,7 @@ use crate::failure::{Doing as _, Failure, Result};
 use crate::os::files::{read_json, write_whole};
 
 /// One of the two EFI system partitions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Esp {
     /// The first.
     #[serde(rename = "esp-a")]
@@ -65,7 +67,7 @@ impl std::fmt::Display for Esp {
 }
 
 /// How far an update had come when this was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// Its ESP is being written.
@@ -75,20 +77,24 @@ pub enum Stage {
 }
 
 /// An update that is under way: `/state/sternpost/loader-update.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Update {
     /// Version of this file.
     pub format: u32,
     /// The ESP that gets the new loader first.
     pub esp: Esp,
     /// SHA-256 of the new loader.
+    #[schemars(with = "String")]
     pub loader: Digest,
     /// SHA-256 of the one that both ESPs held before.
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     pub old: Option<Digest>,
     /// Version of its bundle.
+    #[schemars(with = "String")]
     pub version: Version,
     /// Digest of its manifest.
+    #[schemars(with = "String")]
     pub manifest: Digest,
     /// The boot in which it was written.
     pub boot_id: String,

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use boot_core::slot::Slot;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::Machine;
 use crate::failure::{Failure, Result};
@@ -83,6 +85,52 @@ pub(super) fn partitions_under(sysfs: &Path, number: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// What the kernel says of the disk.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct DiskFacts {
+    /// `write back`: it has a cache, which is flushed; `write through`: it says that it has none.
+    pub write_cache: Option<String>,
+    /// Nothing can be written to it.
+    pub read_only: bool,
+}
+
+impl DiskFacts {
+    /// Those of the disk that the machine was started from, if it was found.
+    pub fn of(machine: &Machine) -> Option<Self> {
+        let disk = machine.boot.disk.as_deref()?;
+        let sysfs = machine.paths().at("/sys");
+        Some(Self::read(&sysfs, disk.trim_start_matches("/dev/")))
+    }
+
+    fn read(sysfs: &Path, disk: &str) -> Self {
+        let text = |name: &str| {
+            let path = sysfs.join("class/block").join(disk).join(name);
+            std::fs::read_to_string(path).map(|text| text.trim().to_owned())
+        };
+        Self {
+            write_cache: text("queue/write_cache").ok(),
+            read_only: text("ro").is_ok_and(|text| text == "1"),
+        }
+    }
+}
+
+/// How many errors the kernel has counted in `state`, which it does in the superblock; 0 if it is not mounted.
+///
+/// After an error the kernel lets nothing be written (`errors=remount-ro`). From Linux 6.12 on, mount flags do not show
+/// that.
+pub fn errors_of_state(machine: &Machine) -> u64 {
+    let count = machine.partition("state").ok().and_then(|path| {
+        let ext4 = machine.paths().at("/sys/fs/ext4").join(path.file_name()?);
+        std::fs::read_to_string(ext4.join("errors_count")).ok()
+    });
+    count.map_or(0, |count| count.trim().parse().unwrap_or(0))
+}
+
+/// Whether the disk lets nothing be written.
+pub fn disk_is_read_only(machine: &Machine) -> bool {
+    DiskFacts::of(machine).is_some_and(|disk| disk.read_only)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! machine. Facts that contradict each other are kept as such: [`Machine::writable`] refuses then,
 //! because a slot that is taken for the other one would be overwritten while it runs.
 
+pub mod clock;
 pub mod disk;
 pub mod facts;
 
@@ -20,6 +21,7 @@ use boot_core::slot::{Slot, Target};
 
 use self::disk::partitions_under;
 use crate::failure::{Code, Failure, Result};
+use crate::os::clock::Pace;
 use crate::os::files::read_json;
 use crate::os::paths::Paths;
 
@@ -35,6 +37,8 @@ pub struct Machine {
     pub image: Option<profile::ImageFacts>,
     /// What is booted.
     pub booted: Target,
+    /// How fast it is.
+    pub pace: Pace,
     contradiction: Option<String>,
 }
 
@@ -76,6 +80,7 @@ impl Machine {
             handover,
             image,
             booted,
+            pace: Pace::default(),
             contradiction: None,
         };
         machine.contradiction = unreadable.or_else(|| machine.find_contradiction());
@@ -90,15 +95,6 @@ impl Machine {
     /// Whether this is a machine and not a directory that stands in for one.
     pub fn is_real(&self) -> bool {
         self.prefix == Path::new("/")
-    }
-
-    /// Why nothing may be brought up on what /state holds, if so: it is in memory, or a newer version's.
-    pub fn state_unfit(&self) -> Option<String> {
-        self.boot.state_missing().or_else(|| {
-            // Recovery brings nothing up, whosever it is.
-            self.slot()?;
-            crate::state::owner::of_another(&self.paths(), self.image.as_ref()?)
-        })
     }
 
     /// Whether somebody asked for what is booted: it was to be started once.

@@ -8,9 +8,28 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::os::files::write_line;
+
+/// How fast a machine is: what we wait for by ourselves is divided by this. 1 in the field; tests are in a hurry.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace(pub u32);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+impl Pace {
+    /// How long to wait for what takes `field` in the field.
+    #[must_use]
+    pub fn of(self, field: Duration) -> Duration {
+        field / self.0.max(1)
+    }
+}
 
 /// Further ahead of everything known than this, a clock is nonsense.
 const FAR: i64 = 10 * 366 * 24 * 3600;
@@ -18,7 +37,7 @@ const FAR: i64 = 10 * 366 * 24 * 3600;
 const DAY: i64 = 24 * 3600;
 
 /// What was found and done about the clock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Clock {
     /// What it showed, Unix seconds.
     pub found: i64,

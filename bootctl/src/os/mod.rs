@@ -7,4 +7,5 @@ pub mod files;
 pub mod lock;
 pub(crate) mod notify;
 pub mod paths;
+pub mod power;
 pub(crate) mod systemd;

@@ -10,8 +10,9 @@ use std::time::Duration;
 use zbus::Connection;
 use zbus::OwnedObjectPath;
 
+use super::clock::Pace;
+use super::paths::Paths;
 use crate::failure::{Doing, Failure, Result};
-use crate::os::paths::Paths;
 
 /// How long to wait for a connection, and for an answer: a bus that hangs must not keep the health
 /// gate from its verdict.
@@ -80,42 +81,42 @@ pub(crate) struct Systemd {
 
 impl Systemd {
     /// Connects to the machine's own, or to what stands in for it.
-    pub(crate) async fn of(paths: &Paths) -> Result<Self> {
+    pub(crate) async fn of(paths: &Paths, pace: Pace) -> Result<Self> {
         if paths.are_real() {
             Self::connect().await
         } else {
-            Self::connect_to(&paths.at("/run/systemd/private")).await
+            Self::connect_to(&paths.at("/run/systemd/private"), pace).await
         }
     }
 
     /// Connects through the system bus.
     pub(crate) async fn connect() -> Result<Self> {
-        Self::over(zbus::connection::Builder::system()).await.map_err(|e| {
+        Self::over(zbus::connection::Builder::system(), Pace::default()).await.map_err(|e| {
             e.doing("connecting to systemd through the system bus")
                 .next("run it as root, on a machine whose PID 1 is systemd; systemctl status dbus.socket")
         })
     }
 
     /// Connects to whoever stands in for systemd on `socket`.
-    async fn connect_to(socket: &Path) -> Result<Self> {
+    async fn connect_to(socket: &Path, pace: Pace) -> Result<Self> {
         let doing = || format!("connecting to {}", socket.display());
         // A listening socket on this machine: it answers or refuses at once.
         let stream = std::os::unix::net::UnixStream::connect(socket).doing(doing)?;
-        Self::over(zbus::connection::Builder::unix_stream(stream).p2p())
+        Self::over(zbus::connection::Builder::unix_stream(stream).p2p(), pace)
             .await
             .map_err(|e| e.doing(doing()))
     }
 
-    async fn over(builder: zbus::connection::Builder<'_>) -> Result<Self> {
+    async fn over(builder: zbus::connection::Builder<'_>, pace: Pace) -> Result<Self> {
         let connecting = async {
-            let connection = builder.method_timeout(ANSWER).build().await?;
+            let connection = builder.method_timeout(pace.of(ANSWER)).build().await?;
             let manager = ManagerProxy::new(&connection).await?;
             zbus::Result::Ok(Self {
                 connection,
                 manager,
             })
         };
-        match tokio::time::timeout(CONNECT, connecting).await {
+        match tokio::time::timeout(pace.of(CONNECT), connecting).await {
             Ok(connected) => connected.map_err(Failure::failed),
             Err(_) => Err(Failure::failed(format!(
                 "no answer within {} s",
@@ -246,6 +247,52 @@ impl Systemd {
             .await
             .map(|_| ())
             .doing(|| "asking systemd to reboot")
+    }
+}
+
+/// A connection that is made when it is needed, and again after it was lost.
+pub(crate) struct Link {
+    paths: Paths,
+    pace: Pace,
+    connection: Option<Systemd>,
+}
+
+impl Link {
+    pub(crate) fn new(paths: Paths, pace: Pace) -> Self {
+        Self {
+            paths,
+            pace,
+            connection: None,
+        }
+    }
+
+    /// The connection, if there is one or can be.
+    pub(crate) async fn get(&mut self) -> Option<Systemd> {
+        if self.connection.is_none() {
+            match Systemd::of(&self.paths, self.pace).await {
+                Ok(systemd) => self.connection = Some(systemd),
+                Err(e) => eprintln!("bootctl: {e}"),
+            }
+        }
+        self.connection.clone()
+    }
+
+    /// Connects anew the next time.
+    pub(crate) fn forget(&mut self) {
+        self.connection = None;
+    }
+
+    /// Begins an orderly reboot; returns at once.
+    pub(crate) async fn reboot(&mut self) -> Result<()> {
+        match self.get().await {
+            Some(systemd) => systemd.reboot().await,
+            None => Err(Self::silent()),
+        }
+    }
+
+    /// What there is to say of a systemd that says nothing.
+    pub(crate) fn silent() -> Failure {
+        Failure::failed("systemd does not answer")
     }
 }
 

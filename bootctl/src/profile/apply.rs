@@ -7,6 +7,7 @@ use profile::{ImageFacts, Rendered, When};
 use serde::{Deserialize, Serialize};
 
 use super::choose::choose;
+use crate::bring_up::files::write_files;
 use crate::failure::{Doing, Failure, Result};
 use crate::machine::facts::image_facts;
 use crate::os::clock::{self, Clock, Known};
@@ -38,24 +39,6 @@ fn raise_clock(paths: &Paths, image: &ImageFacts) -> Clock {
         judged.implausible = Some(format!("the clock could not be set: {e}"));
     }
     judged
-}
-
-/// Writes the files that are due at `when`. What is already there is left alone.
-pub fn write_files(paths: &Paths, rendered: &Rendered, when: When) -> Result<usize> {
-    let mut written = 0;
-    for file in rendered.files.iter().filter(|f| f.when == when) {
-        let path = paths.at(&file.path);
-        let same = fs::symlink_metadata(&path).is_ok_and(|m| {
-            use std::os::unix::fs::PermissionsExt as _;
-            m.is_file() && m.permissions().mode() & 0o7777 == file.mode
-        }) && fs::read(&path).is_ok_and(|found| found == file.content);
-        if !same {
-            write_whole(&path, &file.content, file.mode, false)
-                .doing(|| format!("writing {}", path.display()))?;
-            written += 1;
-        }
-    }
-    Ok(written)
 }
 
 /// `bootctl profile apply`: the clock, the early files, the host name, the early commands.
@@ -125,27 +108,4 @@ fn early_steps(paths: &Paths, rendered: &Rendered) -> Result<()> {
 /// What the last `profile apply` left.
 pub fn applied(paths: &Paths) -> Option<Applied> {
     read_json(&paths.run("applied.json")).ok()
-}
-
-/// Whether the time came from the network in this boot.
-pub fn time_synchronized(paths: &Paths) -> bool {
-    paths.at("/run/systemd/timesync/synchronized").exists()
-}
-
-/// Saves the time for the next start, unless it is a guess: what is saved counts as known.
-pub fn save_clock(paths: &Paths) {
-    if implausible_clock(paths).is_some() {
-        return;
-    }
-    if let Err(e) = clock::save(&paths.state("clock"), time_synchronized(paths)) {
-        eprintln!("bootctl: saving the clock: {e}");
-    }
-}
-
-/// Why the clock cannot be right, if so.
-pub fn implausible_clock(paths: &Paths) -> Option<String> {
-    if time_synchronized(paths) {
-        return None;
-    }
-    applied(paths)?.clock?.implausible
 }

@@ -2,7 +2,7 @@
 //!
 //! Not while somebody is at the machine: whoever repairs it by hand is not to be surprised. Nor while a slot is whole:
 //! plugs that are pulled ten times lead here as well, and that slot comes up when it is started again. What fails is tried
-//! again for as long as recovery runs; that restarts the machine in between, which tries the slots again (`alone`).
+//! again for as long as recovery runs; that restarts the machine in between, which tries the slots again (`idle_recovery`).
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use tokio::time::Instant;
 
 use super::Service;
 use super::idle_recovery::Alone;
-use crate::boot::slot_check;
-use crate::cli::Install;
-use crate::commands::{control, install};
+use crate::boot;
+use crate::boot::slot_check::{self, Parts};
 use crate::failure::{Code, Failure, Result};
+use crate::install::into_slot::{Request, into_slot};
 use crate::machine::Machine;
 use crate::os::console;
 use crate::profile::choose;
@@ -71,58 +71,63 @@ impl Service<'_> {
     /// Begins to install when it is time to, and starts the machine again when that has worked.
     pub(super) async fn restore(&mut self, restore: &mut Restore, alone: &Alone) {
         match &mut restore.stage {
-            Stage::Due(due) if Instant::now() >= *due && alone.lasts(PAUSE) => {
+            Stage::Due(due)
+                if Instant::now() >= *due && alone.lasts(self.machine.pace.of(PAUSE)) =>
+            {
                 let (machine, from) = (self.machine.clone(), restore.from.clone());
                 let running = tokio::task::spawn_blocking(move || put(&machine, &from));
                 restore.stage = Stage::UnderWay(Instant::now(), running);
                 let doing = format!("installing {}", source::shown(&restore.from));
-                self.report.doing = Some(doing);
-                self.show();
+                self.reporter.report.doing = Some(doing);
+                self.reporter.show();
             }
             Stage::UnderWay(_, running) if running.is_finished() => {
                 let ended = running.await.map_err(Failure::failed).flatten();
                 restore.stage = self.restored(&source::shown(&restore.from), ended);
             }
-            Stage::Installed if alone.lasts(PAUSE) => self.reboot().await,
+            Stage::Installed if alone.lasts(self.machine.pace.of(PAUSE)) => self.reboot().await,
             _ => {}
         }
     }
 
     fn restored(&mut self, shown: &str, ended: Result<Option<Slot>>) -> Stage {
         let prefix = format!("installing {shown} by itself: ");
-        self.report.doing = None;
+        self.reporter.report.doing = None;
         // Of many tries, the last one counts.
-        self.report.degraded.retain(|why| !why.starts_with(&prefix));
+        self.reporter
+            .report
+            .degraded
+            .retain(|why| !why.starts_with(&prefix));
         let paths = self.machine.paths();
         match ended {
             Ok(Some(slot)) => {
                 let line = format!("slot {slot} holds what the profile names; starting it");
                 console::announce(&paths, &line);
-                self.show();
+                self.reporter.show();
                 return Stage::Installed;
             }
             Ok(None) => {
-                self.show();
+                self.reporter.show();
                 return Stage::NotNeeded;
             }
             // Somebody else installs.
             Err(e) if e.code == Code::Locked => {
                 eprintln!("bootctl: {prefix}{e}");
-                self.show();
+                self.reporter.show();
             }
             Err(e) => {
                 let why = format!("{prefix}{e}");
                 console::announce(&paths, &why);
-                self.degrade(why);
+                self.reporter.degrade(why);
             }
         }
-        Stage::Due(Instant::now() + PAUSE)
+        Stage::Due(Instant::now() + self.machine.pace.of(PAUSE))
     }
 }
 
 /// Installs and activates; into which slot. None, and nothing done, if a slot is whole that the record lets start.
 fn put(machine: &Machine, from: &str) -> Result<Option<Slot>> {
-    let mut control = control(machine, true)?.locking(machine.paths().lock(), "recovery");
+    let mut control = boot::open(machine, true)?.locking(machine.paths().lock(), "recovery");
     let record = control.record()?;
     let damages = Slot::BOTH
         .into_iter()
@@ -151,13 +156,13 @@ fn put(machine: &Machine, from: &str) -> Result<Option<Slot>> {
             let _lock = control.lock()?;
             control.give_up_damaged(slot, &damage)?;
         }
-        let arguments = Install {
-            source: from.to_owned(),
-            now: true,
+        let request = Request {
+            source: from,
+            slot,
             force: false,
-            slot: Some(slot.into()),
+            activate: true,
         };
-        match install::put(machine, &arguments) {
+        match into_slot(machine, request) {
             Ok(_) => return Ok(Some(slot)),
             Err(e) if refused && e.code == Code::Refused => break,
             // What the rules or the disk forbid here, they may allow there.
@@ -177,7 +182,7 @@ fn damage(machine: &Machine, record: &Record, slot: Slot) -> Result<Option<Strin
         return Ok(Some("there is nothing in it that is to start".into()));
     }
     let trust = slot_check::trust(machine)?;
-    let read = install::parts(machine, slot, false)
+    let read = Parts::open(machine, slot, false)
         .and_then(|mut parts| slot_check::whole(&mut parts, slot, &trust, record));
     Ok(read.err().map(|e| e.what))
 }

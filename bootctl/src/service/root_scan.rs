@@ -10,13 +10,12 @@
 use std::time::Duration;
 
 use boot_core::Slot;
-use boot_core::event::EventKind;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep};
 
+use super::step::Root;
 use super::{LOOK_DEGRADED, Service};
 use crate::failure::{Code, Failure, Result};
-use crate::health::report::RootRead;
 use crate::os::lock::Lock;
 
 /// How long a root of a slot that does not run is read. Recovery waits for it before it restarts the machine, and a disk
@@ -25,17 +24,17 @@ const READ_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 impl Service<'_> {
     /// Begins to read it.
-    pub(super) fn check_root(&mut self, slot: Slot) {
+    pub(super) fn read_root(&mut self, slot: Slot) {
         eprintln!("bootctl: the last run did not end in a clean shutdown; reading the whole root");
         let machine = self.machine.clone();
-        self.root_check = Some(tokio::task::spawn_blocking(move || {
+        self.root_scan = Some(tokio::task::spawn_blocking(move || {
             crate::boot::root_scan::of_slot(&machine, slot)
         }));
     }
 
     /// Reads the roots of slots whose starts ended without a word, and writes down what is found.
-    pub(super) async fn look_at_silent(&mut self) {
-        for slot in std::mem::take(&mut self.silent) {
+    pub(super) async fn look_at_silent(&mut self, silent: Vec<Slot>) {
+        for slot in silent {
             eprintln!("bootctl: starts of slot {slot} ended without a word; reading its root");
             // No installation waits for that. What looks damaged may just be being written, and counts if it still does
             // when nobody writes.
@@ -44,6 +43,9 @@ impl Service<'_> {
             }
             let what = format!("serve, which reads the root of slot {slot}");
             let Ok(_lock) = Lock::take(&self.machine.paths().install_lock(), &what) else {
+                eprintln!(
+                    "bootctl: what was read of slot {slot} does not count: somebody installs"
+                );
                 continue;
             };
             let Some(lost) = self.damage_of(slot).await else {
@@ -54,7 +56,7 @@ impl Service<'_> {
                 Err(e) => Err(e),
             };
             if let Err(e) = written {
-                self.degrade(e.to_string());
+                self.reporter.degrade(e.to_string());
             }
         }
     }
@@ -62,14 +64,13 @@ impl Service<'_> {
     /// Reads the root of a slot that does not run; what of it is not what was signed.
     async fn damage_of(&self, slot: Slot) -> Option<String> {
         let machine = self.machine.clone();
-        let mut reading = Some(tokio::task::spawn_blocking(move || {
-            crate::boot::root_scan::of_slot(&machine, slot)
-        }));
+        let mut reading =
+            tokio::task::spawn_blocking(move || crate::boot::root_scan::of_slot(&machine, slot));
         let begun = Instant::now();
         let read = loop {
             tokio::select! {
-                read = ended(&mut reading) => break read,
-                () = sleep(LOOK_DEGRADED) => self.beat.set(Instant::now()),
+                read = &mut reading => break joined(read),
+                () = sleep(LOOK_DEGRADED) => self.pulse.beat(),
             }
             if begun.elapsed() > READ_LIMIT {
                 let doing = format!("reading the root of slot {slot}");
@@ -85,38 +86,22 @@ impl Service<'_> {
             }
         }
     }
-
-    /// Takes in how it ended; why the slot is lost, if it is.
-    pub(super) async fn root_read(&mut self, slot: Slot, ended: Result<()>) -> Option<String> {
-        let lost = match ended {
-            Ok(()) => {
-                self.report.root = RootRead::Sound;
-                self.clear_streak(slot).await;
-                None
-            }
-            Err(e) if e.code == Code::Verification => {
-                self.report.root = RootRead::Damaged;
-                self.note(EventKind::ROOT_CORRUPT, slot, &e.to_string())
-                    .await;
-                Some(e.to_string())
-            }
-            Err(e) => {
-                self.report.root = RootRead::Failed;
-                self.degrade(e.to_string());
-                None
-            }
-        };
-        self.show();
-        lost
-    }
 }
 
 /// Waits for the check to end; for ever where none is under way.
-pub(super) async fn ended(check: &mut Option<JoinHandle<Result<()>>>) -> Result<()> {
+pub(super) async fn ended(check: &mut Option<JoinHandle<Result<()>>>) -> Root {
     let Some(handle) = check else {
         return std::future::pending().await;
     };
-    let ended = handle.await;
+    let read = joined(handle.await);
     *check = None;
+    match read {
+        Ok(()) => Root::Sound,
+        Err(e) if e.code == Code::Verification => Root::Damaged(e.to_string()),
+        Err(e) => Root::Failed(e.to_string()),
+    }
+}
+
+fn joined(ended: std::result::Result<Result<()>, JoinError>) -> Result<()> {
     ended.unwrap_or_else(|e| Err(Failure::failed(e).doing("reading the whole root")))
 }

@@ -3,19 +3,17 @@
 
 use std::time::Duration;
 
+use boot_core::Slot;
 use boot_core::boot_report::StateProblem;
 use boot_core::event::EventKind;
-use boot_core::{Digest, Slot};
 
 use super::Service;
-use crate::boot::slot_check;
-use crate::commands::status::{disk_is_read_only, errors_of_state};
-use crate::commands::{booted_digest, control, erase_state};
+use crate::boot::{self, slot_check};
 use crate::failure::{Failure, Result};
+use crate::machine::disk::{disk_is_read_only, errors_of_state};
 use crate::os::console;
 use crate::os::paths::Paths;
-use crate::profile::choose::Chosen;
-use crate::state::owner;
+use crate::state::{erase, owner};
 
 /// Before a damaged `state` is erased: time for somebody who sees it to stop the service, and the least time between
 /// two such attempts on a disk that does not keep what it is given.
@@ -34,8 +32,14 @@ impl Service<'_> {
             return;
         }
         let why = "the kernel found an error in the state filesystem: nothing is kept any more";
-        if !self.report.degraded.iter().any(|known| known == why) {
-            self.degrade(why);
+        if !self
+            .reporter
+            .report
+            .degraded
+            .iter()
+            .any(|known| known == why)
+        {
+            self.reporter.degrade(why);
         }
         if uptime(&machine.paths()) < RESTART_AFTER {
             return;
@@ -43,7 +47,7 @@ impl Service<'_> {
         let line = format!("{why}; restarting the machine, so that it is repaired");
         match self.control().await {
             Ok((_lock, mut control)) => {
-                let digest = booted_digest(machine).unwrap_or(Digest::ZERO);
+                let digest = machine.boot.manifest_digest;
                 let about = Some(slot.into());
                 control.event(EventKind::STATE_PROBLEM, about, digest, &line);
             }
@@ -57,32 +61,35 @@ impl Service<'_> {
     pub(super) fn claim_state(&self, slot: Slot) {
         let machine = self.machine;
         let Some(image) = &machine.image else { return };
-        if machine.state_unfit().is_some() || !self.is_good(slot) {
+        if owner::unfit(machine).is_some() || !self.is_good(slot) {
             return;
         }
-        if let Err(e) = owner::claim(&machine.paths(), image, booted_digest(machine)) {
+        if let Err(e) = owner::claim(&machine.paths(), image, Some(machine.boot.manifest_digest)) {
             eprintln!("bootctl: {e}");
         }
     }
 
     fn is_good(&self, slot: Slot) -> bool {
-        control(self.machine, false)
+        boot::open(self.machine, false)
             .and_then(|mut control| control.record())
             .is_ok_and(|record| record.slot(slot).is_good())
     }
 
     /// Whether a damaged `state` is to be erased: the profile says so, and what says that it is damaged is a version
     /// that was marked good, or the only one that starts. One on trial may be what is wrong.
-    pub(super) fn erases_state(&self, slot: Slot, plan: &Chosen) -> bool {
+    pub(super) fn erases_state(&self, slot: Slot) -> bool {
         let alone = || {
-            control(self.machine, false)
+            boot::open(self.machine, false)
                 .and_then(|mut control| control.record())
                 .is_ok_and(|record| {
                     slot_check::startable(self.machine, &record, slot.other()).is_err()
                 })
         };
         self.machine.boot.state.problem == Some(StateProblem::Damaged)
-            && plan.rendered.erases_damaged_state
+            && self
+                .plan
+                .as_ref()
+                .is_some_and(|plan| plan.rendered.erases_damaged_state)
             && (self.is_good(slot) || alone())
     }
 
@@ -90,7 +97,7 @@ impl Service<'_> {
     pub(super) async fn erase_state(&mut self) -> Result<()> {
         let machine = self.machine.clone();
         let why = "it was damaged, and the profile says so";
-        let erasing = tokio::task::spawn_blocking(move || erase_state::erase(&machine, false, why));
+        let erasing = tokio::task::spawn_blocking(move || erase::erase(&machine, false, why));
         let device = erasing.await.map_err(Failure::failed)??;
         let line = format!("{device}, the state partition, was damaged and has been erased");
         console::announce(&self.machine.paths(), &line);

@@ -1,48 +1,35 @@
 //! After the verdict.
 
+use boot_core::Slot;
 use tokio::time::{Instant, sleep_until};
 
 use super::auto_install::Restore;
 use super::idle_recovery::Alone;
 use super::state::ERASE_AFTER;
+use super::step::{Phase, Seen};
 use super::{LOOK_AFTER, LOOK_DEGRADED, SAVE_CLOCK, Service, root_scan};
-use crate::boot::verdict::Verdict;
 use crate::bring_up::lanes;
 use crate::failure::Code;
-use crate::health::report::Phase;
-use crate::profile::apply;
-use crate::profile::choose;
+use crate::health::observe::observe;
+use crate::machine::clock;
 
 impl Service<'_> {
     /// After the verdict: keeps the report true and the clock saved, and notices when a machine that
     /// stayed up comes right after all.
-    pub(super) async fn keep_watching(&mut self) {
+    pub(super) async fn steady_state(&mut self, silent: Vec<Slot>) {
         let slot = self.machine.slot();
-        let plan = slot.and_then(|_| choose::choose(&self.machine.paths()).ok());
         let mut saved = Instant::now();
         let mut alone = self.is_recovery_by_itself().then(Alone::new);
         let mut restore = alone
             .as_ref()
             .and_then(|_| Restore::by_profile(self.machine));
-        let mut well_for = 0_u32;
-        // The service was started again before everything had been brought up.
-        if let Some(plan) = &plan
-            && self.report.verdict.is_some()
-            && self.bring_up.is_none()
-            && self.report.brought_up.is_none()
-            && plan.problem.is_none()
-        {
-            self.bring_up(plan);
-        }
-        if self.report.phase != Phase::GoingBack {
-            self.look_at_silent().await;
-        }
+        self.look_at_silent(silent).await;
         let mut erase = None;
-        if let (Some(plan), Some(slot)) = (&plan, slot)
-            && self.erases_state(slot, plan)
+        if let Some(slot) = slot
+            && self.erases_state(slot)
         {
             erase = Some(Instant::now() + ERASE_AFTER);
-            self.degrade(format!(
+            self.reporter.degrade(format!(
                 "the profile has a damaged state erased: that happens in {} s, unless sternpost.service is stopped",
                 ERASE_AFTER.as_secs()
             ));
@@ -50,12 +37,13 @@ impl Service<'_> {
         if let Some(slot) = slot {
             self.claim_state(slot);
         }
+        let mut loader_failed = false;
         loop {
             if erase.is_some_and(|due| Instant::now() >= due) {
                 erase = match self.erase_state().await {
                     Err(e) if e.code == Code::Locked => Some(Instant::now() + ERASE_AFTER),
                     Err(e) => {
-                        self.degrade(e.to_string());
+                        self.reporter.degrade(e.to_string());
                         None
                     }
                     Ok(()) => None,
@@ -66,63 +54,61 @@ impl Service<'_> {
             }
             if let Some(slot) = slot {
                 self.restart_for_state(slot).await;
+                // Once a start: a disk that refuses now is not written to every few minutes.
+                loader_failed = loader_failed || !self.settle_loader(slot).await;
             }
-            self.settle_loader().await;
-            let degraded = self.report.phase == Phase::Degraded;
-            let unwell = self.report.findings.iter().any(|finding| !finding.ok);
+            let degraded = self.reporter.report.known.phase == Phase::Degraded;
+            let mut findings = self.reporter.report.findings.iter();
+            let unwell = findings.any(|finding| !finding.ok);
             let pause = if degraded || unwell || alone.is_some() {
                 LOOK_DEGRADED
             } else {
                 LOOK_AFTER
             };
-            let next = Instant::now() + pause;
+            let next = Instant::now() + self.machine.pace.of(pause);
             let ended = loop {
                 tokio::select! {
-                    ended = root_scan::ended(&mut self.root_check) => break Some(ended),
+                    ended = root_scan::ended(&mut self.root_scan) => break Some(ended),
                     () = lanes::changed(&mut self.bring_up) => {}
                     () = sleep_until(next) => break None,
                 }
                 self.brought_up();
-                self.show();
+                self.reporter.show();
             };
-            self.beat.set(Instant::now());
-            if let (Some(ended), Some(slot)) = (ended, slot)
-                && let Some(lost) = self.root_read(slot, ended).await
-                && let Err(e) = self.conclude(slot, Verdict::Unhealthy(lost), false).await
-            {
-                self.degrade(e.to_string());
-            }
-            self.brought_up();
-            if let (Some(plan), Some(slot)) = (&plan, slot) {
-                let seen = self.observe(plan).await;
-                let well = seen.findings.iter().all(|f| f.ok);
-                self.report.saw(seen.findings);
-                self.show();
-                well_for = if well { well_for + 1 } else { 0 };
-                if degraded
-                    && well_for >= 3
-                    && plan.problem.is_none()
-                    && self.report.may_come_right()
-                {
-                    self.report.degraded.clear();
-                    match self.conclude(slot, Verdict::Healthy, false).await {
-                        Ok(()) => self.keep_for_recovery(plan),
-                        Err(e) => self.degrade(e.to_string()),
-                    }
+            self.pulse.beat();
+            if let Some(slot) = slot {
+                if let Some(ended) = ended {
+                    self.follow(slot, Seen::Root(ended)).await;
                 }
-            }
-            if slot.is_none() {
+                self.look(slot).await;
+            } else {
                 // Recovery: nothing is asked of it but to be up.
-                self.report.saw(Vec::new());
-                self.show();
+                self.reporter.report.saw(Vec::new());
+                self.reporter.show();
             }
             if saved.elapsed() >= SAVE_CLOCK {
                 saved = Instant::now();
-                apply::save_clock(&self.machine.paths());
+                clock::save(&self.machine.paths());
                 if let Some(slot) = slot {
                     self.claim_state(slot);
                 }
             }
         }
+    }
+
+    async fn look(&mut self, slot: Slot) {
+        self.brought_up();
+        let Some(plan) = &self.plan else { return };
+        let profile_holds = plan.problem.is_none();
+        let health = &plan.rendered.health;
+        let lanes = &self.reporter.report.lanes;
+        let seen = observe(health, lanes, &mut self.systemd, || self.pulse.beat()).await;
+        let well = seen.findings.iter().all(|f| f.ok);
+        self.reporter.report.saw(seen.findings);
+        let looked = Seen::Looked {
+            well,
+            profile_holds,
+        };
+        self.follow(slot, looked).await;
     }
 }

@@ -14,6 +14,7 @@ use ureq::{Agent, Body};
 
 use super::{Source, too_short};
 use crate::failure::{Failure, Result};
+use crate::os::clock::Pace;
 use crate::progress::Progress;
 
 /// Gaps up to this are read over rather than asked around.
@@ -30,6 +31,18 @@ pub struct Retry {
     pub pause: Duration,
     /// How long to wait for a connection, and for the next bytes.
     pub patience: Duration,
+}
+
+impl Retry {
+    /// The default, with pauses of that pace.
+    #[must_use]
+    pub fn at(pace: Pace) -> Self {
+        let field = Self::default();
+        Self {
+            pause: pace.of(field.pause),
+            ..field
+        }
+    }
 }
 
 impl Default for Retry {

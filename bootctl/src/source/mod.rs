@@ -11,6 +11,7 @@ mod slot;
 use std::path::Path;
 
 use crate::failure::{Failure, Result};
+use crate::os::clock::Pace;
 use crate::progress::Progress;
 
 pub use slot::InSlot;
@@ -38,6 +39,11 @@ pub trait Source {
 
 /// Opens what was named on the command line.
 pub fn open(name: &str, progress: &Progress) -> Result<Box<dyn Source>> {
+    open_at(name, progress, Pace::default())
+}
+
+/// The same, where pauses between attempts may be shorter.
+pub fn open_at(name: &str, progress: &Progress, pace: Pace) -> Result<Box<dyn Source>> {
     if name == "-" {
         Ok(Box::new(pipe::Pipe::new(
             "standard input",
@@ -47,7 +53,7 @@ pub fn open(name: &str, progress: &Progress) -> Result<Box<dyn Source>> {
         Ok(Box::new(http::Http::open(
             name,
             progress.clone(),
-            http::Retry::default(),
+            http::Retry::at(pace),
         )?))
     } else if let Some((scheme, _)) = name.split_once("://") {
         Err(Failure::new(

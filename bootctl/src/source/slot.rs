@@ -10,8 +10,8 @@ use boot_core::verity::{BLOCK, BlockHasher, Geometry};
 use boot_core::{Device, Slot, dsse};
 
 use super::{Source, too_short};
+use crate::boot::slot_check::Parts;
 use crate::failure::{Failure, Result};
-use crate::install::Parts;
 
 /// Longest block of a zstd frame.
 const STORED: usize = 128 << 10;

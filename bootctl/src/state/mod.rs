@@ -1,4 +1,5 @@
-//! What the service keeps on `state` about `state` itself: whose it is, and whether the last run ended cleanly.
+//! `state`: whose it is, whether the last run on it ended cleanly, and making it anew.
 
+pub mod erase;
 pub mod owner;
-pub(crate) mod shutdown_marker;
+pub mod shutdown_marker;

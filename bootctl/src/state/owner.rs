@@ -11,6 +11,7 @@ use profile::ImageFacts;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Doing, Failure, Result};
+use crate::machine::Machine;
 use crate::os::files::write_whole;
 use crate::os::paths::Paths;
 
@@ -73,6 +74,16 @@ pub fn of_another(paths: &Paths, image: &ImageFacts) -> Option<String> {
         )),
         Ok(_) => None,
     }
+}
+
+/// Why nothing may be brought up on what /state holds, if so: it is in memory, or a newer version's.
+#[must_use]
+pub fn unfit(machine: &Machine) -> Option<String> {
+    machine.boot.state_missing().or_else(|| {
+        // Recovery brings nothing up, whosever it is.
+        machine.slot()?;
+        of_another(&machine.paths(), machine.image.as_ref()?)
+    })
 }
 
 /// Nothing is known then, which is not the same as nobody's.

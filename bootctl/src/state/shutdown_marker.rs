@@ -14,7 +14,7 @@ const ENDED: &str = "ended";
 
 /// What the marker says about the run before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LastRun {
+pub enum LastRun {
     /// It ended in an orderly way, or there was none.
     Clean,
     /// It did not.
@@ -24,7 +24,7 @@ pub(crate) enum LastRun {
 }
 
 /// Reads the marker at `path`.
-pub(crate) fn last_run(path: &Path, boot_id: &str) -> LastRun {
+pub fn last_run(path: &Path, boot_id: &str) -> LastRun {
     match std::fs::read_to_string(path) {
         Ok(text) if text.trim() == boot_id => LastRun::This,
         Ok(text) if text.trim() == ENDED => LastRun::Clean,
@@ -35,12 +35,12 @@ pub(crate) fn last_run(path: &Path, boot_id: &str) -> LastRun {
 }
 
 /// Leaves the marker.
-pub(crate) fn mark(path: &Path, boot_id: &str) -> std::io::Result<()> {
+pub fn mark(path: &Path, boot_id: &str) -> std::io::Result<()> {
     write_line(path, boot_id)
 }
 
 /// The machine goes down in an orderly way.
-pub(crate) fn unmark(path: &Path) -> std::io::Result<()> {
+pub fn unmark(path: &Path) -> std::io::Result<()> {
     write_line(path, ENDED)
 }
 

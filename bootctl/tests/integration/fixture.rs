@@ -408,7 +408,8 @@ impl Fixture {
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bootctl"));
-        command.arg("--root").arg(self.root()).args(arguments);
+        command.arg("--root").arg(self.root());
+        command.args(["--hurry", "10"]).args(arguments);
         command
             .env_remove("http_proxy")
             .env_remove("HTTP_PROXY")

@@ -12,9 +12,10 @@ use boot_core::test_support::{MemoryDevice, MemoryError};
 use boot_core::{Device, Nonce, Slot, Target, transition};
 use bootctl::boot::control::{Context, Control};
 use bootctl::boot::slot_check;
+use bootctl::boot::slot_check::Parts;
 use bootctl::failure;
 use bootctl::failure::Code;
-use bootctl::install::{self, Options, Parts};
+use bootctl::install::{self, Options};
 use bootctl::progress::Progress;
 use bootctl::source::Source;
 

@@ -63,6 +63,11 @@ impl Service {
         });
     }
 
+    /// Waits until it has said so.
+    fn wait_for_log(&self, machine: &Fixture, line: &str) {
+        self.wait(machine, |_| self.log(machine).contains(line));
+    }
+
     /// What it has said.
     pub(crate) fn log(&self, machine: &Fixture) -> String {
         std::fs::read_to_string(machine.root().join("serve.log")).unwrap_or_default()
@@ -209,6 +214,10 @@ fn a_good_slot_that_is_unhealthy_is_not_rebooted_and_its_streak_is_cleared() {
     assert!(systemd.started().is_empty());
     // It comes right after all.
     systemd.state.lock().unwrap().units.clear();
+    let report = service.wait(&machine, |r| r["phase"] == "healthy");
+    assert_eq!(report["verdict"], "healthy", "{report:#}");
+    assert_eq!(report["degraded"], serde_json::json!([]));
+    assert!(systemd.started().is_empty());
     drop(service);
 }
 
@@ -260,8 +269,13 @@ fn an_unhealthy_slot_is_not_left_for_a_time_that_is_implausible() {
     let service = Service::start(&machine);
     let report = service.wait(&machine, |r| !r["verdict"].is_null());
     assert_eq!(report["verdict"], "unhealthy", "{report:#}");
-    let record = service.wait(&machine, |r| r["phase"] == "degraded");
-    assert!(record.to_string().contains("not going back for that"));
+    let stays = |r: &Value| {
+        r["degraded"]
+            .to_string()
+            .contains("not going back for that")
+    };
+    let report = service.wait(&machine, stays);
+    assert_eq!(report["phase"], "degraded", "{report:#}");
     assert_eq!(machine.record().b.status().name(), "trial");
     let quarantined = machine.store().quarantine_entry(&image.digest());
     assert_eq!(quarantined.unwrap(), None);
@@ -301,13 +315,7 @@ fn what_is_read_of_a_silent_slot_counts_only_while_nobody_writes() {
     let install = bootctl::os::lock::Lock::take(&path, "install x").unwrap();
     let service = Service::start(&machine);
     service.wait(&machine, |r| r["verdict"] == "healthy");
-    let log = machine.root().join("serve.log");
-    service.wait(&machine, |_| {
-        std::fs::read_to_string(&log)
-            .unwrap()
-            .contains("reading its root")
-    });
-    std::thread::sleep(Duration::from_secs(3));
+    service.wait_for_log(&machine, "what was read of slot A does not count");
     assert_eq!(machine.record().a.status().name(), "good");
     drop((service, systemd, install));
 }
@@ -353,6 +361,32 @@ fn a_verdict_that_was_cut_off_is_completed() {
     let report = service.wait(&machine, |r| r["phase"] == "going-back");
     assert_eq!(report["reason"], "node not Ready");
     assert_eq!(machine.record().b.status().name(), "given-up");
+    drop((service, systemd));
+}
+
+#[test]
+fn a_verdict_that_was_cut_off_stands_where_the_machine_stays_up() {
+    let (machine, image, systemd) = on_trial("{deadline: 40s, settle: 0s}");
+    without_the_time(&machine);
+    let quarantined = machine
+        .store()
+        .quarantine(&image.digest(), "node not Ready", 1);
+    quarantined.unwrap();
+    let service = Service::start(&machine);
+    // Everything is there and holds, and it has been looked at: nothing makes it good.
+    let report = service.wait(&machine, |r| {
+        let findings = r["findings"].as_array();
+        r["brought_up"] == true
+            && findings.is_some_and(|it| !it.is_empty() && it.iter().all(|f| f["ok"] == true))
+    });
+    assert_eq!(report["phase"], "degraded", "{report:#}");
+    assert_eq!(report["verdict"], "unhealthy", "{report:#}");
+    assert_eq!(report["reason"], "node not Ready");
+    assert_eq!(report["condemned"], true, "{report:#}");
+    assert_eq!(machine.record().b.status().name(), "trial");
+    let quarantined = machine.store().quarantine_entry(&image.digest());
+    assert!(quarantined.unwrap().is_some());
+    assert!(systemd.started().is_empty());
     drop((service, systemd));
 }
 
@@ -448,21 +482,15 @@ fn a_verdict_that_cannot_be_written_is_acted_upon_where_there_is_another_slot() 
 
 #[test]
 fn a_machine_that_goes_down_gets_no_verdict() {
-    let (machine, image, systemd) = on_trial("{deadline: 10s, settle: 2s}");
+    let (machine, image, systemd) = on_trial("{deadline: 4s, settle: 2s}");
     {
         let mut state = systemd.state.lock().unwrap();
         state.units.insert("till.service".into(), "failed".into());
         state.system = "stopping".into();
     }
     let service = Service::start(&machine);
-    let log = machine.root().join("serve.log");
-    while !std::fs::read_to_string(&log)
-        .unwrap()
-        .contains("no verdict, the machine is going down")
-    {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let report = service.wait(&machine, |r| r["phase"] == "watching");
+    service.wait_for_log(&machine, "no verdict, the machine is going down");
+    let report = service.wait(&machine, |r| !r.is_null());
     assert!(report["verdict"].is_null(), "{report:#}");
     service.stop();
     assert_eq!(machine.record().b.status().name(), "trial");
@@ -479,7 +507,7 @@ fn a_machine_that_goes_down_gets_no_verdict() {
 
 #[test]
 fn a_bus_that_hangs_does_not_keep_the_gate_from_its_verdict() {
-    let (machine, _, systemd) = on_trial("{deadline: 10s, settle: 2s}");
+    let (machine, _, systemd) = on_trial("{deadline: 4s, settle: 2s}");
     drop(systemd);
     let socket = machine.root().join("run/systemd/private");
     std::fs::remove_file(&socket).unwrap();
@@ -569,8 +597,9 @@ fn a_damaged_state_is_to_be_erased_only_if_the_profile_says_so() {
         if erases {
             service.wait(&machine, says);
         } else {
-            std::thread::sleep(Duration::from_secs(2));
-            let report = service.wait(&machine, |r| !r.is_null());
+            // What it does about `state` is decided before it looks again.
+            let looked = |r: &Value| r["findings"].as_array().is_some_and(|it| !it.is_empty());
+            let report = service.wait(&machine, looked);
             assert!(!says(&report), "{report:#}");
         }
         drop((service, systemd));

@@ -5,9 +5,10 @@ use boot_core::slot_header::UKI_OFFSET;
 use boot_core::store::COPIES;
 use boot_core::{Device as _, Slot, Target};
 use bootctl::boot::control::Control;
+use bootctl::boot::slot_check::Parts;
 use bootctl::install::recovery::replace;
 use bootctl::install::repair::repair;
-use bootctl::install::{Options, Parts, install};
+use bootctl::install::{Options, install};
 use bootctl::progress::Progress;
 
 use crate::disk::{Contents, Disk, Operation, Part, Partition};

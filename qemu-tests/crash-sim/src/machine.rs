@@ -7,13 +7,14 @@ use boot_core::boot::Boot;
 use boot_core::record::Record;
 use boot_core::select::{RECOVERY_STREAK, Why};
 use boot_core::store::BootState;
-use boot_core::transition::TRIES;
 use boot_core::{Digest, Nonce, Slot, Target};
 use bootctl::boot::control::{Context, Control};
 use bootctl::boot::root_scan;
 use bootctl::boot::slot_check;
-use bootctl::boot::verdict::{Booted, Settled, Verdict};
+use bootctl::boot::verdict::Verdict;
 use bootctl::failure::{Code, Failure};
+use bootctl::service::step::{Action, Known, Plan, Seen, Todo};
+use bootctl::state::shutdown_marker::LastRun;
 
 use crate::disk::{Contents, Disk, Part, Partition};
 use crate::held::AllHeld;
@@ -269,77 +270,76 @@ impl<'w> Machine<'w> {
         }
     }
 
-    /// `bootctl serve`, from its beginning to what its verdict comes to.
+    /// `bootctl serve`, from its beginning to what its verdict comes to: what the service's own step says, done to this
+    /// disk.
     fn serve(&self, slot: Slot, sample: &Sample) -> Result<Ended, Violation> {
         let mut control = self.control(slot.into());
-        let begun = control.begin(slot).map_err(does_not_work)?;
-        if self.world.wrong == Some(Wrong::Refills) {
-            let refilled = control.change("refilling", |record| {
-                let mut next = record.clone();
-                next.slot_mut(slot).tries = TRIES;
-                Ok(next)
-            });
-            refilled.map_err(does_not_work)?;
-        }
-        let overdue = begun.overdue.map_err(does_not_work)?;
-        let verdict = match (overdue, sample.nature) {
-            _ if self.world.wrong == Some(Wrong::AlwaysHealthy) => Verdict::Healthy,
-            (Some(reason), _) => Verdict::Unhealthy(reason),
-            (None, Nature::Healthy) => Verdict::Healthy,
-            (None, _) => Verdict::Unhealthy("the node is not Ready".into()),
-        };
-        control.clear_streak(slot).map_err(does_not_work)?;
-        match self.world.wrong {
-            Some(Wrong::NeverGoesBack) if begun.on_trial && verdict != Verdict::Healthy => {
-                return try_again(&mut control, slot);
-            }
-            Some(Wrong::VerdictForgotten) => return Ok(Ended::Rests(slot.into())),
-            _ => {}
-        }
-        let booted = Booted {
-            slot,
-            digest: Some(sample.digest()),
-            on_trial: begun.on_trial,
-            root_damaged: false,
-        };
-        let stays = |record: &Record| {
-            let other = slot.other();
-            let mut boot = self.disk.partition(Part::Boot(other.into()));
-            let mut verify =
-                || slot_check::verify(&mut boot, other.into(), &self.world.trust, record);
-            let starts = record.slot(other).is_startable() && verify().is_ok();
-            (!starts).then(|| "there is no other slot".to_owned())
-        };
-        let settled = control
-            .settle(&booted, &verdict, "healthy", stays)
-            .map_err(does_not_work)?;
-        self.tell(|| format!("slot {slot}: {verdict:?}: {settled:?}"));
-        if settled == Settled::GoingBack {
-            return Ok(Ended::Restarts);
-        }
-        if begun.other_silent {
-            self.look_at(&mut control, slot.other())?;
+        let mut known = Known::default();
+        let mut todo = Todo::default();
+        todo.add(&mut known, Seen::Started(None));
+        while let Some(action) = todo.next() {
+            let action = match self.world.wrong {
+                Some(wrong) => match wrong.instead_of(action, &mut control, slot) {
+                    Ok(Some(action)) => action,
+                    Ok(None) => continue,
+                    Err(failure) => return Err(does_not_work(failure)),
+                },
+                None => action,
+            };
+            let seen = match action {
+                Action::Begin => {
+                    let begun = control.begin(slot).map_err(does_not_work)?;
+                    begun.overdue.as_ref().map_err(does_not_work)?;
+                    Seen::Begun(Ok(begun))
+                }
+                Action::AskLastRun => Seen::LastRun(LastRun::Clean),
+                Action::Choose => Seen::Chosen(Plan {
+                    is_there: true,
+                    ..Plan::default()
+                }),
+                Action::Watch => Seen::Judged(match sample.nature {
+                    Nature::Healthy => Verdict::Healthy,
+                    _ => Verdict::Unhealthy("the node is not Ready".into()),
+                }),
+                Action::Conclude(verdict) => {
+                    let booted = known.booted(slot, Some(sample.digest()));
+                    let settled = control
+                        .settle(&booted, &verdict, "healthy", |record| {
+                            known.stays(None, || self.would_start(slot.other(), record))
+                        })
+                        .map_err(does_not_work)?;
+                    self.tell(|| format!("slot {slot}: {verdict:?}: {settled:?}"));
+                    Seen::Concluded {
+                        verdict,
+                        reason: String::new(),
+                        came_to: Ok(settled),
+                    }
+                }
+                Action::ClearStreak => {
+                    control.clear_streak(slot).map_err(does_not_work)?;
+                    continue;
+                }
+                Action::LookAtOther => {
+                    self.look_at(&mut control, slot.other())?;
+                    continue;
+                }
+                Action::Reboot => return Ok(Ended::Restarts),
+                _ => continue,
+            };
+            todo.add(&mut known, seen);
         }
         Ok(Ended::Rests(slot.into()))
     }
+
+    /// Fails unless the loader would start `slot`.
+    fn would_start(&self, slot: Slot, record: &Record) -> Result<(), Failure> {
+        let mut boot = self.disk.partition(Part::Boot(slot.into()));
+        slot_check::would_start(&mut boot, slot, &self.world.trust, record)
+    }
 }
 
-fn does_not_work(failure: Failure) -> Violation {
+fn does_not_work(failure: impl std::fmt::Display) -> Violation {
     Invariant::Works.broken(failure)
-}
-
-/// What the wrong system does that never goes back: the try that was used is given again.
-fn try_again(control: &mut Control<Partition>, slot: Slot) -> Result<Ended, Violation> {
-    let again = |record: &Record| {
-        let mut next = record.clone();
-        let entry = next.slot_mut(slot);
-        entry.tries = entry.tries.saturating_add(1);
-        Ok(next)
-    };
-    control
-        .change("trying again", again)
-        .map_err(does_not_work)?;
-    Ok(Ended::Restarts)
 }
 
 /// A disk with an image in slot A and recovery, as an image builder makes it.

@@ -1,13 +1,19 @@
 //! Systems that are wrong on purpose. A simulator that does not catch each of them proves nothing.
 //!
-//! Most are made by turning what the right one writes into what the wrong one would have written.
+//! Most are made by turning what the right one writes into what the wrong one would have written; those that are wrong
+//! about a verdict do something else than the service's step says.
 
-use boot_core::Target;
 use boot_core::record::Record;
 use boot_core::slot_header::UKI_OFFSET;
 use boot_core::store::COPIES;
+use boot_core::transition::TRIES;
+use boot_core::{Slot, Target};
+use bootctl::boot::control::Control;
+use bootctl::boot::verdict::Verdict;
+use bootctl::failure::Failure;
+use bootctl::service::step::Action;
 
-use crate::disk::{Operation, Part};
+use crate::disk::{Operation, Part, Partition};
 use crate::invariants::Invariant;
 
 /// What is wrong.
@@ -174,6 +180,38 @@ impl Wrong {
                 [log, &[format, Operation::Flush]].concat()
             }
         }
+    }
+
+    /// What this system does where the service's step says `action`; nothing at all, or something else first.
+    pub(crate) fn instead_of(
+        self,
+        action: Action,
+        control: &mut Control<Partition>,
+        slot: Slot,
+    ) -> Result<Option<Action>, Failure> {
+        let set_tries = |control: &mut Control<Partition>, tries: fn(u8) -> u8| {
+            control.change("trying again", |record| {
+                let mut next = record.clone();
+                let entry = next.slot_mut(slot);
+                entry.tries = tries(entry.tries);
+                Ok(next)
+            })
+        };
+        Ok(match (self, action) {
+            (Self::Refills, Action::AskLastRun) => {
+                set_tries(control, |_| TRIES)?;
+                Some(Action::AskLastRun)
+            }
+            (Self::AlwaysHealthy, Action::Conclude(_)) => Some(Action::Conclude(Verdict::Healthy)),
+            (Self::NeverGoesBack, Action::Conclude(Verdict::Unhealthy(_)))
+                if !control.record()?.slot(slot).is_good() =>
+            {
+                set_tries(control, |tries| tries.saturating_add(1))?;
+                Some(Action::Reboot)
+            }
+            (Self::VerdictForgotten, Action::Conclude(_)) => None,
+            (_, action) => Some(action),
+        })
     }
 
     /// What an installation writes that takes what is in the slot for the image: its header and the record.

@@ -21,8 +21,8 @@ use boot_core::types::Salt;
 use boot_core::verity::{BlockHasher, Geometry, TreeBuilder};
 use boot_core::{Device as _, Digest, Nonce, SecurityVersion, Slot, Target, transition};
 use bootctl::boot::control::{Context, Control};
-use bootctl::boot::slot_check;
-use bootctl::install::{Options, Parts, install};
+use bootctl::boot::slot_check::{self, Parts};
+use bootctl::install::{Options, install};
 use bootctl::progress::Progress;
 use bootctl::source::Source;
 

@@ -9,14 +9,16 @@ use std::cell::{Cell, RefCell};
 
 use boot_core::boot::Boot;
 use boot_core::event::EventKind;
+use boot_core::record::Record;
 use boot_core::store::BootState;
 use boot_core::{Device as _, Digest, Nonce, Slot, Target, Window, gpt};
 use bootctl::boot::control::{Context, Control};
 use bootctl::boot::root_scan;
-use bootctl::boot::slot_check;
-use bootctl::boot::verdict::{Booted, Settled, Verdict};
-use bootctl::failure::Code;
-use bootctl::install::Parts;
+use bootctl::boot::slot_check::{self, Parts};
+use bootctl::boot::verdict::Verdict;
+use bootctl::failure::{Code, Failure};
+use bootctl::service::step::{Action, Known, NotWritten, Plan, Root, Seen, Todo};
+use bootctl::state::shutdown_marker::LastRun;
 use initrd::boot_disk::{Choice, Wanted};
 
 use crate::disk::{Disk, Operation, Part, Partition};
@@ -276,7 +278,8 @@ impl<'w> Machine<'w> {
         }
     }
 
-    /// `bootctl serve`, from its beginning to what its verdict comes to, and on.
+    /// `bootctl serve`, from its beginning to what its verdict comes to, and on: what the service's own step says, done
+    /// to this disk.
     fn serve(
         &self,
         slot: Slot,
@@ -285,72 +288,108 @@ impl<'w> Machine<'w> {
         own: &Parts<Partition>,
         other: Option<Parts<Partition>>,
     ) -> Ended {
-        let begun = match control.begin(slot) {
-            Ok(begun) => begun,
-            Err(error) => {
-                self.tell(error.to_string());
-                return Ended::Rests(slot.into());
-            }
-        };
-        let mut verdict = match begun.overdue {
-            Ok(None) => Verdict::Healthy,
-            Ok(Some(reason)) => Verdict::Unhealthy(reason),
-            Err(error) => Verdict::Unhealthy(error.to_string()),
-        };
-        let mut root_damaged = false;
-        let unclean = self.running.replace(true);
-        let read = if unclean {
-            let text = "the run before this one did not end in a clean shutdown";
-            control.event(
-                EventKind::UNCLEAN_SHUTDOWN,
-                Some(slot.into()),
-                *digest,
-                text,
-            );
-            read_root(own)
-        } else {
-            Ok(())
-        };
-        match read {
-            Ok(()) => {
-                if let Err(error) = control.clear_streak(slot) {
-                    self.tell(error.to_string());
+        let mut known = Known::default();
+        let mut todo = Todo::default();
+        let mut root = None;
+        todo.add(&mut known, Seen::Started(None));
+        loop {
+            let Some(action) = todo.next() else {
+                // It was read beside a machine that does not watch: the verdict stood already.
+                match root.take() {
+                    Some(read) => todo.add(&mut known, Seen::Root(read)),
+                    None => break,
                 }
-            }
-            Err(lost) => {
-                control.event(EventKind::ROOT_CORRUPT, Some(slot.into()), *digest, &lost);
-                verdict = Verdict::Unhealthy(lost);
-                root_damaged = true;
-            }
-        }
-        let booted = Booted {
-            slot,
-            digest: Some(*digest),
-            on_trial: begun.on_trial,
-            root_damaged,
-        };
-        let settled = control.settle(&booted, &verdict, "healthy", |record| {
-            let starts = record.slot(slot.other()).is_startable()
-                && other.as_ref().is_some_and(|it| {
-                    let (mut boot, target) = (it.boot.clone(), slot.other().into());
-                    slot_check::verify(&mut boot, target, &self.world.trust, record).is_ok()
-                });
-            (!starts).then(|| "there is no other slot".to_owned())
-        });
-        self.tell(format!("bootctl: slot {slot}: {verdict:?}: {settled:?}"));
-        if matches!(settled, Ok(Settled::GoingBack)) {
-            self.running.set(false);
-            return Ended::Restarts;
-        }
-        if begun.other_silent
-            && let Some(other) = &other
-        {
-            self.look_at(&mut control, slot.other(), other);
+                continue;
+            };
+            let seen = match action {
+                Action::Begin => Seen::Begun(control.begin(slot)),
+                Action::AskLastRun if self.running.get() => Seen::LastRun(LastRun::Unclean),
+                Action::AskLastRun => Seen::LastRun(LastRun::Clean),
+                Action::Choose => Seen::Chosen(Plan {
+                    is_there: true,
+                    ..Plan::default()
+                }),
+                // It is read beside the gate, which does not close before that is done.
+                Action::ReadRoot => {
+                    root = Some(match read_root(own) {
+                        Ok(()) => Root::Sound,
+                        Err(lost) => Root::Damaged(lost),
+                    });
+                    continue;
+                }
+                Action::Watch => match root.take() {
+                    Some(read) => Seen::Root(read),
+                    None => Seen::Judged(Verdict::Healthy),
+                },
+                Action::Conclude(verdict) => {
+                    let booted = known.booted(slot, Some(*digest));
+                    let settled = control.settle(&booted, &verdict, "healthy", |record| {
+                        known.stays(None, || {
+                            self.would_start(slot.other(), other.as_ref(), record)
+                        })
+                    });
+                    self.tell(format!("bootctl: slot {slot}: {verdict:?}: {settled:?}"));
+                    Seen::Concluded {
+                        verdict,
+                        reason: String::new(),
+                        came_to: settled.map_err(|error| NotWritten {
+                            why: error.to_string(),
+                            may_leave: false,
+                        }),
+                    }
+                }
+                _ => {
+                    match action {
+                        Action::Mark => self.running.set(true),
+                        Action::NoteUnclean => {
+                            control.event(
+                                EventKind::UNCLEAN_SHUTDOWN,
+                                Some(slot.into()),
+                                *digest,
+                                "the run before this one did not end in a clean shutdown",
+                            );
+                        }
+                        Action::NoteCorrupt(lost) => {
+                            let about = Some(slot.into());
+                            control.event(EventKind::ROOT_CORRUPT, about, *digest, &lost);
+                        }
+                        Action::ClearStreak => {
+                            if let Err(error) = control.clear_streak(slot) {
+                                self.tell(error.to_string());
+                            }
+                        }
+                        Action::LookAtOther => {
+                            if let Some(other) = &other {
+                                self.look_at(&mut control, slot.other(), other);
+                            }
+                        }
+                        Action::Degrade(why) => self.tell(why),
+                        Action::Reboot => {
+                            self.running.set(false);
+                            return Ended::Restarts;
+                        }
+                        _ => {}
+                    }
+                    continue;
+                }
+            };
+            todo.add(&mut known, seen);
         }
         if read_root(own).is_err() {
             return self.restarts("dm-verity restarts the machine, some time later");
         }
         Ended::Rests(slot.into())
+    }
+
+    /// Fails unless the loader would start `slot`.
+    fn would_start(
+        &self,
+        slot: Slot,
+        parts: Option<&Parts<Partition>>,
+        record: &Record,
+    ) -> Result<(), Failure> {
+        let parts = parts.ok_or_else(|| Failure::failed("there is no such partition"))?;
+        slot_check::would_start(&mut parts.boot.clone(), slot, &self.world.trust, record)
     }
 
     /// Whether firmware and Linux take LBA 0 for that of a disk with a GPT.

@@ -1,69 +1,26 @@
 //! What the service says about itself, in `/run/sternpost/serve.json`: `status` and `health` read it.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::gate::Finding;
+use super::step::{Known, Phase};
 use crate::bring_up::lanes::{LaneState, now_ms};
-use crate::os::files::write_whole;
+use crate::health::gate::Finding;
+use crate::machine::facts::boot_id;
+use crate::os::clock;
+use crate::os::files::{read_json, write_whole};
+use crate::os::notify::Notify;
 
 /// After this without a look, what was seen last says nothing any more. The service looks every two minutes, and one look
 /// takes as long as all checks may.
 const STALE: Duration = Duration::from_secs(900);
 
-/// Where the service has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Phase {
-    /// Before the bring-up.
-    Starting,
-    /// Brings up what the profile asks for.
-    BringingUp,
-    /// Waits for everything to hold.
-    Watching,
-    /// The verdict was "healthy".
-    Healthy,
-    /// The verdict was "unhealthy", and the machine stays up.
-    Degraded,
-    /// On the way into the other slot.
-    GoingBack,
-}
-
-impl Phase {
-    /// As people read it.
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::BringingUp => "bringing up",
-            Self::Watching => "watching",
-            Self::Healthy => "healthy",
-            Self::Degraded => "degraded",
-            Self::GoingBack => "going back to the other slot",
-        }
-    }
-}
-
-/// Whether the whole root was read, after an end that was not a clean shutdown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RootRead {
-    /// There was no reason to.
-    #[default]
-    NotAsked,
-    /// Under way, or cut off.
-    Pending,
-    /// It is what was signed.
-    Sound,
-    /// It is not.
-    Damaged,
-    /// It could not be read, for another reason than damage.
-    Failed,
-}
-
 /// The whole of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// Version of this file.
     pub version: u32,
@@ -71,8 +28,9 @@ pub struct Report {
     pub boot_id: String,
     /// Milliseconds after the kernel's start at which the service first started.
     pub started_ms: u64,
-    /// Where it has come to.
-    pub phase: Phase,
+    /// Where it has come to, and what its decisions depend on.
+    #[serde(flatten)]
+    pub known: Known,
     /// What the bring-up is doing.
     pub doing: Option<String>,
     /// How long the machine may take to be well.
@@ -85,21 +43,8 @@ pub struct Report {
     /// Where each lane of the bring-up stands.
     #[serde(default)]
     pub lanes: Vec<LaneState>,
-    /// `healthy` or `unhealthy`, once there is a verdict.
-    pub verdict: Option<String>,
-    /// Why that verdict.
-    pub reason: Option<String>,
     /// Milliseconds after the kernel's start at which there was a verdict.
     pub verdict_ms: Option<u64>,
-    /// Whether everything was brought up, once that has ended.
-    #[serde(default)]
-    pub brought_up: Option<bool>,
-    /// Whether the slot had yet to prove itself when this boot began.
-    #[serde(default)]
-    pub on_trial: bool,
-    /// About the root.
-    #[serde(default)]
-    pub root: RootRead,
     /// What is wrong though the machine stays up.
     pub degraded: Vec<String>,
 }
@@ -111,18 +56,13 @@ impl Report {
             version: 1,
             boot_id,
             started_ms,
-            phase: Phase::Starting,
+            known: Known::default(),
             doing: None,
             deadline_seconds: 0,
             findings: Vec::new(),
             looked_ms: started_ms,
             lanes: Vec::new(),
-            verdict: None,
-            reason: None,
             verdict_ms: None,
-            brought_up: None,
-            on_trial: false,
-            root: RootRead::NotAsked,
             degraded: Vec::new(),
         }
     }
@@ -139,8 +79,8 @@ impl Report {
     }
 
     fn unwell_at(&self, now_ms: u64) -> Option<String> {
-        if self.phase != Phase::Healthy {
-            return Some(self.phase.words().to_owned());
+        if self.known.phase != Phase::Healthy {
+            return Some(self.known.phase.words().to_owned());
         }
         let silent = Duration::from_millis(now_ms.saturating_sub(self.looked_ms));
         if silent > STALE {
@@ -155,78 +95,78 @@ impl Report {
         (!wrong.is_empty()).then(|| wrong.join("; "))
     }
 
-    /// Adds a reason to be degraded, once.
-    pub fn degrade(&mut self, why: impl Into<String>) {
-        let why = why.into();
-        if !self.degraded.contains(&why) {
-            self.degraded.push(why);
-        }
-    }
-
-    /// Whether a machine that stayed up may still be called healthy, should everything hold: not if
-    /// the bring-up failed or has not ended, and not before the root is known to be whole. That a
-    /// damaged one runs so far says nothing about the blocks not yet read.
-    pub fn may_come_right(&self) -> bool {
-        self.brought_up == Some(true) && !matches!(self.root, RootRead::Pending | RootRead::Damaged)
-    }
-
     /// The one that a service left at `path` during the boot `boot_id`.
     pub fn read(path: &Path, boot_id: &str) -> Option<Self> {
-        crate::os::files::read_json::<Self>(path)
+        read_json::<Self>(path)
             .ok()
             .filter(|report| report.boot_id == boot_id)
     }
 }
 
-/// Writes the report whenever it has changed.
-#[derive(Debug)]
-pub(crate) struct Reporter {
+/// The report of the service that runs, written whenever it has changed.
+pub(super) struct Reporter {
+    /// What is to be said.
+    pub(super) report: Report,
     path: PathBuf,
-    last: Option<Report>,
+    written: Option<Report>,
+    notify: Rc<Notify>,
 }
 
 impl Reporter {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, last: None }
+    /// Goes on with what a service left that ran before in this boot.
+    pub(super) fn new(path: PathBuf, notify: Rc<Notify>) -> Self {
+        let boot_id = boot_id();
+        let report = Report::read(&path, &boot_id).unwrap_or_else(|| {
+            let started = u64::try_from(clock::since_boot().as_millis()).unwrap_or(0);
+            Report::new(boot_id, started)
+        });
+        Self {
+            report,
+            path,
+            written: None,
+            notify,
+        }
     }
 
-    pub(crate) fn write(&mut self, report: &Report) {
-        if self.last.as_ref() == Some(report) {
+    /// Since the service first started in this boot.
+    pub(super) fn elapsed(&self) -> Duration {
+        clock::since_boot().saturating_sub(Duration::from_millis(self.report.started_ms))
+    }
+
+    /// Says it, to systemd and in the file.
+    pub(super) fn show(&mut self) {
+        let words = self.report.known.phase.words();
+        self.notify.status(&match &self.report.doing {
+            Some(doing) => format!("{words}: {doing}"),
+            None => words.to_owned(),
+        });
+        if self.written.as_ref() == Some(&self.report) {
             return;
         }
-        let written = serde_json::to_vec_pretty(report)
+        let written = serde_json::to_vec_pretty(&self.report)
             .map_err(std::io::Error::other)
             .and_then(|json| write_whole(&self.path, &json, 0o644, false));
         match written {
-            Ok(()) => self.last = Some(report.clone()),
+            Ok(()) => self.written = Some(self.report.clone()),
             Err(e) => eprintln!("bootctl: writing {}: {e}", self.path.display()),
         }
+    }
+
+    /// Adds a reason why the machine is not well, once, and says it.
+    pub(super) fn degrade(&mut self, why: impl Into<String>) {
+        let why = why.into();
+        eprintln!("bootctl: degraded: {why}");
+        if !self.report.degraded.contains(&why) {
+            self.report.degraded.push(why);
+        }
+        self.show();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::step::{RootRead, Spoken};
     use super::*;
-
-    #[test]
-    fn what_was_condemned_does_not_come_right_by_itself() {
-        let mut report = Report::new("boot".into(), 0);
-        assert!(!report.may_come_right(), "nothing was brought up");
-        report.brought_up = Some(true);
-        assert!(report.may_come_right());
-        for (root, may) in [
-            (RootRead::Pending, false),
-            (RootRead::Damaged, false),
-            (RootRead::Sound, true),
-            (RootRead::Failed, true),
-        ] {
-            report.root = root;
-            assert_eq!(report.may_come_right(), may, "{root:?}");
-        }
-        report.root = RootRead::Sound;
-        report.brought_up = Some(false);
-        assert!(!report.may_come_right());
-    }
 
     /// The API server may have died months after the verdict.
     #[test]
@@ -238,8 +178,8 @@ mod tests {
         };
         report.saw(seen(true));
         assert_eq!(report.unwell().as_deref(), Some("starting"));
-        report.phase = Phase::Healthy;
-        report.verdict = Some("healthy".into());
+        report.known.phase = Phase::Healthy;
+        report.known.verdict = Some(Spoken::Healthy);
         assert_eq!(report.unwell(), None);
         report.saw(seen(false));
         assert_eq!(
@@ -260,11 +200,22 @@ mod tests {
     fn a_service_that_is_started_again_knows_what_it_condemned() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("serve.json");
-        let mut report = Report::new("boot".into(), 0);
-        report.brought_up = Some(false);
-        report.root = RootRead::Damaged;
-        Reporter::new(path.clone()).write(&report);
-        assert_eq!(Report::read(&path, "boot"), Some(report));
+        let begin = || Reporter::new(path.clone(), Rc::new(Notify::from_environment()));
+        let mut reporter = begin();
+        let known = &mut reporter.report.known;
+        known.verdict = Some(Spoken::Unhealthy);
+        known.brought_up = Some(false);
+        known.root = RootRead::Damaged;
+        known.condemned = true;
+        reporter.show();
+        assert_eq!(begin().report, reporter.report);
         assert_eq!(Report::read(&path, "another"), None);
+        // What the service of the version before leaves.
+        let text = std::fs::read_to_string(&path).unwrap();
+        let older = text.replace("\"condemned\": true,", "");
+        assert_ne!(older, text);
+        std::fs::write(&path, older).unwrap();
+        let known = begin().report.known;
+        assert_eq!((known.condemned, known.brought_up), (false, Some(false)));
     }
 }

@@ -1,0 +1,263 @@
+//! What is wrong, and what to do about it.
+
+use boot_core::boot_report::StateProblem;
+use boot_core::record::SlotStatus;
+use boot_core::store::{CopyHealth, Loaded};
+use boot_core::transition::{self, LONG_STREAK};
+use boot_core::{Slot, Target};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::facts::Status;
+use crate::machine::Machine;
+use crate::machine::facts::target_name;
+use crate::service::step::Phase;
+use crate::state::owner;
+
+/// Something that is wrong.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Problem {
+    /// What.
+    pub what: String,
+    /// What to do about it.
+    pub next: String,
+}
+
+/// Finds everything.
+pub(super) fn find(machine: &Machine, loaded: &Loaded, status: &Status) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut add = |what: String, next: &str| {
+        problems.push(Problem {
+            what,
+            next: next.into(),
+        })
+    };
+    if let Some(what) = machine.contradiction() {
+        add(
+            format!("facts contradict each other: {what}"),
+            "restart the machine; nothing is written until then",
+        );
+    }
+    for (copy, health) in loaded.copies.iter().enumerate() {
+        if !matches!(health, CopyHealth::Valid { .. }) {
+            add(
+                format!("copy {copy} of the boot-state record: {health}"),
+                "it is written again at the next change; if it comes back, the disk is failing",
+            );
+        }
+    }
+    if let Some(handover) = &machine.handover {
+        for rejected in &handover.rejected {
+            add(
+                format!(
+                    "the loader did not start {}: {}",
+                    rejected.slot, rejected.reason
+                ),
+                "install an image into that slot: `bootctl install SOURCE`",
+            );
+        }
+        if !handover.recorded {
+            add(
+                "the loader could not record this start".into(),
+                "look at the disk: journalctl -k, smartctl",
+            );
+        }
+    }
+    if let Some(record) = &loaded.record {
+        for slot in Slot::BOTH {
+            let entry = record.slot(slot);
+            if entry.is_good() && entry.failure_streak >= LONG_STREAK {
+                add(
+                    format!(
+                        "slot {slot} ended {} times before its userland was up",
+                        entry.failure_streak
+                    ),
+                    "`bootctl history` and the console log of those starts; check the power supply",
+                );
+            }
+            if Target::from(slot) != machine.booted && entry.status() == SlotStatus::GivenUp {
+                add(
+                    format!("slot {slot} (version {}) was given up", entry.version),
+                    "`bootctl history` says why; install another version",
+                );
+            }
+            if Target::from(slot) != machine.booted && entry.status() == SlotStatus::Unproven {
+                add(
+                    format!(
+                        "slot {slot} (version {}) is unproven: no start ended in a verdict",
+                        entry.version
+                    ),
+                    "`bootctl activate --now` tries it again; or install another version",
+                );
+            }
+        }
+    }
+    if machine.booted == Target::Recovery {
+        let why = if machine.was_asked_for() {
+            "it was asked for; `bootctl reboot` ends it"
+        } else {
+            "no slot came up"
+        };
+        // The slot that may be written: one that could still start is not, while nothing else does.
+        let free = |slot: &Slot| {
+            let record = loaded.record.as_ref();
+            record.is_some_and(|it| transition::clear(it, *slot, Target::Recovery).is_ok())
+        };
+        let slot = Slot::BOTH.into_iter().find(free).unwrap_or(Slot::A);
+        add(
+            format!("the recovery system is running: {why}"),
+            &format!(
+                "bootctl install --slot {} --now SOURCE",
+                target_name(slot.into())
+            ),
+        );
+    }
+    for (esp, found) in status.esps.each() {
+        if let Some(why) = &found.why {
+            add(
+                format!("{esp}: {why}"),
+                "the machine still starts from the other ESP: `bootctl update-loader --copy` writes this one from it",
+            );
+        }
+    }
+    let [a, b] = [&status.esps.a, &status.esps.b].map(|esp| esp.loader);
+    match &status.loader_update {
+        Some(update) => add(
+            format!(
+                "an update of the loader to version {} is not over: {} is tried at the next start",
+                update.version, update.esp
+            ),
+            "`bootctl reboot`; once a good slot runs from it, the other ESP gets it too",
+        ),
+        None if a.zip(b).is_some_and(|(a, b)| a != b) => add(
+            "esp-a and esp-b hold different loaders".into(),
+            "`bootctl update-loader --copy` gives both the one that this machine was started from",
+        ),
+        None => {}
+    }
+    for (target, found) in status.headers.each() {
+        let expected = match (target.slot(), &loaded.record) {
+            (Some(slot), Some(record)) => record.slot(slot).contents().is_some(),
+            (None, _) => true,
+            _ => false,
+        };
+        if let (true, Some(why)) = (expected, &found.why) {
+            add(
+                format!("{target}: {why}"),
+                match target {
+                    Target::Recovery => {
+                        "there is no recovery system to fall back on; write the disk image anew when it is convenient"
+                    }
+                    _ => "install an image into that slot: `bootctl install SOURCE`",
+                },
+            );
+        }
+    }
+    if let Some(problem) = status.profile.as_ref().and_then(|it| it.problem.clone()) {
+        add(
+            problem,
+            "`bootctl profile check` says everything that is wrong with it",
+        );
+    }
+    if let Some(why) = status.clock.as_ref().and_then(|it| it.implausible.clone()) {
+        add(
+            why,
+            "set the clock, or give the machine a time server in its profile",
+        );
+    }
+    let state = &status.state;
+    for (what, free, all, next) in [
+        (
+            "bytes",
+            state.free,
+            state.size,
+            "remove what is not needed below /var",
+        ),
+        (
+            "inodes",
+            state.free_inodes,
+            state.inodes,
+            "remove what is not needed below /var: many small files",
+        ),
+    ] {
+        if let (Some(free), Some(all)) = (free, all)
+            && all > 0
+            && free < all / 20
+        {
+            add(
+                format!("the state filesystem is nearly full: {free} of {all} {what} are free"),
+                next,
+            );
+        }
+    }
+    let unfit = owner::unfit(machine);
+    if let Some(why) = &unfit {
+        add(why.clone(), next_for_state(machine));
+    }
+    let disk_is_read_only = status.disk.as_ref().is_some_and(|disk| disk.read_only);
+    let errors = status.state.errors.unwrap_or(0);
+    if !disk_is_read_only && errors > 0 {
+        add(
+            format!(
+                "the kernel found an error in the state filesystem, {errors} in all: nothing is kept any more"
+            ),
+            "journalctl -k says what it was; `bootctl reboot`: the next start checks the filesystem and repairs it. Once it has been up for six hours, the machine restarts by itself",
+        );
+    }
+    if disk_is_read_only {
+        add(
+            "the disk is read-only: nothing that happens is recorded, and nothing can be installed"
+                .into(),
+            "look at the disk: journalctl -k, smartctl; a flash disk at its end often does this",
+        );
+    }
+    match &status.health {
+        None => add(
+            "the service has not said anything in this boot".into(),
+            "systemctl status sternpost.service",
+        ),
+        Some(report) => {
+            if report.known.phase == Phase::Healthy
+                && let Some(why) = &status.unwell
+            {
+                add(
+                    format!("not well now: {why}"),
+                    "`bootctl health` shows what does not hold; the verdict on this version stands",
+                );
+            }
+            for why in report
+                .degraded
+                .iter()
+                .filter(|why| Some(*why) != unfit.as_ref())
+            {
+                add(
+                    format!("degraded: {why}"),
+                    "`bootctl health` shows what does not hold",
+                );
+            }
+        }
+    }
+    problems
+}
+
+/// What to do about a `state` that nothing is brought up on.
+fn next_for_state(machine: &Machine) -> &'static str {
+    let boot = &machine.boot;
+    match boot.state.problem {
+        Some(StateProblem::Missing) => {
+            "save what is on the disk and write the disk image anew: no partition can be added"
+        }
+        Some(StateProblem::Damaged) => {
+            "e2fsck -f on the partition repairs what it can, asking; then `bootctl reboot`. To give up what is on it: `bootctl erase-state`"
+        }
+        Some(StateProblem::Unusable) => {
+            "look at the disk (journalctl -k) and restart; what is on it may be whole"
+        }
+        None if boot.state_missing().is_some() => {
+            "`bootctl reboot`; if it stays so, look at /state"
+        }
+        None => {
+            "install that version or a later one. To let this one use what is there, at your own risk, remove /state/sternpost/owner.json and reboot"
+        }
+    }
+}

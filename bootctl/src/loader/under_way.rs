@@ -1,0 +1,99 @@
+//! An update of the loader that is under way on this machine: where it is kept, and what the start that decides makes
+//! of it.
+
+use std::path::PathBuf;
+
+use boot_core::Slot;
+use boot_core::event::EventKind;
+
+use super::efi::{self, Variables};
+use super::{Esp, Esps, Settled, Update};
+use crate::boot::{self, slot_check};
+use crate::failure::{Doing as _, Result};
+use crate::machine::{Machine, facts};
+use crate::os::device::BlockFile;
+use crate::os::lock::Lock;
+
+/// Where an update is kept that is under way.
+pub fn path(machine: &Machine) -> PathBuf {
+    machine.paths().state("loader-update.json")
+}
+
+/// There once an ESP was written in this boot.
+pub fn written_mark(machine: &Machine) -> PathBuf {
+    machine.paths().run("esp-written")
+}
+
+/// Both ESPs; `written` alone is opened to be written.
+pub fn esps(machine: &Machine, written: Option<Esp>) -> Result<Esps<BlockFile>> {
+    let open = |esp: Esp| machine.open(esp.label(), written == Some(esp));
+    Ok(Esps {
+        a: open(Esp::A)?,
+        b: open(Esp::B)?,
+    })
+}
+
+/// What the service does about an update that is under way, in the good slot `booted`; what that came to, unless it
+/// is not over or there is none.
+///
+/// # Errors
+/// It could not be brought to an end, and is given up.
+pub fn go_on(machine: &Machine, booted: Slot) -> Result<Option<Settled>> {
+    let path = path(machine);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let Ok(_lock) = Lock::take(&machine.paths().install_lock(), "serve") else {
+        return Ok(None);
+    };
+    let mut control = boot::open(machine, true)?.locking(machine.paths().lock(), "serve");
+    if !control.record()?.slot(booted).is_good() {
+        return Ok(None);
+    }
+    machine.writable()?;
+    let Some(update) = Update::read(&path)? else {
+        return Ok(None);
+    };
+    let settled = settle(machine, &update);
+    let (esp, version) = (update.esp, &update.version);
+    let (kind, text) = match &settled {
+        Ok(Settled::NotYet) => return Ok(None),
+        Ok(Settled::GivenUp(why)) => (
+            EventKind::LOADER_GIVEN_UP,
+            format!("version {version}: {why}; {esp} holds the old one again"),
+        ),
+        Ok(Settled::Done) => (
+            EventKind::LOADER_UPDATED,
+            format!("version {version} has started this machine: on both ESPs"),
+        ),
+        // The next start tries again: an ESP may hold nothing now.
+        Err(e) => (
+            EventKind::DEGRADED,
+            format!("updating the loader to version {version}: {e}"),
+        ),
+    };
+    if settled.is_ok() {
+        Variables::of(machine).forget();
+        Update::remove(&path)?;
+    }
+    let _lock = control.lock()?;
+    control.event(kind, None, update.manifest, &text);
+    settled.map(Some)
+}
+
+/// Remembers, until the next boot, that an ESP was written.
+pub fn mark_written(machine: &Machine) -> Result<()> {
+    let mark = written_mark(machine);
+    std::fs::write(&mark, []).doing(|| format!("writing {}", mark.display()))
+}
+
+fn settle(machine: &Machine, update: &Update) -> Result<Settled> {
+    let started_from = efi::started_from(machine)?;
+    let architecture = slot_check::trust(machine)?.architecture;
+    let mut esps = esps(machine, Some(started_from.other()))?;
+    let boot_id = facts::boot_id();
+    if update.boot_id != boot_id {
+        mark_written(machine)?;
+    }
+    super::settle(update, &boot_id, started_from, &mut esps, architecture)
+}
