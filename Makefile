@@ -19,6 +19,9 @@ export CARGO_TARGET_DIR := $(CACHE)/cargo
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 SETUP     := .ci/setup
+STAGES    := .ci/stages
+# Without one on the command line, that of the commit.
+GATE_SEED := $(if $(filter command,$(firstword $(origin SEED))),$(SEED))
 # Many tests wait for deadlines, not for the processor.
 export RUST_TEST_THREADS ?= 8
 # Built by `build` in one go: asking cargo for each alone would compile what they share anew.
@@ -41,22 +44,14 @@ build: setup ## Build the host's programs: imager, the scenario runner, the cras
 demo: build ## The whole story in one emulated machine   [RECIPE=minimal] [ARCH=aarch64]
 	$(BIN)/demo --recipe $(RECIPE) --arch $(ARCH)
 
-check: setup ## Format, lints, every host-side test
-	cargo fmt --all --check
-	cargo fmt --manifest-path qemu-tests/fuzz/Cargo.toml --check
-	cargo clippy --quiet --workspace --exclude loader --all-targets -- -D warnings
-	cargo clippy --quiet -p loader --target x86_64-unknown-uefi -- -D warnings
-	cargo clippy --quiet -p loader --target aarch64-unknown-uefi -- -D warnings
-	cargo test --quiet --workspace --exclude loader
+check: ## Format, lints, every host-side test
+	$(STAGES) check $(GATE_SEED)
 
-test: check crash-sim fuzz ## The gate: check, the crash simulator, some fuzzing, the scenarios that CI runs, a handful of power cuts
-	$(SCENARIOS) --gate --jobs 2
-	$(BIN)/power-cuts --cuts 4 --again
+test: ## The gate: check, the crash simulator, some fuzzing, the scenarios that CI runs, a handful of power cuts   [SEED=…]
+	$(STAGES) test $(GATE_SEED)
 
-test-all: check crash-sim fuzz ## Every test there is, however long
-	cargo test --quiet --workspace --exclude loader -- --include-ignored
-	$(SCENARIOS) --all --jobs 2
-	$(BIN)/power-cuts
+test-all: ## Every test there is, however long   [SEED=…]
+	$(STAGES) test-all $(GATE_SEED)
 
 scenarios: build ## List the scenarios: what each shows, how long it takes
 	$(SCENARIOS) --list

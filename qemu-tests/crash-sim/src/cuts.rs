@@ -17,14 +17,14 @@ use clap::Parser;
 use crate::explore::{Explorer, Tally};
 use crate::invariants::{Invariant, Violation};
 use crate::path::Path;
+use crate::sabotage::Sabotage;
 use crate::table;
-use crate::wrong::Wrong;
 
 /// Cuts the power at every write, and looks whether the machine still starts.
 ///
 /// Tries every listed cut of every step of every history, then cuts by chance until enough disks were tried, and then
-/// systems that are wrong on purpose, each of which has to be caught, and among them by every invariant. Ends with one
-/// line of totals; fails if an invariant does not hold, or if a wrong system was not caught.
+/// systems that are sabotaged, each of which has to be caught, and among them by every invariant. Ends with one
+/// line of totals; fails if an invariant does not hold, or if a sabotaged system was not caught.
 #[derive(Parser)]
 #[command(version, name = "crash-sim")]
 pub struct Arguments {
@@ -40,9 +40,9 @@ pub struct Arguments {
     /// Do again what a violation printed, and tell it.
     #[arg(long, value_name = "PATH")]
     replay: Option<Path>,
-    /// The wrong system that the violation was found in.
+    /// The sabotaged system that the violation was found in.
     #[arg(long, value_name = "NAME", requires = "replay")]
-    wrong: Option<String>,
+    sabotage: Option<String>,
 }
 
 /// Tries what `arguments` ask for; whether everything holds.
@@ -51,18 +51,20 @@ pub struct Arguments {
 /// If it could not be tried.
 pub fn run(arguments: &Arguments) -> Result<bool> {
     match &arguments.replay {
-        Some(path) => replay(path, arguments.wrong.as_deref()),
+        Some(path) => replay(path, arguments.sabotage.as_deref()),
         None => explore(arguments),
     }
 }
 
-fn replay(path: &Path, wrong: Option<&str>) -> Result<bool> {
+fn replay(path: &Path, sabotage: Option<&str>) -> Result<bool> {
     let named = |name| {
-        let found = Wrong::ALL.into_iter().find(|wrong| wrong.name() == name);
-        found.with_context(|| format!("there is no wrong system {name}"))
+        let found = Sabotage::ALL
+            .into_iter()
+            .find(|sabotage| sabotage.name() == name);
+        found.with_context(|| format!("there is no sabotaged system {name}"))
     };
-    let wrong = wrong.map(named).transpose()?;
-    let violation = again(&Explorer::new(1, wrong)?, path, wrong, &mut |line| {
+    let sabotage = sabotage.map(named).transpose()?;
+    let violation = again(&Explorer::new(1, sabotage)?, path, sabotage, &mut |line| {
         println!("{line}")
     })?;
     match &violation {
@@ -76,11 +78,11 @@ fn replay(path: &Path, wrong: Option<&str>) -> Result<bool> {
 fn again(
     explorer: &Explorer,
     path: &Path,
-    wrong: Option<Wrong>,
+    sabotage: Option<Sabotage>,
     tell: &mut dyn FnMut(String),
 ) -> Result<Option<Violation>> {
     match path.history.as_str() {
-        table::NAME => table::replay(path, wrong, tell),
+        table::NAME => table::replay(path, sabotage, tell),
         _ => explorer.replay(path, tell),
     }
 }
@@ -111,47 +113,50 @@ fn explore(arguments: &Arguments) -> Result<bool> {
     for (path, violation) in tally.violations.values() {
         println!("VIOLATION {violation}\n  see it again with --replay {path}");
     }
-    let caught = wrong_ones(threads)?;
+    let caught = sabotaged(threads)?;
     let seen: BTreeSet<Invariant> = caught.iter().flat_map(|it| it.by.clone()).collect();
     let caught = caught.iter().filter(|it| it.is_as_told()).count();
     println!(
-        "crash-sim: {} disks tried, {} different, {} violations, {caught} of {} wrong systems caught by {} of {} invariants, seed {}, {:.1} s",
+        "crash-sim: {} disks tried, {} different, {} violations, {caught} of {} sabotaged systems caught by {} of {} invariants, seed {}, {:.1} s",
         tally.tried,
         tally.distinct.len(),
         tally.violated,
-        Wrong::ALL.len(),
+        Sabotage::ALL.len(),
         seen.len(),
         Invariant::ALL.len(),
         arguments.seed,
         (began.elapsed() + Duration::from_millis(50)).as_secs_f64(),
     );
-    let proved = caught == Wrong::ALL.len() && seen.len() == Invariant::ALL.len();
+    let proved = caught == Sabotage::ALL.len() && seen.len() == Invariant::ALL.len();
     Ok(tally.violated == 0 && proved)
 }
 
-/// A wrong system, and which invariants it violates.
+/// A sabotaged system, and which invariants it violates.
 struct Caught {
-    wrong: Wrong,
+    sabotage: Sabotage,
     by: Vec<Invariant>,
 }
 
 impl Caught {
     /// Whether it is caught by all that docs/reliability.md says.
     fn is_as_told(&self) -> bool {
-        self.wrong.caught_by().iter().all(|it| self.by.contains(it))
+        self.sabotage
+            .caught_by()
+            .iter()
+            .all(|it| self.by.contains(it))
     }
 }
 
-/// Tries the systems that are wrong on purpose.
+/// Tries the systems that are sabotaged.
 ///
 /// # Errors
 /// If one could not be tried, or the way to a violation does not lead to it again.
-fn wrong_ones(threads: usize) -> Result<Vec<Caught>> {
+fn sabotaged(threads: usize) -> Result<Vec<Caught>> {
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<Caught>> {
         let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
-        let wrong = numbers.map_while(|number| Wrong::ALL.get(number));
-        wrong.map(|wrong| catch(*wrong)).collect()
+        let sabotage = numbers.map_while(|number| Sabotage::ALL.get(number));
+        sabotage.map(|sabotage| catch(*sabotage)).collect()
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
@@ -161,31 +166,34 @@ fn wrong_ones(threads: usize) -> Result<Vec<Caught>> {
 }
 
 /// Tries one of them until it is caught by all that it has to be caught by, and each violation once more by its path.
-fn catch(wrong: Wrong) -> Result<Caught> {
-    let mut explorer = Explorer::new(1, Some(wrong))?;
-    let tally = if wrong.is_about_the_table() {
-        table::explore(1, 2, Some(wrong))?
+fn catch(sabotage: Sabotage) -> Result<Caught> {
+    let mut explorer = Explorer::new(1, Some(sabotage))?;
+    let tally = if sabotage.is_about_the_table() {
+        table::explore(1, 2, Some(sabotage))?
     } else {
-        explorer.listed(0, 1, wrong.caught_by());
+        explorer.listed(0, 1, sabotage.caught_by());
         std::mem::take(&mut explorer.tally)
     };
     for (invariant, (path, _)) in &tally.violations {
-        let violation = again(&explorer, path, Some(wrong), &mut drop)?;
+        let violation = again(&explorer, path, Some(sabotage), &mut drop)?;
         let seen = violation.is_some_and(|it| it.invariant == *invariant);
         ensure!(
             seen,
-            "--wrong {} --replay {path}: not {}",
-            wrong.name(),
+            "--sabotage {} --replay {path}: not {}",
+            sabotage.name(),
             invariant.name()
         );
     }
     let by: Vec<_> = tally.violations.into_keys().collect();
-    let caught = Caught { wrong, by };
+    let caught = Caught { sabotage, by };
     let names: Vec<_> = caught.by.iter().map(|invariant| invariant.name()).collect();
     let names = names.join(", ");
     match caught.is_as_told() {
-        true => println!("{:32} caught by {names}", wrong.name()),
-        false => println!("{:32} NOT caught as it should be, by {names}", wrong.name()),
+        true => println!("{:32} caught by {names}", sabotage.name()),
+        false => println!(
+            "{:32} NOT caught as it should be, by {names}",
+            sabotage.name()
+        ),
     }
     Ok(caught)
 }

@@ -12,8 +12,8 @@ use crate::invariants::{Before, Invariant, Violation, check_cut, check_writes};
 use crate::path::{Path, Place};
 use crate::random::Random;
 use crate::rest::Rested;
+use crate::sabotage::Sabotage;
 use crate::world::World;
-use crate::wrong::Wrong;
 
 /// The sector sizes that there are.
 pub(crate) const SECTORS: [u32; 2] = [512, 4096];
@@ -121,14 +121,14 @@ impl Explorer {
     ///
     /// # Errors
     /// If a history cannot be lived through even without a cut.
-    pub(crate) fn new(seed: u64, wrong: Option<Wrong>) -> Result<Self> {
+    pub(crate) fn new(seed: u64, sabotage: Option<Sabotage>) -> Result<Self> {
         let mut world = World::new(histories::samples()?);
         let mut lives = vec![];
         for (index, history) in HISTORIES.iter().enumerate() {
             for sector in SECTORS {
                 let steps = history::live(&world, history, sector)?
                     .into_iter()
-                    .map(|done| prepare(&world, done, wrong))
+                    .map(|done| prepare(&world, done, sabotage))
                     .collect();
                 lives.push(Life {
                     history: index,
@@ -137,7 +137,7 @@ impl Explorer {
                 });
             }
         }
-        world.wrong = wrong;
+        world.sabotage = sabotage;
         Ok(Self {
             world,
             lives,
@@ -201,6 +201,7 @@ impl Explorer {
         let mut contents = prepared.epochs[place.epoch].after(&place.cut);
         path.places.push(place);
         let mut before = prepared.before.clone();
+        let released = prepared.done.step.releases();
         for deeper in 0..=more {
             tally.tried += 1;
             let fingerprint = contents.fingerprint();
@@ -212,7 +213,7 @@ impl Explorer {
                 return;
             }
             let cut = Before::of(world, &contents);
-            if let Err(violation) = check_cut(&before, &cut, &contents) {
+            if let Err(violation) = check_cut(&before, &cut, &contents, deeper == 0 && released) {
                 return tally.violates(path, violation);
             }
             passed.insert(pair);
@@ -274,6 +275,7 @@ impl Explorer {
             return Ok(Some(violation.clone()));
         }
         let mut before = prepared.before.clone();
+        let released = prepared.done.step.releases();
         let mut contents = prepared.done.base.clone();
         let mut log = prepared.done.log.clone();
         for (number, place) in path.places.iter().enumerate() {
@@ -290,7 +292,7 @@ impl Explorer {
             tell(format!("cut {cut}: after {flushes} flushes; {arrived}"));
             contents = epoch.after(&place.cut);
             let cut = Before::of(&self.world, &contents);
-            if let Err(violation) = check_cut(&before, &cut, &contents) {
+            if let Err(violation) = check_cut(&before, &cut, &contents, number == 0 && released) {
                 return Ok(Some(violation));
             }
             let told = RefCell::default();
@@ -314,8 +316,8 @@ impl Explorer {
     }
 }
 
-fn prepare(world: &World, done: Done, wrong: Option<Wrong>) -> Prepared {
-    let rewritten = wrong.map(|wrong| wrong.rewrite(&done.log));
+fn prepare(world: &World, done: Done, sabotage: Option<Sabotage>) -> Prepared {
+    let rewritten = sabotage.map(|sabotage| sabotage.rewrite(&done.log));
     let log = rewritten.as_ref().unwrap_or(&done.log);
     Prepared {
         before: Before::of(world, &done.base),

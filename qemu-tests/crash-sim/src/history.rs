@@ -12,10 +12,10 @@ use bootctl::install::{Options, install};
 use bootctl::progress::Progress;
 
 use crate::disk::{Contents, Disk, Operation, Part, Partition};
-use crate::held::AllHeld;
 use crate::histories::{History, ONE, RECOVERY};
 use crate::images::InMemory;
 use crate::machine::{Ended, Machine, new_disk};
+use crate::slot_contents::AllSlotContents;
 use crate::world::World;
 
 /// A step.
@@ -76,6 +76,11 @@ impl Step {
     /// Whether something rots in it, which is no program's doing.
     pub(crate) fn is_rot(self) -> bool {
         !self.rotten().is_empty()
+    }
+
+    /// Whether it takes something out of quarantine.
+    pub(crate) fn releases(self) -> bool {
+        matches!(self, InstallForced(_))
     }
 
     /// What programs may write in it besides `boot-state`, while `running` runs.
@@ -147,7 +152,7 @@ pub(crate) fn perform(
     step: Step,
     running: Option<Target>,
 ) -> Result<Option<Target>> {
-    let known = AllHeld::of(world, &disk.contents());
+    let known = AllSlotContents::of(world, &disk.contents());
     let machine = Machine::new(world, disk.clone(), known, None);
     match step {
         Start => start(&machine, true),

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use boot_core::record::{Record, SlotEntry};
+use boot_core::record::{Record, SlotEntry, SlotStatus};
 use boot_core::store::{BootState, CopyHealth};
 use boot_core::{Digest, SecurityVersion, Slot, Target};
 
 use crate::disk::{Contents, Disk, Operation, Part};
-use crate::held::AllHeld;
 use crate::images::Nature;
+use crate::slot_contents::AllSlotContents;
 use crate::world::World;
 
 /// What holds.
@@ -121,9 +121,14 @@ pub(crate) struct Before {
     /// None where both copies were lost.
     record: Option<Record>,
     /// What the slots hold.
-    pub(crate) held: AllHeld,
+    pub(crate) slots: AllSlotContents,
+    /// A slot is good and whole.
     has_good: bool,
-    quarantined: Vec<Digest>,
+    /// A slot is whole, healthy, not in quarantine, and started by itself by the record, if there is one: though none is
+    /// good, one is to be.
+    has_healthy: bool,
+    /// None where the ring cannot be read.
+    quarantined: Option<Vec<Digest>>,
     /// Of all of it.
     pub(crate) fingerprint: u64,
 }
@@ -133,14 +138,28 @@ impl Before {
     pub(crate) fn of(world: &World, contents: &Contents) -> Self {
         let disk = Disk::new(contents.clone());
         let record = disk.record();
-        let held = AllHeld::of(world, contents);
+        let slots = AllSlotContents::of(world, contents);
+        let ring = quarantined(&disk);
+        let has_healthy = Slot::BOTH.into_iter().any(|slot| {
+            let entry = record.as_ref().map(|record| record.slot(slot));
+            slots.whole(slot.into()).is_some_and(|digest| {
+                let starts = entry.is_none_or(|entry| {
+                    let by_itself = matches!(entry.status(), SlotStatus::Trial | SlotStatus::Good);
+                    by_itself && entry.digest == digest
+                });
+                let is_free = ring.as_ref().is_some_and(|ring| !ring.contains(&digest));
+                let sample = world.sample(&digest);
+                starts && is_free && sample.is_some_and(|it| it.nature == Nature::Healthy)
+            })
+        });
         Self {
             has_good: record
                 .as_ref()
-                .is_some_and(|record| good_slots(&held, record).next().is_some()),
+                .is_some_and(|record| good_slots(&slots, record).next().is_some()),
+            has_healthy,
             record,
-            held,
-            quarantined: quarantined(&disk),
+            slots,
+            quarantined: ring,
             fingerprint: contents.fingerprint(),
         }
     }
@@ -151,21 +170,29 @@ impl Before {
     }
 }
 
-fn quarantined(disk: &Disk) -> Vec<Digest> {
+fn quarantined(disk: &Disk) -> Option<Vec<Digest>> {
     let entries = BootState::new(disk.partition(Part::State)).quarantined();
-    let entries = entries.unwrap_or_default();
-    entries.into_iter().map(|entry| entry.digest).collect()
+    Some(
+        entries
+            .ok()?
+            .into_iter()
+            .map(|entry| entry.digest)
+            .collect(),
+    )
 }
 
 /// Slots that the record calls good, and that are what it says, whole.
-fn good_slots<'a>(held: &'a AllHeld, record: &'a Record) -> impl Iterator<Item = Slot> + 'a {
+fn good_slots<'a>(
+    slots: &'a AllSlotContents,
+    record: &'a Record,
+) -> impl Iterator<Item = Slot> + 'a {
     Slot::BOTH.into_iter().filter(move |slot| {
         let entry = record.slot(*slot);
-        entry.is_good() && held.whole((*slot).into()) == Some(entry.digest)
+        entry.is_good() && slots.whole((*slot).into()) == Some(entry.digest)
     })
 }
 
-/// What a cut left, before anything starts from it.
+/// What a cut left, before anything starts from it. What was in quarantine may have been `released`.
 ///
 /// # Errors
 /// The first invariant that does not hold.
@@ -173,7 +200,9 @@ pub(crate) fn check_cut(
     before: &Before,
     cut: &Before,
     contents: &Contents,
+    released: bool,
 ) -> Result<(), Violation> {
+    check_quarantine(before, cut, released)?;
     let Some(record) = &cut.record else {
         if before.record.is_none() {
             return Ok(());
@@ -187,8 +216,8 @@ pub(crate) fn check_cut(
         return Err(Invariant::GoodSlotKept.broken("no slot is good and whole"));
     }
     check_headers(before, cut, record)?;
-    let good = good_slots(&cut.held, record).count();
-    if cut.held.whole(Target::Recovery).is_none() && good < 2 {
+    let good = good_slots(&cut.slots, record).count();
+    if cut.slots.whole(Target::Recovery).is_none() && good < 2 {
         return Err(
             Invariant::RecoveryKept.broken(format!("it is gone, and {good} slots are good"))
         );
@@ -196,12 +225,35 @@ pub(crate) fn check_cut(
     check_floor(before, record)
 }
 
+/// What was in quarantine is there still, unless a slot was marked good that holds it.
+fn check_quarantine(before: &Before, cut: &Before, released: bool) -> Result<(), Violation> {
+    let Some(now) = &cut.quarantined else {
+        return Err(Invariant::Quarantine.broken("the ring cannot be read"));
+    };
+    let is_good = |digest: &Digest| {
+        let record = cut.record.as_ref();
+        record.is_some_and(|record| {
+            Slot::BOTH.iter().any(|slot| {
+                let entry = record.slot(*slot);
+                entry.is_good() && entry.digest == *digest
+            })
+        })
+    };
+    let mut old = before.quarantined.iter().flatten();
+    match old.find(|it| !now.contains(it) && !is_good(it)) {
+        Some(lost) if !released => {
+            Err(Invariant::Quarantine.broken(format!("{lost} is no longer in it")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What has rotted is as it was, or has no header any more; everything else with a header is whole.
 fn check_headers(before: &Before, cut: &Before, record: &Record) -> Result<(), Violation> {
-    let rotted = |target| cut.held.rotted(target, &before.held);
+    let rotted = |target| cut.slots.rotted(target, &before.slots);
     for target in Target::ALL {
-        let held = cut.held.of_target(target);
-        if held.is_some_and(|it| !it.whole) && !rotted(target) {
+        let slot = cut.slots.of_target(target);
+        if slot.is_some_and(|it| !it.whole) && !rotted(target) {
             return Err(Invariant::HeaderLast
                 .broken(format!("{target} has a header, and not all of its image")));
         }
@@ -209,11 +261,11 @@ fn check_headers(before: &Before, cut: &Before, record: &Record) -> Result<(), V
     for slot in Slot::BOTH {
         let entry = record.slot(slot);
         // A slot that is being emptied may have lost its header already: it does not start, and nobody misses it.
-        let emptied = cut.held.of_target(slot.into()).is_none()
+        let emptied = cut.slots.of_target(slot.into()).is_none()
             && before
                 .slot(slot)
                 .is_some_and(|old| old.digest == entry.digest);
-        let whole = cut.held.whole(slot.into()).is_some();
+        let whole = cut.slots.whole(slot.into()).is_some();
         if entry.is_startable() && !whole && !emptied && !rotted(slot.into()) {
             return Err(Invariant::HeaderLast.broken(format!(
                 "the record lets slot {slot} start, which is not whole"
@@ -241,6 +293,11 @@ fn check_floor(before: &Before, record: &Record) -> Result<(), Violation> {
             Err(Invariant::FloorNotAboveFallback
                 .broken(format!("{} is above {lowest}", record.floor)))
         }
+        // Nothing speaks for the floor of a record that was made anew.
+        None if before.record.is_none() && record.floor > SecurityVersion(0) => {
+            Err(Invariant::FloorNotAboveFallback
+                .broken(format!("{}, and no slot is good", record.floor)))
+        }
         _ => Ok(()),
     }
 }
@@ -260,6 +317,9 @@ pub(crate) fn check_rest(
     let Some(record) = disk.record() else {
         return Err(Invariant::OneCopyValid.broken("none at rest"));
     };
+    let Some(quarantined) = &cut.quarantined else {
+        return Err(Invariant::Quarantine.broken("the ring cannot be read"));
+    };
     for slot in Slot::BOTH {
         let new = record.slot(slot);
         // A lost record is made anew, with one try for each slot that verifies.
@@ -269,17 +329,18 @@ pub(crate) fn check_rest(
                 .broken(format!("slot {slot}: from {} to {}", old.tries, new.tries)));
         }
         // A slot that was good before is told so again, and released.
-        let condemned = cut.quarantined.contains(&new.digest) && !old.is_good();
+        let condemned = quarantined.contains(&new.digest) && !old.is_good();
         if condemned
             && (new.is_good() || rests == slot.into())
-            && good_slots(&cut.held, &record).any(|good| good != slot)
+            && good_slots(&cut.slots, &record).any(|good| good != slot)
         {
             return Err(
                 Invariant::Quarantine.broken(format!("slot {slot} is in quarantine, and stays"))
             );
         }
     }
-    if cut.has_good && good_slots(&cut.held, &record).next().is_none() {
+    let one_is_good = good_slots(&cut.slots, &record).next().is_some();
+    if (cut.has_good || cut.has_healthy) && !one_is_good {
         return Err(Invariant::GoodSlotKept.broken("no slot is good and whole at rest"));
     }
     if let Some(slot) = rests.slot()
@@ -311,7 +372,77 @@ pub(crate) fn check_writes(log: &[Operation], allowed: &[Part]) -> Result<(), Vi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wrong::Wrong;
+    use crate::histories::{ONE, RECOVERY, samples};
+    use crate::machine::new_disk;
+    use crate::sabotage::Sabotage;
+    use boot_core::quarantine::ENTRIES;
+    use boot_core::store::{COPIES, QUARANTINE_RING, STRIDE};
+
+    fn new_machine() -> (World, Contents) {
+        let world = World::new(samples().unwrap());
+        let contents = new_disk(512, &world.samples[ONE], &world.samples[RECOVERY]).unwrap();
+        (world, contents)
+    }
+
+    #[test]
+    fn a_quarantine_that_cannot_be_read_or_loses_an_entry_does_not_hold() {
+        let (world, contents) = new_machine();
+        let disk = Disk::new(contents.clone());
+        let digest = Digest([7; 32]);
+        let mut state = BootState::new(disk.partition(Part::State));
+        state.quarantine(&digest, "does not come up", 0).unwrap();
+        let with = disk.contents();
+        let before = Before::of(&world, &with);
+        check_cut(&before, &before, &with, false).unwrap();
+        let cut = Before::of(&world, &contents);
+        let without = check_cut(&before, &cut, &contents, false).unwrap_err();
+        assert_eq!(without.invariant, Invariant::Quarantine);
+        check_cut(&before, &cut, &contents, true).unwrap();
+
+        let mut unreadable = with;
+        for entry in 0..ENTRIES {
+            unreadable.spoil(Part::State, QUARANTINE_RING + entry * STRIDE);
+        }
+        let cut = Before::of(&world, &unreadable);
+        let found = check_cut(&before, &cut, &unreadable, true).unwrap_err();
+        assert_eq!(found.invariant, Invariant::Quarantine);
+    }
+
+    #[test]
+    fn after_a_lost_record_a_slot_is_good_again_and_the_floor_is_no_higher() {
+        let (world, contents) = new_machine();
+        let record = Disk::new(contents.clone()).record().unwrap();
+        let mut lost = contents;
+        for copy in COPIES {
+            lost.write(Part::State, copy, &[0; 512]);
+        }
+        let cut = Before::of(&world, &lost);
+        let rests_with = |change: &dyn Fn(&mut Record)| {
+            let disk = Disk::new(lost.clone());
+            let mut made = record.clone();
+            change(&mut made);
+            let mut state = BootState::new(disk.partition(Part::State));
+            state.commit(&made).unwrap();
+            let rests = check_rest(&world, &cut, &disk, &disk.take_log(), Target::Recovery);
+            rests.err().map(|it| it.invariant)
+        };
+        let good = |record: &mut Record| {
+            let contents = world.samples[ONE].image.contents();
+            *record =
+                boot_core::transition::mark_good(record, Slot::A, &contents.digest, Target::A)
+                    .unwrap();
+        };
+        assert_eq!(rests_with(&good), None);
+        assert_eq!(rests_with(&|_| {}), Some(Invariant::GoodSlotKept));
+        let disk = Disk::new(lost.clone());
+        let mut made = record.clone();
+        made.floor = SecurityVersion(9);
+        let mut state = BootState::new(disk.partition(Part::State));
+        state.commit(&made).unwrap();
+        let made = Before::of(&world, &disk.contents());
+        let found = check_cut(&cut, &made, &disk.contents(), false).unwrap_err();
+        assert_eq!(found.invariant, Invariant::FloorNotAboveFallback);
+    }
 
     fn page() -> String {
         let page = concat!(env!("STERNPOST_SOURCE"), "/docs/reliability.md");
@@ -329,21 +460,21 @@ mod tests {
     /// That they do catch it is for the run to find out.
     #[test]
     fn the_page_says_what_catches_every_wrong_system() {
-        for wrong in Wrong::ALL {
-            let names = wrong
+        for sabotage in Sabotage::ALL {
+            let names = sabotage
                 .caught_by()
                 .iter()
                 .map(|it| format!("`{}`", it.name()));
             let names: Vec<_> = names.collect();
             let row = page()
                 .lines()
-                .find(|line| line.starts_with(&format!("| `{}`: ", wrong.name())))
+                .find(|line| line.starts_with(&format!("| `{}`: ", sabotage.name())))
                 .map(str::to_owned);
             let end = format!("| {} |", names.join(", "));
             assert!(
                 row.is_some_and(|row| row.ends_with(&end)),
                 "{}: {end}",
-                wrong.name()
+                sabotage.name()
             );
         }
     }
@@ -351,7 +482,7 @@ mod tests {
     #[test]
     fn every_invariant_catches_a_wrong_system() {
         for invariant in Invariant::ALL {
-            let caught = Wrong::ALL
+            let caught = Sabotage::ALL
                 .iter()
                 .any(|it| it.caught_by().contains(&invariant));
             assert!(caught, "{} has never caught anything", invariant.name());

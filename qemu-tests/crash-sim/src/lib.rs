@@ -9,7 +9,6 @@ mod crash;
 pub mod cuts;
 mod disk;
 mod explore;
-mod held;
 mod histories;
 mod history;
 mod images;
@@ -18,9 +17,10 @@ mod machine;
 mod path;
 mod random;
 mod rest;
+mod sabotage;
+mod slot_contents;
 mod table;
 mod world;
-mod wrong;
 
 use std::process::ExitCode;
 

@@ -17,11 +17,11 @@ use bootctl::service::step::{Action, Known, Plan, Seen, Todo};
 use bootctl::state::shutdown_marker::LastRun;
 
 use crate::disk::{Contents, Disk, Part, Partition};
-use crate::held::AllHeld;
 use crate::images::{Nature, Sample};
 use crate::invariants::{Invariant, Violation};
+use crate::sabotage::Sabotage;
+use crate::slot_contents::AllSlotContents;
 use crate::world::{Firmware, World};
-use crate::wrong::Wrong;
 
 /// More starts than any machine may need to come to rest.
 const STARTS: usize = 24;
@@ -51,7 +51,7 @@ pub(crate) struct Machine<'w> {
     world: &'w World,
     disk: Disk,
     /// What was in its slots when they were last known to be as somebody left them.
-    known: AllHeld,
+    known: AllSlotContents,
     /// What it says, where somebody listens.
     told: Option<&'w RefCell<Vec<String>>>,
 }
@@ -61,7 +61,7 @@ impl<'w> Machine<'w> {
     pub(crate) fn new(
         world: &'w World,
         disk: Disk,
-        known: AllHeld,
+        known: AllSlotContents,
         told: Option<&'w RefCell<Vec<String>>>,
     ) -> Self {
         Self {
@@ -113,7 +113,7 @@ impl<'w> Machine<'w> {
     /// The first invariant that does not hold.
     pub(crate) fn start(&self, up: bool) -> Result<Ended, Violation> {
         let before = self.disk.record();
-        let late = self.world.wrong == Some(Wrong::CommitAfterStart);
+        let late = self.world.sabotage == Some(Sabotage::CommitAfterStart);
         let on_disk = late.then(|| self.disk.contents());
         let chosen = self.load()?;
         let (target, digest) = (chosen.target, chosen.digest);
@@ -156,7 +156,7 @@ impl<'w> Machine<'w> {
         let chosen = boot.next(&mut firmware).ok_or_else(|| {
             Invariant::SomethingStarts.broken("the loader finds nothing to start")
         })?;
-        let gives_up = self.world.wrong == Some(Wrong::RecoveryAtOnce);
+        let gives_up = self.world.sabotage == Some(Sabotage::RecoveryAtOnce);
         Ok(Chosen {
             target: if gives_up && !boot.rejected().is_empty() {
                 Target::Recovery
@@ -204,7 +204,7 @@ impl<'w> Machine<'w> {
         if sample.is_whole(&contents, slot.into()) {
             return Ok(true);
         }
-        let rotted = AllHeld::of(self.world, &contents).rotted(slot.into(), &self.known);
+        let rotted = AllSlotContents::of(self.world, &contents).rotted(slot.into(), &self.known);
         if rotted && sample.has_its_uki(&contents, slot.into()) {
             return Ok(false);
         }
@@ -278,8 +278,8 @@ impl<'w> Machine<'w> {
         let mut todo = Todo::default();
         todo.add(&mut known, Seen::Started(None));
         while let Some(action) = todo.next() {
-            let action = match self.world.wrong {
-                Some(wrong) => match wrong.instead_of(action, &mut control, slot) {
+            let action = match self.world.sabotage {
+                Some(sabotage) => match sabotage.instead_of(action, &mut control, slot) {
                     Ok(Some(action)) => action,
                     Ok(None) => continue,
                     Err(failure) => return Err(does_not_work(failure)),

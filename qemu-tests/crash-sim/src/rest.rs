@@ -5,13 +5,13 @@ use std::cell::RefCell;
 use boot_core::{Digest, Target};
 
 use crate::disk::{Contents, Disk, Operation};
-use crate::held::AllHeld;
 use crate::history::{Step, perform, written};
 use crate::images::Nature;
 use crate::invariants::{Before, Invariant, Violation, check_rest, check_writes};
 use crate::machine::Machine;
+use crate::sabotage::Sabotage;
+use crate::slot_contents::AllSlotContents;
 use crate::world::World;
-use crate::wrong::Wrong;
 
 /// A machine that has come to rest.
 pub(crate) struct Rested {
@@ -34,7 +34,7 @@ impl Rested {
         told: Option<&RefCell<Vec<String>>>,
     ) -> Result<Self, Violation> {
         let disk = Disk::new(contents.clone());
-        let machine = Machine::new(world, disk.clone(), cut.held.clone(), told);
+        let machine = Machine::new(world, disk.clone(), cut.slots.clone(), told);
         let target = machine.until_it_rests()?;
         let log = disk.take_log();
         check_rest(world, cut, &disk, &log, target)?;
@@ -46,17 +46,17 @@ impl Rested {
     /// # Errors
     /// If it does not.
     pub(crate) fn goes_on(&self, world: &World, cut: &Before, step: Step) -> Result<(), Violation> {
-        let Some(again) = Again::of(world, step, self.target, &cut.held) else {
+        let Some(again) = Again::of(world, step, self.target, &cut.slots) else {
             return Ok(());
         };
         let mut disk = Disk::new(self.disk.contents());
         for step in &again.steps {
             disk = done_again(world, &disk, *step, self.target)?;
         }
-        let machine = Machine::new(world, disk.clone(), cut.held.clone(), None);
+        let machine = Machine::new(world, disk.clone(), cut.slots.clone(), None);
         let target = machine.until_it_rests()?;
-        let held = AllHeld::of(world, &disk.contents());
-        if target == again.target && held.whole(target) == Some(again.digest) {
+        let slots = AllSlotContents::of(world, &disk.contents());
+        if target == again.target && slots.whole(target) == Some(again.digest) {
             return Ok(());
         }
         Err(Invariant::Works.broken(format!("{:?} again, and {target} comes up", again.steps)))
@@ -76,12 +76,12 @@ struct Again {
 impl Again {
     /// Of a step that was cut, after which `running` came up. None for those that are not done again, and where the
     /// cut came so late that there is nothing left to do.
-    fn of(world: &World, step: Step, running: Target, held: &AllHeld) -> Option<Self> {
+    fn of(world: &World, step: Step, running: Target, slots: &AllSlotContents) -> Option<Self> {
         let slot = written(running);
         match step {
             Step::Install(index) | Step::InstallNow(index) => {
                 let sample = world.samples.get(index)?;
-                let done = held.whole(running) == Some(sample.digest());
+                let done = slots.whole(running) == Some(sample.digest());
                 (!done && sample.nature == Nature::Healthy).then(|| Self {
                     steps: vec![Step::InstallNow(index)],
                     target: slot.into(),
@@ -91,7 +91,7 @@ impl Again {
             Step::Repair => Some(Self {
                 steps: vec![Step::Repair, Step::Activate],
                 target: slot.into(),
-                digest: held.whole(slot.other().into())?,
+                digest: slots.whole(slot.other().into())?,
             }),
             Step::UpdateRecovery(index) => Some(Self {
                 steps: vec![step, Step::OneShot(Target::Recovery)],
@@ -110,8 +110,8 @@ fn done_again(world: &World, disk: &Disk, step: Step, running: Target) -> Result
         .map_err(|error| Invariant::Works.broken(format!("{step:?} again: {error:#}")))?;
     let log = disk.take_log();
     check_writes(&log, &step.may_write(Some(running)))?;
-    Ok(match world.wrong {
-        Some(Wrong::HalfForWhole) => Disk::new(base.with(&Wrong::without_images(&log))),
+    Ok(match world.sabotage {
+        Some(Sabotage::HalfForWhole) => Disk::new(base.with(&Sabotage::without_images(&log))),
         _ => disk.clone(),
     })
 }

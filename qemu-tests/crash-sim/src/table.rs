@@ -14,7 +14,7 @@ use crate::explore::{SECTORS, Tally};
 use crate::invariants::{Invariant, Violation};
 use crate::path::{Path, Place};
 use crate::random::Random;
-use crate::wrong::Wrong;
+use crate::sabotage::Sabotage;
 
 const MIB: u64 = 1 << 20;
 /// Bytes of the image; the disk has more.
@@ -139,14 +139,14 @@ struct Move {
 }
 
 impl Move {
-    fn new(sector: u32, wrong: Option<Wrong>) -> Result<Self> {
+    fn new(sector: u32, sabotage: Option<Sabotage>) -> Result<Self> {
         let plain = |violation: Violation| anyhow::anyhow!("{violation}");
         let base = new_disk(sector)?;
         let partitions = partitions(&base).map_err(plain)?;
         let mut log = grow(&base).map_err(plain)?;
         let end = partitions.last().context("a table without partitions")?.2;
-        if let Some(wrong) = wrong.filter(|it| it.is_about_the_table()) {
-            log = wrong.rewrite(&log);
+        if let Some(sabotage) = sabotage.filter(|it| it.is_about_the_table()) {
+            log = sabotage.rewrite(&log);
         }
         Ok(Self {
             base,
@@ -206,11 +206,11 @@ impl Move {
 ///
 /// # Errors
 /// If the move does not work even without a cut.
-pub(crate) fn explore(seed: u64, more: usize, wrong: Option<Wrong>) -> Result<Tally> {
+pub(crate) fn explore(seed: u64, more: usize, sabotage: Option<Sabotage>) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut random = Random::new(seed);
     for sector in SECTORS {
-        let it = Move::new(sector, wrong)?;
+        let it = Move::new(sector, sabotage)?;
         if let Err(violation) = &it.wrote {
             tally.violates(it.path(), violation.clone());
         }
@@ -229,10 +229,10 @@ pub(crate) fn explore(seed: u64, more: usize, wrong: Option<Wrong>) -> Result<Ta
 /// If there is no such place.
 pub(crate) fn replay(
     path: &Path,
-    wrong: Option<Wrong>,
+    sabotage: Option<Sabotage>,
     tell: &mut dyn FnMut(String),
 ) -> Result<Option<Violation>> {
-    let it = Move::new(path.sector, wrong)?;
+    let it = Move::new(path.sector, sabotage)?;
     if let (true, Err(violation)) = (path.places.is_empty(), &it.wrote) {
         return Ok(Some(violation.clone()));
     }

@@ -14,7 +14,7 @@ use bootctl::boot::slot_check;
 
 use crate::disk::Partition;
 use crate::images::Sample;
-use crate::wrong::Wrong;
+use crate::sabotage::Sabotage;
 
 /// What all machines share: whom they trust, which images there are, what was verified before.
 pub(crate) struct World {
@@ -22,8 +22,8 @@ pub(crate) struct World {
     pub(crate) trust: Trust,
     /// The images.
     pub(crate) samples: Vec<Sample>,
-    /// What is wrong with its machines.
-    pub(crate) wrong: Option<Wrong>,
+    /// How its machines are sabotaged.
+    pub(crate) sabotage: Option<Sabotage>,
     verified: RefCell<HashMap<u64, Result<Verified, Rejected>>>,
 }
 
@@ -33,7 +33,7 @@ impl World {
         Self {
             trust: boot_core::test_support::trust(),
             samples,
-            wrong: None,
+            sabotage: None,
             verified: RefCell::default(),
         }
     }
@@ -98,7 +98,7 @@ impl Platform for Firmware<'_> {
         offset: u64,
         length: u64,
     ) -> Result<((), Digest), String> {
-        let believes = self.world.wrong == Some(Wrong::HeaderBelieved);
+        let believes = self.world.sabotage == Some(Sabotage::HeaderBelieved);
         let device = self.slot(target).ok_or("no such partition")?;
         if believes && let Ok(header) = read_header(device) {
             let sample = self.world.sample(&header.manifest_digest);

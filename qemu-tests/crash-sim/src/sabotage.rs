@@ -16,9 +16,9 @@ use bootctl::service::step::Action;
 use crate::disk::{Operation, Part, Partition};
 use crate::invariants::Invariant;
 
-/// What is wrong.
+/// How.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wrong {
+pub(crate) enum Sabotage {
     /// Both copies of the record are written at once.
     BothCopies,
     /// Nothing is flushed between writing a slot and activating it.
@@ -61,7 +61,7 @@ pub(crate) enum Wrong {
 /// Where `state` lies on the disk whose partition table is moved.
 const STATE: u64 = 9 << 20;
 
-impl Wrong {
+impl Sabotage {
     /// All of them.
     pub(crate) const ALL: [Self; 18] = [
         Self::BothCopies,

@@ -10,7 +10,7 @@ use crate::world::World;
 
 /// What a slot with a header holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct SlotContents {
     /// The manifest that the header names.
     pub(crate) digest: Digest,
     /// Whether everything is there: manifest, UKI, root.
@@ -21,35 +21,40 @@ pub(crate) struct Held {
 
 /// What each slot and recovery hold, in the order of [`Target::ALL`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct AllHeld([Option<Held>; 3]);
+pub(crate) struct AllSlotContents([Option<SlotContents>; 3]);
 
-impl AllHeld {
+impl AllSlotContents {
     /// On this disk.
     pub(crate) fn of(world: &World, contents: &Contents) -> Self {
         let disk = Disk::new(contents.clone());
-        Self(Target::ALL.map(|target| held(world, &disk, contents, target)))
+        Self(Target::ALL.map(|target| contents_of(world, &disk, contents, target)))
     }
 
     /// In one of them; none if it has no header.
-    pub(crate) fn of_target(&self, target: Target) -> Option<&Held> {
-        let (_, held) = Target::ALL.iter().zip(&self.0).find(|it| *it.0 == target)?;
-        held.as_ref()
+    pub(crate) fn of_target(&self, target: Target) -> Option<&SlotContents> {
+        let (_, slot) = Target::ALL.iter().zip(&self.0).find(|it| *it.0 == target)?;
+        slot.as_ref()
     }
 
     /// The manifest of what is whole in one of them.
     pub(crate) fn whole(&self, target: Target) -> Option<Digest> {
-        let held = self.of_target(target).filter(|held| held.whole)?;
-        Some(held.digest)
+        let slot = self.of_target(target).filter(|slot| slot.whole)?;
+        Some(slot.digest)
     }
 
     /// Whether what is not whole in one of them was so before, to the byte: it has rotted, and nobody wrote it.
     pub(crate) fn rotted(&self, target: Target, before: &Self) -> bool {
-        let held = self.of_target(target);
-        held.is_some_and(|it| !it.whole) && held == before.of_target(target)
+        let slot = self.of_target(target);
+        slot.is_some_and(|it| !it.whole) && slot == before.of_target(target)
     }
 }
 
-fn held(world: &World, disk: &Disk, contents: &Contents, target: Target) -> Option<Held> {
+fn contents_of(
+    world: &World,
+    disk: &Disk,
+    contents: &Contents,
+    target: Target,
+) -> Option<SlotContents> {
     let digest = read_header(&mut disk.partition(Part::Boot(target)))
         .ok()?
         .manifest_digest;
@@ -60,7 +65,7 @@ fn held(world: &World, disk: &Disk, contents: &Contents, target: Target) -> Opti
         let root = target.slot().map(Part::Root);
         part == Part::Boot(target) || Some(part) == root
     };
-    Some(Held {
+    Some(SlotContents {
         digest,
         whole,
         damage: if whole {
