@@ -11,6 +11,7 @@ use super::leaves::Leaves;
 use super::reference::Reference;
 use crate::boot::slot_check::Parts;
 use crate::failure::Result;
+use crate::source::chunk_len;
 
 /// Read at a time: what is not there is mostly noticed in the first block.
 const STEP: usize = 256 * 1024;
@@ -37,11 +38,6 @@ impl Survey {
     pub(super) fn is_complete(&self) -> bool {
         self.chunks.iter().all(|c| *c == From::Place)
     }
-}
-
-/// Bytes of chunk `index` of something of `size` bytes.
-pub(super) fn chunk_len(size: u64, index: u64) -> usize {
-    size.saturating_sub(index * CHUNK_SIZE).min(CHUNK_SIZE) as usize
 }
 
 /// Looks at both slots.

@@ -18,7 +18,6 @@ use boot_core::{Device, Digest, Slot, Target, Version};
 use serde::Serialize;
 
 use super::bundle_front::{Head, Room, Wanted};
-use super::chunk_plan::chunk_len;
 use super::disk;
 use super::preconditions::serial_not_older;
 use super::unpack::{Unpacker, contradicts_itself, damaged, goes_on};
@@ -26,7 +25,7 @@ use crate::boot::control::Control;
 use crate::boot::slot_check;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
-use crate::source::Source;
+use crate::source::{Source, chunk_len};
 
 /// What was replaced.
 #[derive(Debug, Clone, Serialize)]

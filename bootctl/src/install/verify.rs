@@ -7,12 +7,12 @@ use boot_core::{Device, Digest};
 use sha2::{Digest as _, Sha256};
 
 use super::bundle_front::Head;
-use super::chunk_plan::chunk_len;
 use super::leaves::Leaves;
 use super::{disk, unpack, write};
 use crate::boot::slot_check::Parts;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
+use crate::source::chunk_len;
 
 /// Reads UKI, root and tree, and compares.
 pub(super) fn all<D: Device>(

@@ -6,7 +6,7 @@ use boot_core::verity::{BLOCK, BlockHasher, HASH};
 use boot_core::{Device, Digest};
 
 use super::bundle_front::Head;
-use super::chunk_plan::{From, Survey, chunk_len};
+use super::chunk_plan::{From, Survey};
 use super::leaves::Leaves;
 use super::reference::Reference;
 use super::unpack::{Unpacker, damaged};
@@ -14,7 +14,7 @@ use super::{Fetched, disk};
 use crate::boot::slot_check::Parts;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
-use crate::source::Source;
+use crate::source::{Source, chunk_len};
 
 /// Writes one bundle.
 pub(super) struct Writer<'a, 'r, D> {

@@ -11,7 +11,11 @@ pub fn reboot() -> Result<()> {
         .doing(|| "starting the runtime")?;
     let asked = runtime.block_on(async { Systemd::connect().await?.reboot().await });
     asked.or_else(|e| {
-        ask_without_bus().map_err(|_| e.next("reboot with `systemctl reboot`, or by hand"))
+        ask_without_bus().map_err(|also| {
+            Failure::failed(format!("{}; {}", e.what, also.what))
+                .doing("asking for a reboot, over the bus and without it")
+                .next("reboot by hand")
+        })
     })
 }
 

@@ -9,7 +9,7 @@ use boot_core::slot_header::{UKI_OFFSET, read_slot};
 use boot_core::verity::{BLOCK, BlockHasher, Geometry};
 use boot_core::{Device, Slot, dsse};
 
-use super::{Source, too_short};
+use super::{Source, chunk_len, too_short};
 use crate::boot::slot_check::Parts;
 use crate::failure::{Failure, Result};
 
@@ -171,10 +171,6 @@ fn leaves<D: Device>(device: &mut D, manifest: &Manifest) -> Result<Vec<u8>, Str
         .map_err(|e| e.to_string())?;
     leaves.truncate(length);
     Ok(leaves)
-}
-
-fn chunk_len(size: u64, index: u64) -> usize {
-    size.saturating_sub(index * CHUNK_SIZE).min(CHUNK_SIZE) as usize
 }
 
 /// A zstd frame that stores `bytes` as they are. Source: RFC 8878, sections 3.1.1.1 and 3.1.1.2.
