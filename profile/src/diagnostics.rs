@@ -45,38 +45,72 @@ pub struct Diagnostics {
     source: String,
 }
 
-/// Something wrong, as the steps of reading report it.
+/// Something wrong with a text, as the steps of reading report it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Finding {
+pub(crate) struct Fault {
     pub(crate) span: Range<usize>,
     pub(crate) path: Vec<String>,
     pub(crate) message: String,
     pub(crate) help: Option<String>,
 }
 
+impl Fault {
+    /// One that is in no field in particular.
+    pub(crate) fn new(span: Range<usize>, message: impl Into<String>, help: Option<&str>) -> Self {
+        Self {
+            span,
+            path: Vec::new(),
+            message: message.into(),
+            help: help.map(Into::into),
+        }
+    }
+}
+
+/// Something wrong with a value that has the right shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, from the top of the profile: `["network", "interfaces", "0"]`.
+    pub path: Vec<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub help: Option<String>,
+}
+
+impl Problem {
+    pub(crate) fn new<const N: usize, S: Into<String>>(
+        path: [S; N],
+        message: String,
+        help: Option<String>,
+    ) -> Self {
+        Self {
+            path: path.into_iter().map(Into::into).collect(),
+            message,
+            help,
+        }
+    }
+}
+
 impl Diagnostics {
     pub(crate) fn new(
         file: &str,
         text: &str,
-        mut findings: Vec<Finding>,
+        mut faults: Vec<Fault>,
         secrets: &[Range<usize>],
     ) -> Self {
-        if findings.is_empty() {
-            findings.push(Finding {
+        if faults.is_empty() {
+            faults.push(Fault {
                 span: 0..0,
                 path: Vec::new(),
                 message: "this is not a profile".into(),
                 help: None,
             });
         }
-        findings.sort_by_key(|finding| (finding.span.start, finding.span.end));
-        findings.dedup();
-        let omitted = findings.len().saturating_sub(MOST);
-        findings.truncate(MOST);
-        let errors = findings
-            .into_iter()
-            .map(|finding| place(text, finding))
-            .collect();
+        faults.sort_by_key(|fault| (fault.span.start, fault.span.end));
+        faults.dedup();
+        let omitted = faults.len().saturating_sub(MOST);
+        faults.truncate(MOST);
+        let errors = faults.into_iter().map(|fault| place(text, fault)).collect();
         Self {
             file: one_line(file),
             errors,
@@ -166,7 +200,7 @@ fn one_line(text: &str) -> String {
         .collect()
 }
 
-fn place(text: &str, finding: Finding) -> Diagnostic {
+fn place(text: &str, fault: Fault) -> Diagnostic {
     let boundary = |mut at: usize| {
         at = at.min(text.len());
         while !text.is_char_boundary(at) {
@@ -174,11 +208,11 @@ fn place(text: &str, finding: Finding) -> Diagnostic {
         }
         at
     };
-    let start = boundary(finding.span.start);
+    let start = boundary(fault.span.start);
     // A message is about one line: of a longer value, its first.
     let rest = text.get(start..).unwrap_or_default();
     let line_end = start + rest.find(['\n', '\r']).unwrap_or(rest.len());
-    let end = boundary(finding.span.end).clamp(start, line_end);
+    let end = boundary(fault.span.end).clamp(start, line_end);
     let before = text.get(..start).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     let column = before
@@ -189,7 +223,7 @@ fn place(text: &str, finding: Finding) -> Diagnostic {
         .count()
         + 1;
     let mut path = String::new();
-    for part in &finding.path {
+    for part in &fault.path {
         if part.parse::<usize>().is_ok() {
             path.push_str(&format!("[{part}]"));
         } else {
@@ -203,8 +237,8 @@ fn place(text: &str, finding: Finding) -> Diagnostic {
         line,
         column,
         path: one_line(&path),
-        message: one_line(&finding.message),
-        help: finding.help.as_deref().map(one_line),
+        message: one_line(&fault.message),
+        help: fault.help.as_deref().map(one_line),
         span: start..end,
     }
 }

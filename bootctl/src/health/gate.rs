@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use profile::Blame;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,9 @@ pub struct Finding {
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Whose fault it is, most likely, where the profile says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blame: Option<Blame>,
 }
 
 impl Finding {
@@ -40,6 +44,7 @@ impl Finding {
             name: name.into(),
             ok: result.is_ok(),
             why: result.err(),
+            blame: None,
         }
     }
 }

@@ -68,7 +68,10 @@ pub(crate) async fn observe(
     for check in &health.checks {
         let result = step::check(check).await;
         let failed = result.is_err();
-        findings.push(Finding::new(check.name.clone(), result));
+        findings.push(Finding {
+            blame: Some(check.blame),
+            ..Finding::new(check.name.clone(), result)
+        });
         alive();
         // What comes later in the plan usually needs what comes earlier.
         if failed {

@@ -1,7 +1,7 @@
 //! `bootctl serve`: from userland to a verdict.
 //!
 //! ```text
-//! repair the record ─ verdict overdue? ─ READY ─┬─ bring-up (files, units, steps)
+//! repair the record ─ verdict overdue? ─ READY ─┬─ bring-up (files, then lanes)  
 //!                                               ├─ root read in whole, after an unclean end
 //!                                               └─ gate: look, wait, look … verdict
 //! ```

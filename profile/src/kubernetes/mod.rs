@@ -12,7 +12,8 @@ pub use cluster::{
     Role, SecretRef, Settings, Skew, StatePath,
 };
 
-use crate::schema::{Network, Problem};
+use crate::diagnostics::Problem;
+use crate::schema::Network;
 use crate::{Contribution, ImageFacts, KubernetesFacts};
 
 /// All distributions.

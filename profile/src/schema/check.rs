@@ -9,13 +9,13 @@
 use serde_json::{Map, Value};
 
 use super::tree::{Entry, Kind, Node};
-use crate::diagnostics::Finding;
+use crate::diagnostics::Fault;
 use crate::scalar::check_format;
 
 /// Checks `node` against `schema`, whose references are looked up in `root`.
 pub(crate) struct Checker<'a> {
     root: &'a Value,
-    pub(crate) findings: Vec<Finding>,
+    pub(crate) faults: Vec<Fault>,
     /// Spans that hold secrets.
     pub(crate) secrets: Vec<core::ops::Range<usize>>,
     path: Vec<String>,
@@ -25,14 +25,14 @@ impl<'a> Checker<'a> {
     pub(crate) fn new(root: &'a Value) -> Self {
         Self {
             root,
-            findings: Vec::new(),
+            faults: Vec::new(),
             secrets: Vec::new(),
             path: Vec::new(),
         }
     }
 
     fn report(&mut self, span: &core::ops::Range<usize>, message: String, help: Option<String>) {
-        self.findings.push(Finding {
+        self.faults.push(Fault {
             span: span.clone(),
             path: self.path.clone(),
             message,
@@ -191,7 +191,7 @@ impl<'a> Checker<'a> {
             self.wanted(node, "a mapping");
             return None;
         };
-        let before = self.findings.len();
+        let before = self.faults.len();
         let mut object = Map::new();
         let properties = schema.get("properties").and_then(Value::as_object);
         for entry in entries {
@@ -231,7 +231,7 @@ impl<'a> Checker<'a> {
                 self.report(&first_line(node), message, known);
             }
         }
-        (self.findings.len() == before).then_some(Value::Object(object))
+        (self.faults.len() == before).then_some(Value::Object(object))
     }
 
     /// What a missing field could look like.
@@ -274,7 +274,7 @@ impl<'a> Checker<'a> {
             self.wanted(node, "a list");
             return None;
         };
-        let before = self.findings.len();
+        let before = self.faults.len();
         if let Some(most) = schema.get("maxItems").and_then(Value::as_u64)
             && items.len() as u64 > most
         {
@@ -293,7 +293,7 @@ impl<'a> Checker<'a> {
                 self.below(&n.to_string(), |this| this.value(item, item_schema))
             })
             .collect();
-        (self.findings.len() == before).then_some(Value::Array(values))
+        (self.faults.len() == before).then_some(Value::Array(values))
     }
 
     fn string(&mut self, node: &Node, schema: &'a Value) -> Option<Value> {

@@ -23,31 +23,6 @@ pub use kubernetes::Kubernetes;
 
 use crate::vm::VmRuntime;
 
-/// Something wrong with a value that has the right shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Where, from the top of the profile: `["network", "interfaces", "0"]`.
-    pub path: Vec<String>,
-    /// What is wrong.
-    pub message: String,
-    /// What to write instead.
-    pub help: Option<String>,
-}
-
-impl Problem {
-    pub(crate) fn new<const N: usize, S: Into<String>>(
-        path: [S; N],
-        message: String,
-        help: Option<String>,
-    ) -> Self {
-        Self {
-            path: path.into_iter().map(Into::into).collect(),
-            message,
-            help,
-        }
-    }
-}
-
 /// What a machine is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

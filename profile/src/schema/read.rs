@@ -3,7 +3,7 @@
 use super::check::Checker;
 use super::tree::{self, Kind, Node};
 use super::{Profile, json_schema, validate};
-use crate::diagnostics::Finding;
+use crate::diagnostics::Fault;
 use crate::{Diagnostics, ImageFacts};
 
 pub(crate) fn read(
@@ -13,37 +13,22 @@ pub(crate) fn read(
 ) -> Result<Profile, Diagnostics> {
     let root = match tree::read(text) {
         Ok(root) => root,
-        Err(faults) => {
-            let findings = faults
-                .into_iter()
-                .map(|f| Finding {
-                    span: f.span,
-                    path: Vec::new(),
-                    message: f.message,
-                    help: f.help,
-                })
-                .collect();
-            return Err(Diagnostics::new(file, text, findings, &[]));
-        }
+        Err(faults) => return Err(Diagnostics::new(file, text, faults, &[])),
     };
     let schema = json_schema();
     let mut checker = Checker::new(&schema);
     let value = checker.value(&root, &schema);
-    let (mut findings, secrets) = (checker.findings, checker.secrets);
+    let (mut faults, secrets) = (checker.faults, checker.secrets);
     if let Some(image) = image {
-        foreign_distribution(&root, image, &mut findings);
+        foreign_distribution(&root, image, &mut faults);
     }
     let profile = match value {
-        Some(value) if findings.is_empty() => match serde_json::from_value::<Profile>(value) {
+        Some(value) if faults.is_empty() => match serde_json::from_value::<Profile>(value) {
             Ok(profile) => Some(profile),
             // Schema and types disagree: a mistake of ours, still a message and no panic.
             Err(error) => {
-                findings.push(Finding {
-                    span: 0..0,
-                    path: Vec::new(),
-                    message: format!("this profile cannot be read: {error}"),
-                    help: None,
-                });
+                let message = format!("this profile cannot be read: {error}");
+                faults.push(Fault::new(0..0, message, None));
                 None
             }
         },
@@ -57,13 +42,13 @@ pub(crate) fn read(
         if problems.is_empty() {
             return Ok(profile);
         }
-        findings.extend(problems.into_iter().map(|problem| {
+        faults.extend(problems.into_iter().map(|problem| {
             let node = root.nearest(&problem.path);
             let span = match node.kind {
                 Kind::Scalar { .. } => node.span.clone(),
                 Kind::List(_) | Kind::Map(_) => node.span.start..node.span.start,
             };
-            Finding {
+            Fault {
                 span,
                 path: problem.path,
                 message: problem.message,
@@ -71,23 +56,23 @@ pub(crate) fn read(
             }
         }));
     }
-    Err(Diagnostics::new(file, text, findings, &secrets))
+    Err(Diagnostics::new(file, text, faults, &secrets))
 }
 
 /// A distribution of which this version of Sternpost knows nothing is, above all, one that the image
 /// does not have: say so, with both names.
-fn foreign_distribution(root: &Node, image: &ImageFacts, findings: &mut [Finding]) {
+fn foreign_distribution(root: &Node, image: &ImageFacts, faults: &mut [Fault]) {
     let path = ["kubernetes".to_owned(), "distribution".to_owned()];
     let Kind::Scalar { text, .. } = &root.nearest(&path).kind else {
         return;
     };
-    for finding in findings.iter_mut().filter(|finding| finding.path == path) {
+    for fault in faults.iter_mut().filter(|fault| fault.path == path) {
         let (message, help) = validate::not_in_image(
             "Kubernetes distribution",
             text,
             image.kubernetes.as_ref().map(|k| k.distribution.as_str()),
         );
-        finding.message = message;
-        finding.help = Some(help);
+        fault.message = message;
+        fault.help = Some(help);
     }
 }

@@ -6,6 +6,7 @@
 use core::ops::Range;
 use std::collections::BTreeSet;
 
+use crate::diagnostics::Fault;
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 /// Longest profile in bytes.
@@ -37,24 +38,6 @@ pub(crate) struct Entry {
     pub(crate) key: String,
     pub(crate) key_span: Range<usize>,
     pub(crate) value: Node,
-}
-
-/// Something wrong with the YAML itself.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Fault {
-    pub(crate) span: Range<usize>,
-    pub(crate) message: String,
-    pub(crate) help: Option<String>,
-}
-
-impl Fault {
-    fn new(span: Range<usize>, message: impl Into<String>, help: Option<&str>) -> Self {
-        Self {
-            span,
-            message: message.into(),
-            help: help.map(Into::into),
-        }
-    }
 }
 
 impl Node {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Interface, Problem, Profile};
+use super::{Interface, Profile};
 use crate::ImageFacts;
+use crate::diagnostics::Problem;
 
 /// Everything that does not fit together.
 pub(crate) fn problems(profile: &Profile) -> Vec<Problem> {

@@ -13,7 +13,7 @@ pub trait VmRuntime: Sync {
     fn name(&self) -> &'static str;
 
     /// What is wrong with what a profile asks of it, beyond what the schema says.
-    fn check(&self, profile: &crate::Profile) -> Vec<crate::schema::Problem>;
+    fn check(&self, profile: &crate::Profile) -> Vec<crate::diagnostics::Problem>;
 
     /// Files, lanes and checks.
     fn render(&self, context: &Context<'_>) -> Contribution;

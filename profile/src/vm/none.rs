@@ -13,7 +13,7 @@ impl VmRuntime for NoVms {
         "none"
     }
 
-    fn check(&self, _profile: &crate::Profile) -> Vec<crate::schema::Problem> {
+    fn check(&self, _profile: &crate::Profile) -> Vec<crate::diagnostics::Problem> {
         Vec::new()
     }
 

@@ -1,7 +1,8 @@
 //! What is wrong with a cluster before it is made.
 
+use crate::diagnostics::Problem;
 use crate::kubernetes::Cluster;
-use crate::schema::{Cidr, Network, Problem};
+use crate::schema::{Cidr, Network};
 
 pub(super) fn problems(cluster: &Cluster, network: &Network) -> Vec<Problem> {
     let address = cluster.endpoint.address;

@@ -48,7 +48,8 @@ mod config;
 mod steps;
 
 use super::{Access, Class, Cluster, Context, Distribution, Identity, Role, Skew, StatePath};
-use crate::schema::{Network, Problem};
+use crate::diagnostics::Problem;
+use crate::schema::Network;
 use crate::{Contribution, ImageFacts, KubernetesFacts};
 
 /// The distribution.
