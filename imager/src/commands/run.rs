@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::Context;
 use crate::arch::Architecture;
-use crate::output::gpt::Table;
+use crate::output::gpt;
 use crate::run::accelerator;
 use crate::run::qemu::{self, Accelerator, Bus, Disk, Machine, Serial};
 use crate::workshop::tools::Tools;
@@ -218,10 +218,9 @@ fn grow(path: &Path, qcow2: bool, size: u64) -> Result<()> {
 
 /// The sector size that the partition table was written for; 512 where there is none.
 fn sector_size_of(path: &Path) -> Result<u32> {
-    let what = || format!("reading the disk image {}", path.display());
-    let file = fs::File::open(path).with_context(what)?;
-    let size = file.metadata().with_context(what)?.len();
-    Ok(Table::read(&file, size).map_or(512, |table| table.sector_size))
+    let file = fs::File::open(path)
+        .with_context(|| format!("reading the disk image {}", path.display()))?;
+    Ok(gpt::read(file).map_or(512, |(_, table)| table.sector_size))
 }
 
 /// Arguments as a shell would need them.

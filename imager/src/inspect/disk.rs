@@ -1,8 +1,6 @@
 //! Disk images.
 
-use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use boot_core::record::{Record, SlotEntry};
@@ -12,8 +10,8 @@ use boot_core::{Slot, Target};
 use serde::Serialize;
 
 use super::{KeyringReport, ManifestReport};
-use crate::output::gpt::Table;
-use crate::output::region::Region;
+use crate::output::gpt::{self, Table};
+use crate::output::image::Region;
 
 /// What a disk image holds.
 #[derive(Debug, Serialize)]
@@ -109,22 +107,15 @@ impl DiskReport {
     /// Reads a disk image's facts; what is damaged is said in its place.
     pub fn read(path: &Path) -> Result<Self> {
         let what = || format!("reading the disk image {}", path.display());
-        let file = Arc::new(File::open(path).with_context(what)?);
-        let size = file.metadata().with_context(what)?.len();
-        let table = Table::read(&file, size).with_context(what)?;
-        let boot_state = match table.find("boot-state") {
-            Ok(partition) => {
-                let region = Region::of(&file, partition, table.sector_size);
-                Some(BootStateReport::read(region).with_context(what)?)
-            }
+        let (image, table) = gpt::open(path)?;
+        let boot_state = match table.region(&image, "boot-state") {
+            Ok(region) => Some(BootStateReport::read(region).with_context(what)?),
             Err(_) => None,
         };
         let slots = Target::ALL
             .into_iter()
-            .map(|target| match table.find(target.label_boot()) {
-                Ok(partition) => {
-                    SlotReport::read(target, Region::of(&file, partition, table.sector_size))
-                }
+            .map(|target| match table.region(&image, target.label_boot()) {
+                Ok(region) => SlotReport::read(target, region),
                 Err(error) => SlotReport::broken(target, error.to_string()),
             })
             .collect();
@@ -137,7 +128,7 @@ impl DiskReport {
 }
 
 impl BootStateReport {
-    fn read(region: Region) -> std::io::Result<Self> {
+    fn read(region: Region) -> Result<Self> {
         let mut state = BootState::new(region);
         let loaded = state.load();
         let events = state.events()?;

@@ -10,7 +10,6 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use boot_core::dsse::Envelope;
@@ -23,8 +22,7 @@ pub use bundle::{BundleFile, BundleReport};
 pub use disk::{DiskReport, SlotReport};
 
 use crate::arch::Architecture;
-use crate::output::gpt::Table;
-use crate::output::region::Region;
+use crate::output::gpt;
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -149,10 +147,9 @@ impl KeyringReport {
 /// The architecture that the first slot with a manifest names, believed as it stands.
 #[must_use]
 pub fn architecture_of_disk(path: &Path) -> Option<Architecture> {
-    let file = Arc::new(File::open(path).ok()?);
-    let table = Table::read(&file, file.metadata().ok()?.len()).ok()?;
+    let (image, table) = gpt::open(path).ok()?;
     ["boot-a", "boot-b", "boot-r"].iter().find_map(|label| {
-        let mut region = Region::of(&file, table.find(label).ok()?, table.sector_size);
+        let mut region = table.region(&image, label).ok()?;
         let parts = slot_header::read_slot(&mut region).ok()?;
         let found = ManifestReport::read(&parts.envelope).ok()?;
         Some(match found.manifest.architecture {

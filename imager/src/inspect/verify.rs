@@ -1,8 +1,6 @@
 //! Checks a disk image or bundle as machines will: signatures, the UKI's digest, every byte of root.
 
-use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use boot_core::bundle::WINDOW_LOG_MAX;
@@ -13,13 +11,13 @@ use boot_core::store::BootState;
 use boot_core::trust::Trust;
 use boot_core::verify::{Expect, Verified, verify_manifest, verify_slot};
 use boot_core::verity::{BlockHasher, TreeBuilder};
-use boot_core::{Architecture, Digest, SecurityVersion, Slot, Target, esp};
+use boot_core::{Architecture, Device as _, Digest, SecurityVersion, Slot, Target, esp};
 use serde::Serialize;
 
 use crate::boot::stub::ensure_deaf;
 use crate::inspect::{BundleFile, FileKind, ManifestReport, kind_of};
-use crate::output::gpt::Table;
-use crate::output::region::Region;
+use crate::output::gpt;
+use crate::output::image::Region;
 use crate::output::verity::in_chunks;
 
 #[derive(Clone, Debug)]
@@ -216,14 +214,9 @@ fn unpack(bundle: &BundleFile, index: u32, length: usize) -> Result<Vec<u8>> {
 }
 
 fn disk(path: &Path, authority: &Authority) -> Result<Checks> {
-    let what = || format!("reading the disk image {}", path.display());
-    let file = Arc::new(File::open(path).with_context(what)?);
-    let size = file.metadata().with_context(what)?.len();
-    let table = Table::read(&file, size).with_context(what)?;
+    let (image, table) = gpt::open(path)?;
     let mut checks = Checks::default();
-    let region = |label: &str| {
-        Ok::<_, anyhow::Error>(Region::of(&file, table.find(label)?, table.sector_size))
-    };
+    let region = |label: &str| table.region(&image, label);
     let record = region("boot-state").and_then(|region| {
         BootState::new(region)
             .load()
@@ -250,7 +243,7 @@ fn disk(path: &Path, authority: &Authority) -> Result<Checks> {
         } else {
             floors.1
         };
-        let verified = match slot(&boot, target, floor, authority) {
+        let verified = match slot(boot, target, floor, authority) {
             Ok(Some(verified)) => verified,
             Ok(None) => {
                 checks.add(label, Ok("empty".to_owned()));
@@ -266,7 +259,7 @@ fn disk(path: &Path, authority: &Authority) -> Result<Checks> {
             let label = slot.label_root();
             checks.add(
                 label,
-                region(label).and_then(|region| disk_root(&region, root)),
+                region(label).and_then(|region| disk_root(region, root)),
             );
             if let Ok(record) = &record {
                 let known = record.slot(slot).digest == verified.digest;
@@ -322,12 +315,12 @@ fn trusted(loader: &[u8], authority: &Authority) -> Result<Trust> {
 }
 
 fn slot(
-    boot: &Region,
+    mut boot: Region,
     target: Target,
     floor: SecurityVersion,
     authority: &Authority,
 ) -> Result<Option<Verified>> {
-    let parts = match slot_header::read_slot(&mut boot.clone()) {
+    let parts = match slot_header::read_slot(&mut boot) {
         Ok(parts) => parts,
         Err(ReadSlotError::Header(HeaderError::Empty)) => return Ok(None),
         Err(error) => return Err(error).context("reading the slot"),
@@ -347,7 +340,7 @@ fn slot(
         &expect,
     )?;
     let mut uki = vec![0; usize::try_from(verified.manifest.uki.size)?];
-    boot.read(parts.header.uki_offset, &mut uki)
+    boot.read_at(parts.header.uki_offset, &mut uki)
         .context("reading the UKI")?;
     expect.uki = Some(Digest::of(&uki));
     let verified = verify_slot(
@@ -361,11 +354,11 @@ fn slot(
     Ok(Some(verified))
 }
 
-fn disk_root(region: &Region, root: &Root) -> Result<String> {
+fn disk_root(mut region: Region, root: &Root) -> Result<String> {
     let hasher = BlockHasher::new(&root.salt);
     let leaves = in_chunks(root.data_size, |offset, length| {
         let mut chunk = vec![0; length];
-        region.read(offset, &mut chunk)?;
+        region.clone().read_at(offset, &mut chunk)?;
         let mut leaves = Vec::new();
         hasher.append_leaves(&chunk, &mut leaves);
         Ok(leaves)
@@ -383,7 +376,7 @@ fn disk_root(region: &Region, root: &Root) -> Result<String> {
     let expected = tree.to_bytes(&leaves);
     let mut found = vec![0; expected.len()];
     region
-        .read(root.data_size, &mut found)
+        .read_at(root.data_size, &mut found)
         .context("reading the verity tree")?;
     ensure!(
         found == expected,

@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use boot_core::manifest::Manifest;
@@ -14,10 +13,9 @@ use boot_core::record::SlotContents;
 use boot_core::slot_header::{self, SlotHeader};
 use boot_core::store::BootState;
 use boot_core::{Device as _, Target, layout, transition};
-use gpt_disk_types::Guid;
 
 use crate::output::gpt::{Partition, Table, derived_guid};
-use crate::output::region::Region;
+use crate::output::image::{Image, Region, copy_file, write_sparse};
 use crate::output::state::STATE_SIZE;
 use crate::release::authority::Signed;
 use crate::workshop::Step;
@@ -84,7 +82,7 @@ pub fn table(parts: &Parts<'_>) -> Result<Table> {
         .iter()
         .map(|partition| Partition {
             label: partition.label.label().to_owned(),
-            kind: Guid::from_bytes(partition.label.type_guid().0),
+            kind: partition.label.type_guid(),
             guid: guid(partition.label.label()),
             start: partition.start,
             size: partition.size,
@@ -119,11 +117,9 @@ pub fn write(parts: &Parts<'_>, out: &Path) -> Result<Table> {
         .open(&temporary)
         .with_context(what)?;
     file.set_len(table.size).with_context(what)?;
-    table.write(&file)?;
-    let file = Arc::new(file);
-    let region = |label: &str| -> Result<Region> {
-        Ok(Region::of(&file, table.find(label)?, parts.sector_size))
-    };
+    let mut image = Image::new(file, parts.sector_size).with_context(what)?;
+    table.write(&mut image).with_context(what)?;
+    let region = |label: &str| table.region(&image, label);
     let loader = std::fs::read(&parts.loader.uki)
         .with_context(|| format!("reading the loader {}", parts.loader.uki.display()))?;
     for label in ["esp-a", "esp-b"] {
@@ -131,22 +127,21 @@ pub fn write(parts: &Parts<'_>, out: &Path) -> Result<Table> {
         boot_core::esp::write(&mut esp, &loader, parts.system.manifest.architecture)
             .with_context(|| format!("writing {label}"))?;
     }
-    copy(&region("state")?, "state", parts.state)?;
-    write_slot(&region("boot-a")?, Target::A, parts.system)?;
+    copy(&mut region("state")?, "state", parts.state)?;
+    write_slot(region("boot-a")?, Target::A, parts.system)?;
     if let Some(recovery) = parts.recovery {
-        write_slot(&region("boot-r")?, Target::Recovery, recovery)?;
+        write_slot(region("boot-r")?, Target::Recovery, recovery)?;
     }
     let root = parts
         .system
         .root
         .as_ref()
         .context("a system image has a root")?;
-    let root_region = region("root-a")?;
-    let data_size = copy(&root_region, "root-a", &root.data)?;
+    let mut root_region = region("root-a")?;
+    let data_size = copy(&mut root_region, "root-a", &root.data)?;
     let tree =
         std::fs::read(&root.tree).with_context(|| format!("reading {}", root.tree.display()))?;
-    root_region
-        .write_sparse(data_size, &tree)
+    write_sparse(&mut root_region, data_size, &tree)
         .context("writing the verity tree to root-a")?;
     write_boot_state(region("boot-state")?, parts.system.contents())?;
     std::fs::rename(&temporary, out).with_context(what)?;
@@ -193,13 +188,13 @@ impl SlotImage {
     }
 }
 
-fn copy(region: &Region, label: &str, path: &Path) -> Result<u64> {
+fn copy(region: &mut Region, label: &str, path: &Path) -> Result<u64> {
     let what = || format!("copying {} to {label}", path.display());
     let file = File::open(path).with_context(what)?;
-    region.copy_file(&file).with_context(what)
+    copy_file(region, &file).with_context(what)
 }
 
-fn write_slot(region: &Region, target: Target, image: &SlotImage) -> Result<()> {
+fn write_slot(mut region: Region, target: Target, image: &SlotImage) -> Result<()> {
     let label = target.label_boot();
     let header = SlotHeader::new(
         target,
@@ -212,9 +207,8 @@ fn write_slot(region: &Region, target: Target, image: &SlotImage) -> Result<()> 
     header
         .check(region.size())
         .with_context(|| format!("laying out {label}"))?;
-    let mut device = region.clone();
     let what = || format!("writing {label}");
-    slot_header::write_parts(&mut device, &header, &image.signed.envelope, &image.chain)
+    slot_header::write_parts(&mut region, &header, &image.signed.envelope, &image.chain)
         .with_context(what)?;
     let uki =
         std::fs::read(&image.uki).with_context(|| format!("reading {}", image.uki.display()))?;
@@ -222,10 +216,8 @@ fn write_slot(region: &Region, target: Target, image: &SlotImage) -> Result<()> 
         uki.len() as u64 == image.manifest.uki.size,
         "the UKI changed while the image was made"
     );
-    region
-        .write_sparse(header.uki_offset, &uki)
-        .with_context(what)?;
-    slot_header::write_header(&mut device, &header).with_context(what)
+    write_sparse(&mut region, header.uki_offset, &uki).with_context(what)?;
+    slot_header::write_header(&mut region, &header).with_context(what)
 }
 
 /// The first record; both rings stay empty.

@@ -3,6 +3,6 @@
 pub mod bundle;
 pub mod disk;
 pub mod gpt;
-pub mod region;
+pub mod image;
 pub mod state;
 pub mod verity;

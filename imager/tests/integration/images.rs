@@ -7,7 +7,7 @@ use std::path::Path;
 use boot_core::record::SlotStatus;
 use imager::inspect::Report;
 use imager::inspect::verify::{Authority, Check, verify};
-use imager::output::gpt::Table;
+use imager::output::gpt;
 use imager::release::authority::read_root;
 
 use crate::support::Fixture;
@@ -28,7 +28,7 @@ fn failures(path: &Path, authority: &Authority) -> Vec<Check> {
 /// Flips one bit at `offset` within a partition.
 fn flip(path: &Path, label: &str, offset: u64) {
     let file = File::options().read(true).write(true).open(path).unwrap();
-    let table = Table::read(&file, file.metadata().unwrap().len()).unwrap();
+    let (_, table) = gpt::open(path).unwrap();
     let at = table.find(label).unwrap().start + offset;
     flip_at(&file, at);
 }
