@@ -19,12 +19,25 @@ use crate::{
 pub const ENTRIES: u64 = 256;
 
 /// Most bytes of text in an entry.
-pub const TEXT_MAX: usize = STRUCTURE - TEXT_AT;
+pub const TEXT_MAX: usize = STRUCTURE - at::TEXT;
 
 const MAGIC: [u8; 4] = *b"SPEV";
 const FORMAT: u16 = 1;
-const CRC_AT: usize = 8;
-const TEXT_AT: usize = 88;
+
+/// Where the fields of an entry lie.
+mod at {
+    pub(super) const FORMAT: usize = 4;
+    pub(super) const STAGE: usize = 6;
+    pub(super) const SLOT: usize = 7;
+    pub(super) const CRC: usize = 8;
+    pub(super) const SEQUENCE: usize = 16;
+    pub(super) const TIME: usize = 24;
+    pub(super) const KIND: usize = 32;
+    pub(super) const TEXT_LENGTH: usize = 34;
+    pub(super) const NONCE: usize = 40;
+    pub(super) const DIGEST: usize = 56;
+    pub(super) const TEXT: usize = 88;
+}
 
 /// Numbers above this are damage, not history: a ring written once a nanosecond gets there in 292 years.
 const SEQUENCE_MAX: u64 = u64::MAX >> 1;
@@ -203,44 +216,41 @@ impl Event {
         let mut bytes = [0; STRUCTURE];
         let text = cut(&self.text, TEXT_MAX);
         put(&mut bytes, 0, &MAGIC);
-        put(&mut bytes, 4, &FORMAT.to_le_bytes());
+        put(&mut bytes, at::FORMAT, &FORMAT.to_le_bytes());
+        put(&mut bytes, at::STAGE, &[self.stage.0]);
+        put(&mut bytes, at::SLOT, &[Target::code_or_none(self.slot)]);
+        put(&mut bytes, at::SEQUENCE, &self.sequence.to_le_bytes());
+        put(&mut bytes, at::TIME, &self.time.to_le_bytes());
+        put(&mut bytes, at::KIND, &self.kind.0.to_le_bytes());
         put(
             &mut bytes,
-            6,
-            &[self.stage.0, Target::code_or_none(self.slot)],
-        );
-        put(&mut bytes, 16, &self.sequence.to_le_bytes());
-        put(&mut bytes, 24, &self.time.to_le_bytes());
-        put(&mut bytes, 32, &self.kind.0.to_le_bytes());
-        put(
-            &mut bytes,
-            34,
+            at::TEXT_LENGTH,
             &u16::try_from(text.len()).unwrap_or(0).to_le_bytes(),
         );
-        put(&mut bytes, 40, &self.nonce.0);
-        put(&mut bytes, 56, &self.digest.0);
-        put(&mut bytes, TEXT_AT, text.as_bytes());
-        bytes::seal(&mut bytes, CRC_AT);
+        put(&mut bytes, at::NONCE, &self.nonce.0);
+        put(&mut bytes, at::DIGEST, &self.digest.0);
+        put(&mut bytes, at::TEXT, text.as_bytes());
+        bytes::seal(&mut bytes, at::CRC);
         bytes
     }
 
     /// Reads an entry; none if there is no valid one.
     pub fn decode(bytes: &[u8; STRUCTURE]) -> Option<Self> {
         if field(bytes, 0) != MAGIC
-            || u16_at(bytes, 4) != FORMAT
-            || !bytes::is_sealed(bytes, CRC_AT)
+            || u16_at(bytes, at::FORMAT) != FORMAT
+            || !bytes::is_sealed(bytes, at::CRC)
         {
             return None;
         }
         Some(Self {
-            sequence: u64_at(bytes, 16),
-            stage: Stage(u8_at(bytes, 6)),
-            slot: Target::from_code(u8_at(bytes, 7)),
-            time: i64::from_le_bytes(field(bytes, 24)),
-            kind: EventKind(u16_at(bytes, 32)),
-            nonce: Nonce(field(bytes, 40)),
-            digest: Digest(field(bytes, 56)),
-            text: text_at(bytes, TEXT_AT, u16_at(bytes, 34))?,
+            sequence: u64_at(bytes, at::SEQUENCE),
+            stage: Stage(u8_at(bytes, at::STAGE)),
+            slot: Target::from_code(u8_at(bytes, at::SLOT)),
+            time: i64::from_le_bytes(field(bytes, at::TIME)),
+            kind: EventKind(u16_at(bytes, at::KIND)),
+            nonce: Nonce(field(bytes, at::NONCE)),
+            digest: Digest(field(bytes, at::DIGEST)),
+            text: text_at(bytes, at::TEXT, u16_at(bytes, at::TEXT_LENGTH))?,
         })
     }
 }
@@ -321,9 +331,6 @@ impl<D: Device> BootState<D> {
     }
 
     /// The events that can be read, oldest first.
-    ///
-    /// # Errors
-    /// What the device said.
     pub fn events(&mut self) -> Result<Vec<Event>, D::Error> {
         self.ring().map(|(events, _)| events)
     }
@@ -363,14 +370,14 @@ mod tests {
             let mut bytes = sound;
             bytes[at] ^= 1;
             if seal {
-                bytes::seal(&mut bytes, CRC_AT);
+                bytes::seal(&mut bytes, at::CRC);
             }
             Event::decode(&bytes)
         };
         let (magic, format) = (0, 4);
         assert_eq!([changed(magic, true), changed(format, true)], [None, None]);
-        assert_eq!(changed(TEXT_AT, false), None);
-        assert!(changed(TEXT_AT, true).is_some());
+        assert_eq!(changed(at::TEXT, false), None);
+        assert!(changed(at::TEXT, true).is_some());
     }
 
     #[test]

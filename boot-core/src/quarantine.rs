@@ -17,12 +17,21 @@ use crate::{
 pub const ENTRIES: u64 = 16;
 
 /// Most bytes of the reason.
-pub const REASON_MAX: usize = STRUCTURE - REASON_AT;
+pub const REASON_MAX: usize = STRUCTURE - at::REASON;
 
 const MAGIC: [u8; 4] = *b"SPQR";
 const FORMAT: u16 = 1;
-const CRC_AT: usize = 8;
-const REASON_AT: usize = 88;
+
+/// Where the fields of an entry lie.
+mod at {
+    pub(super) const FORMAT: usize = 4;
+    pub(super) const CRC: usize = 8;
+    pub(super) const SEQUENCE: usize = 16;
+    pub(super) const TIME: usize = 24;
+    pub(super) const REASON_LENGTH: usize = 34;
+    pub(super) const DIGEST: usize = 56;
+    pub(super) const REASON: usize = 88;
+}
 
 /// A manifest that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,33 +52,33 @@ impl QuarantineEntry {
         let mut bytes = [0; STRUCTURE];
         let reason = cut(&self.reason, REASON_MAX);
         put(&mut bytes, 0, &MAGIC);
-        put(&mut bytes, 4, &FORMAT.to_le_bytes());
-        put(&mut bytes, 16, &self.sequence.to_le_bytes());
-        put(&mut bytes, 24, &self.time.to_le_bytes());
+        put(&mut bytes, at::FORMAT, &FORMAT.to_le_bytes());
+        put(&mut bytes, at::SEQUENCE, &self.sequence.to_le_bytes());
+        put(&mut bytes, at::TIME, &self.time.to_le_bytes());
         put(
             &mut bytes,
-            34,
+            at::REASON_LENGTH,
             &u16::try_from(reason.len()).unwrap_or(0).to_le_bytes(),
         );
-        put(&mut bytes, 56, &self.digest.0);
-        put(&mut bytes, REASON_AT, reason.as_bytes());
-        bytes::seal(&mut bytes, CRC_AT);
+        put(&mut bytes, at::DIGEST, &self.digest.0);
+        put(&mut bytes, at::REASON, reason.as_bytes());
+        bytes::seal(&mut bytes, at::CRC);
         bytes
     }
 
     /// Reads an entry; none if there is no valid one.
     pub fn decode(bytes: &[u8; STRUCTURE]) -> Option<Self> {
         if field(bytes, 0) != MAGIC
-            || u16_at(bytes, 4) != FORMAT
-            || !bytes::is_sealed(bytes, CRC_AT)
+            || u16_at(bytes, at::FORMAT) != FORMAT
+            || !bytes::is_sealed(bytes, at::CRC)
         {
             return None;
         }
         Some(Self {
-            sequence: u64_at(bytes, 16),
-            time: i64::from_le_bytes(field(bytes, 24)),
-            digest: Digest(field(bytes, 56)),
-            reason: text_at(bytes, REASON_AT, u16_at(bytes, 34))?,
+            sequence: u64_at(bytes, at::SEQUENCE),
+            time: i64::from_le_bytes(field(bytes, at::TIME)),
+            digest: Digest(field(bytes, at::DIGEST)),
+            reason: text_at(bytes, at::REASON, u16_at(bytes, at::REASON_LENGTH))?,
         })
     }
 }
@@ -84,18 +93,12 @@ struct Places {
 
 impl<D: Device> BootState<D> {
     /// What is quarantined, oldest first.
-    ///
-    /// # Errors
-    /// What the device said.
     pub fn quarantined(&mut self) -> Result<Vec<QuarantineEntry>, D::Error> {
         let taken = self.places()?.taken;
         Ok(taken.into_iter().map(|(_, entry)| entry).collect())
     }
 
     /// Whether `digest` is quarantined, and why.
-    ///
-    /// # Errors
-    /// What the device said.
     pub fn quarantine_entry(
         &mut self,
         digest: &Digest,
@@ -108,9 +111,6 @@ impl<D: Device> BootState<D> {
 
     /// Quarantines `digest`, and flushes. Writes nothing if it is there already. A free place that cannot be read, or does
     /// not give back what it was given, is passed over.
-    ///
-    /// # Errors
-    /// What the device said last.
     pub fn quarantine(
         &mut self,
         digest: &Digest,
@@ -136,9 +136,6 @@ impl<D: Device> BootState<D> {
     }
 
     /// Releases `digest`, and flushes. Returns whether it was quarantined.
-    ///
-    /// # Errors
-    /// What the device said.
     pub fn release(&mut self, digest: &Digest) -> Result<bool, WriteError<D::Error>> {
         let taken = self.places().map_err(WriteError::Device)?.taken;
         let mut found = false;
@@ -198,7 +195,7 @@ mod tests {
         for at in [0, 4] {
             let mut bytes = good;
             bytes[at] ^= 1;
-            bytes::seal(&mut bytes, CRC_AT);
+            bytes::seal(&mut bytes, at::CRC);
             assert_eq!(QuarantineEntry::decode(&bytes), None, "byte {at}");
         }
         let mut torn = good;
