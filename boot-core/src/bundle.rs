@@ -191,9 +191,6 @@ impl Header {
     }
 
     /// Whether frames and leaves are as many as the verified `manifest` needs.
-    ///
-    /// # Errors
-    /// [`BundleError::Mismatch`], if they are not.
     pub fn check_against(&self, manifest: &Manifest) -> Result<(), BundleError> {
         let uki_frames = disk_len(manifest.uki.chunks.len());
         let (data_size, blocks) = manifest

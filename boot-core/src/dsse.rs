@@ -185,9 +185,6 @@ impl Envelope {
     }
 
     /// Adds the signature that `sign` makes, with the private half of `key`, of the bytes it is given.
-    ///
-    /// # Errors
-    /// What `sign` returns.
     pub fn sign<E>(
         &mut self,
         key: &PublicKey,

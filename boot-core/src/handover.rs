@@ -106,9 +106,6 @@ pub enum HandOverError {
 
 impl HandOver {
     /// Reads a hand-over. Fields it does not know are ignored.
-    ///
-    /// # Errors
-    /// [`HandOverError`], if it is none.
     pub fn from_json(json: &[u8]) -> Result<Self, HandOverError> {
         #[derive(Deserialize)]
         struct JustVersion {

@@ -16,7 +16,8 @@
 //! | root filesystem | [`verity`] | verity.md |
 //! | bundle, hand-over | [`bundle`], [`handover`] | bundle.md, hand-over.md |
 //! | disk layout, partition table | [`layout`], [`gpt`] | layout.md |
-//! | an ESP and the loader on it | [`esp`], [`pe`] | esp.md |
+//! | an ESP and the loader on it | [`esp`], [`pe`], [`device_path`] | esp.md |
+//! | what the agent tells the running system | [`boot_report`] | state.md |
 //!
 //! # Errors
 //! Nothing here panics on any input: nothing can fall back after a panic in firmware. Indexing,
@@ -58,6 +59,7 @@ pub mod esp;
 pub mod event;
 pub mod gpt;
 pub mod handover;
+pub mod hashed;
 pub mod keyring;
 pub mod layout;
 pub mod manifest;

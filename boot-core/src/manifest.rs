@@ -12,6 +12,7 @@ use alloc::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bytes::memory_len,
     dsse::PAYLOAD_MAX,
     record::SlotContents,
     types::{Architecture, Digest, RootHash, Salt, SecurityVersion, Version},
@@ -32,6 +33,12 @@ pub const PRODUCT_MAX: usize = 64;
 
 /// Largest UKI that is read into memory.
 pub const UKI_MAX: u64 = 1 << 30;
+
+/// Bytes of chunk `index` of something of `size` bytes.
+pub fn chunk_len(size: u64, index: u64) -> usize {
+    let rest = size.saturating_sub(index.saturating_mul(CHUNK_SIZE));
+    memory_len(rest.min(CHUNK_SIZE))
+}
 
 /// What an image is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

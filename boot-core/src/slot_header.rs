@@ -10,8 +10,9 @@ use core::fmt::{Debug, Display};
 use crate::{
     bytes::{self, STRUCTURE, field, memory_len, put, u8_at, u16_at, u32_at, u64_at},
     device::{Device, block_len, read_structure, write_structure},
-    dsse::ENVELOPE_MAX,
+    dsse::{DsseError, ENVELOPE_MAX, Envelope},
     keyring::CHAIN_MAX,
+    manifest::{Manifest, ManifestError},
     slot::Target,
     types::Digest,
 };
@@ -27,7 +28,20 @@ pub const ALIGNMENT: u64 = 4096;
 
 const MAGIC: [u8; 8] = *b"SPSLOTHD";
 const FORMAT: u16 = 1;
-const CRC_AT: usize = 12;
+
+/// Where the fields of a header lie.
+mod at {
+    pub(super) const FORMAT: usize = 8;
+    pub(super) const SLOT: usize = 10;
+    pub(super) const CRC: usize = 12;
+    pub(super) const ENVELOPE_OFFSET: usize = 16;
+    pub(super) const ENVELOPE_LENGTH: usize = 20;
+    pub(super) const KEYRING_OFFSET: usize = 24;
+    pub(super) const KEYRING_LENGTH: usize = 28;
+    pub(super) const UKI_OFFSET: usize = 32;
+    pub(super) const UKI_LENGTH: usize = 40;
+    pub(super) const MANIFEST_DIGEST: usize = 48;
+}
 
 /// The header, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +109,27 @@ pub enum ReadSlotError<E: Debug + Display> {
     Device(E),
 }
 
+/// Why an envelope holds no manifest that can be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoManifest {
+    /// It is no envelope.
+    #[error(transparent)]
+    Envelope(#[from] DsseError),
+    /// What is in it is no manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+}
+
+impl SlotParts {
+    /// The manifest and its digest, whoever signed it: for those who know the digest that it must have, or who only
+    /// look.
+    pub fn manifest_unverified(&self) -> Result<(Manifest, Digest), NoManifest> {
+        let envelope = Envelope::parse(&self.envelope)?;
+        let manifest = Manifest::parse(&envelope.payload)?;
+        Ok((manifest, Digest::of(&envelope.payload)))
+    }
+}
+
 impl SlotHeader {
     /// The header of a slot in which the parts lie as they are written today. Returns none if a part
     /// is empty or longer than its place.
@@ -128,9 +163,6 @@ impl SlotHeader {
     }
 
     /// Reads a header. Whether its parts lie within the partition is for [`check`](Self::check).
-    ///
-    /// # Errors
-    /// [`HeaderError`], if there is none.
     pub fn decode(bytes: &[u8; STRUCTURE]) -> Result<Self, HeaderError> {
         if field(bytes, 0) != MAGIC {
             let zero = bytes.iter().all(|byte| *byte == 0);
@@ -140,23 +172,23 @@ impl SlotHeader {
                 HeaderError::Magic
             });
         }
-        if !bytes::is_sealed(bytes, CRC_AT) {
+        if !bytes::is_sealed(bytes, at::CRC) {
             return Err(HeaderError::Checksum);
         }
-        let format = u16_at(bytes, 8);
+        let format = u16_at(bytes, at::FORMAT);
         if format != FORMAT {
             return Err(HeaderError::Format(format));
         }
-        let code = u8_at(bytes, 10);
+        let code = u8_at(bytes, at::SLOT);
         Ok(Self {
             slot: Target::from_code(code).ok_or(HeaderError::Slot(code))?,
-            envelope_offset: u32_at(bytes, 16),
-            envelope_length: u32_at(bytes, 20),
-            keyring_offset: u32_at(bytes, 24),
-            keyring_length: u32_at(bytes, 28),
-            uki_offset: u64_at(bytes, 32),
-            uki_length: u64_at(bytes, 40),
-            manifest_digest: Digest(field(bytes, 48)),
+            envelope_offset: u32_at(bytes, at::ENVELOPE_OFFSET),
+            envelope_length: u32_at(bytes, at::ENVELOPE_LENGTH),
+            keyring_offset: u32_at(bytes, at::KEYRING_OFFSET),
+            keyring_length: u32_at(bytes, at::KEYRING_LENGTH),
+            uki_offset: u64_at(bytes, at::UKI_OFFSET),
+            uki_length: u64_at(bytes, at::UKI_LENGTH),
+            manifest_digest: Digest(field(bytes, at::MANIFEST_DIGEST)),
         })
     }
 
@@ -164,16 +196,32 @@ impl SlotHeader {
     pub fn encode(&self) -> [u8; STRUCTURE] {
         let mut bytes = [0; STRUCTURE];
         put(&mut bytes, 0, &MAGIC);
-        put(&mut bytes, 8, &FORMAT.to_le_bytes());
-        put(&mut bytes, 10, &[self.slot.code()]);
-        put(&mut bytes, 16, &self.envelope_offset.to_le_bytes());
-        put(&mut bytes, 20, &self.envelope_length.to_le_bytes());
-        put(&mut bytes, 24, &self.keyring_offset.to_le_bytes());
-        put(&mut bytes, 28, &self.keyring_length.to_le_bytes());
-        put(&mut bytes, 32, &self.uki_offset.to_le_bytes());
-        put(&mut bytes, 40, &self.uki_length.to_le_bytes());
-        put(&mut bytes, 48, &self.manifest_digest.0);
-        bytes::seal(&mut bytes, CRC_AT);
+        put(&mut bytes, at::FORMAT, &FORMAT.to_le_bytes());
+        put(&mut bytes, at::SLOT, &[self.slot.code()]);
+        put(
+            &mut bytes,
+            at::ENVELOPE_OFFSET,
+            &self.envelope_offset.to_le_bytes(),
+        );
+        put(
+            &mut bytes,
+            at::ENVELOPE_LENGTH,
+            &self.envelope_length.to_le_bytes(),
+        );
+        put(
+            &mut bytes,
+            at::KEYRING_OFFSET,
+            &self.keyring_offset.to_le_bytes(),
+        );
+        put(
+            &mut bytes,
+            at::KEYRING_LENGTH,
+            &self.keyring_length.to_le_bytes(),
+        );
+        put(&mut bytes, at::UKI_OFFSET, &self.uki_offset.to_le_bytes());
+        put(&mut bytes, at::UKI_LENGTH, &self.uki_length.to_le_bytes());
+        put(&mut bytes, at::MANIFEST_DIGEST, &self.manifest_digest.0);
+        bytes::seal(&mut bytes, at::CRC);
         bytes
     }
 
@@ -242,18 +290,12 @@ pub fn read_header<D: Device>(device: &mut D) -> Result<SlotHeader, ReadSlotErro
 }
 
 /// Zeroes a slot's header and flushes: the slot holds nothing from here on.
-///
-/// # Errors
-/// What the device said.
 pub fn clear_header<D: Device>(device: &mut D) -> Result<(), D::Error> {
     write_structure(device, 0, &[0; STRUCTURE])?;
     device.flush()
 }
 
 /// Writes envelope and keyring chain to the places that `header` names, and flushes.
-///
-/// # Errors
-/// What the device said.
 pub fn write_parts<D: Device>(
     device: &mut D,
     header: &SlotHeader,
@@ -272,9 +314,6 @@ pub fn write_parts<D: Device>(
 }
 
 /// Writes a slot's header and flushes: the last thing that an installation writes to the slot.
-///
-/// # Errors
-/// What the device said.
 pub fn write_header<D: Device>(device: &mut D, header: &SlotHeader) -> Result<(), D::Error> {
     device.flush()?;
     write_structure(device, 0, &header.encode())?;

@@ -133,9 +133,6 @@ impl Trust {
     }
 
     /// The section that the loader is given.
-    ///
-    /// # Errors
-    /// If it does not fit.
     pub fn to_section(&self) -> Result<Vec<u8>, TrustError> {
         let json = self.to_json();
         let len = u32::try_from(json.len()).map_err(|_| TrustError::TooLarge(json.len()))?;

@@ -1,17 +1,20 @@
 //! The one verifier: whether what a slot holds may start here (rule 5).
 //!
 //! Signatures first, so that nothing else of the manifest is looked at unless those who must have
-//! signed it. The caller reads and hashes the UKI, because only it can keep the very bytes that it
-//! hashed: [`Verified::check_uki`] compares.
+//! signed it. The loader hashes the UKI as it reads it, because what it starts are the very bytes that it hashed
+//! ([`check_manifest`], then [`Verified::check_uki`]); who only wants to know asks [`would_start`].
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 
 use crate::{
+    device::Device,
     dsse::{DsseError, Envelope},
+    hashed,
     keyring::{Chain, Keyring, KeyringError},
     manifest::{self, Kind, Manifest, ManifestError},
+    record::Record,
     slot::Target,
-    slot_header::{HeaderError, SlotHeader},
+    slot_header::{HeaderError, ReadSlotError, SlotHeader, SlotParts, read_slot},
     trust::Trust,
     types::{Architecture, Digest, SecurityVersion},
 };
@@ -23,8 +26,6 @@ pub struct Expect {
     pub target: Target,
     /// Nothing below this security version.
     pub floor: SecurityVersion,
-    /// Digest of the UKI as it is on the disk, if it has been hashed already.
-    pub uki: Option<Digest>,
 }
 
 /// A manifest that was verified.
@@ -137,9 +138,6 @@ pub enum Rejected {
 
 impl Verified {
     /// Whether the UKI that was read is the manifest's.
-    ///
-    /// # Errors
-    /// [`Rejected::UkiDigest`], if it is not.
     pub fn check_uki(&self, found: &Digest) -> Result<(), Rejected> {
         if *found == self.manifest.uki.digest {
             Ok(())
@@ -147,50 +145,101 @@ impl Verified {
             Err(Rejected::UkiDigest { found: *found })
         }
     }
+
+    /// Whether the record is about this image: its counters are one image's, and another has not earned them. Recovery
+    /// has none.
+    pub fn check_recorded(&self, target: Target, record: &Record) -> Result<(), Rejected> {
+        let found = self.digest;
+        match target.slot() {
+            Some(slot) if record.slot(slot).digest != found => Err(Rejected::NotRecorded { found }),
+            _ => Ok(()),
+        }
+    }
 }
 
-/// Verifies what a slot holds: header, keyring chain, signatures, product, kind, architecture, layout,
-/// security version, and the UKI's digest where `expect` has it.
+/// Whoever can say whether what a slot holds was signed for here: the root of trust. A simulator may remember what was
+/// verified before.
+pub trait Verify {
+    /// Verifies what a slot holds: header, keyring chain, signatures, product, kind, architecture, layout, security
+    /// version. Of the UKI, its length.
+    ///
+    /// # Errors
+    /// [`Rejected`], with the first thing that does not check.
+    fn verify(&self, parts: &SlotParts, expect: &Expect) -> Result<Verified, Rejected>;
+}
+
+impl Verify for Trust {
+    fn verify(&self, parts: &SlotParts, expect: &Expect) -> Result<Verified, Rejected> {
+        let header = &parts.header;
+        if header.slot != expect.target {
+            return Err(Rejected::OtherSlot { found: header.slot });
+        }
+        let verified = verify_manifest(self, &parts.envelope, &parts.keyring)?;
+        if verified.digest != header.manifest_digest {
+            let (header, found) = (header.manifest_digest, verified.digest);
+            return Err(Rejected::HeaderDigest { header, found });
+        }
+        let manifest = &verified.manifest;
+        let expected = match expect.target {
+            Target::A | Target::B => Kind::System,
+            Target::Recovery => Kind::Recovery,
+        };
+        if manifest.kind != expected {
+            return Err(Rejected::Kind {
+                found: manifest.kind,
+                expected,
+            });
+        }
+        if manifest.security_version < expect.floor {
+            let (found, floor) = (manifest.security_version, expect.floor);
+            return Err(Rejected::BelowFloor { found, floor });
+        }
+        if header.uki_length != manifest.uki.size {
+            let (found, expected) = (header.uki_length, manifest.uki.size);
+            return Err(Rejected::UkiSize { found, expected });
+        }
+        Ok(verified)
+    }
+}
+
+/// Reads what a slot holds and verifies it, but for the UKI: whoever wants to start that hashes it as it is read.
 ///
 /// # Errors
 /// [`Rejected`], with the first thing that does not check.
-pub fn verify_slot(
-    trust: &Trust,
-    header: &SlotHeader,
-    envelope: &[u8],
-    keyring: &[u8],
+pub fn check_manifest<D: Device>(
+    slot: &mut D,
+    verifier: &impl Verify,
     expect: &Expect,
+) -> Result<(SlotHeader, Verified), Rejected> {
+    let parts = read_slot(slot).map_err(|error| match error {
+        ReadSlotError::Header(error) => Rejected::Header(error),
+        ReadSlotError::Device(error) => Rejected::Unreadable(error.to_string()),
+    })?;
+    let verified = verifier.verify(&parts, expect)?;
+    Ok((parts.header, verified))
+}
+
+/// Whether the loader would start what `target` holds by its counters, were nothing else in the way: it verifies, is not
+/// below the record's floor, is what the record is about, and its UKI is the manifest's to the byte.
+///
+/// # Errors
+/// [`Rejected`], with the first thing that does not check.
+pub fn would_start<D: Device>(
+    slot: &mut D,
+    target: Target,
+    verifier: &impl Verify,
+    record: &Record,
 ) -> Result<Verified, Rejected> {
-    if header.slot != expect.target {
-        return Err(Rejected::OtherSlot { found: header.slot });
-    }
-    let verified = verify_manifest(trust, envelope, keyring)?;
-    if verified.digest != header.manifest_digest {
-        let (header, found) = (header.manifest_digest, verified.digest);
-        return Err(Rejected::HeaderDigest { header, found });
-    }
-    let manifest = &verified.manifest;
-    let expected = match expect.target {
-        Target::A | Target::B => Kind::System,
-        Target::Recovery => Kind::Recovery,
+    let floor = match target {
+        Target::A | Target::B => record.floor,
+        Target::Recovery => record.recovery_floor,
     };
-    if manifest.kind != expected {
-        return Err(Rejected::Kind {
-            found: manifest.kind,
-            expected,
-        });
-    }
-    if manifest.security_version < expect.floor {
-        let (found, floor) = (manifest.security_version, expect.floor);
-        return Err(Rejected::BelowFloor { found, floor });
-    }
-    if header.uki_length != manifest.uki.size {
-        let (found, expected) = (header.uki_length, manifest.uki.size);
-        return Err(Rejected::UkiSize { found, expected });
-    }
-    if let Some(uki) = &expect.uki {
-        verified.check_uki(uki)?;
-    }
+    let expect = Expect { target, floor };
+    let (header, verified) = check_manifest(slot, verifier, &expect)?;
+    verified.check_recorded(target, record)?;
+    let uki = hashed::digest(slot, header.uki_offset, header.uki_length)
+        .map_err(|error| Rejected::Unreadable(error.to_string()))?;
+    verified.check_uki(&uki)?;
     Ok(verified)
 }
 

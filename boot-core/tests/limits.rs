@@ -5,6 +5,7 @@ use boot_core::{
     Device as _, Target,
     bundle::{BundleError, FRAME_MAX, FrameTable},
     dsse::{ENVELOPE_MAX, PAYLOAD_MAX},
+    hashed,
     keyring::{CHAIN_MAX, Chain, KeyringError},
     layout::{self, Label, Sizes, TYPE_ESP},
     manifest::{CHUNK_SIZE, Kind, Manifest, ManifestError, UKI_MAX},
@@ -173,4 +174,23 @@ fn of_a_window_over_a_disk() {
     assert_eq!(block, [7; 512]);
     let mut wraps = Window::new(&mut disk, u64::MAX - 511, 4096);
     assert!(wraps.read_at(512, &mut block).is_err());
+}
+
+#[test]
+fn of_what_is_hashed_as_it_is_read() {
+    const STEP: usize = 4 << 20;
+    let mut device = MemoryDevice::new(3 * STEP as u64, 512);
+    let bytes: Vec<u8> = (0..3 * STEP).map(|at| (at / 7) as u8).collect();
+    device.write_at(0, &bytes).unwrap();
+    for length in [0, 1, 512, STEP, STEP + 700, 2 * STEP - 512] {
+        let wanted = &bytes[512..][..length];
+        let found = hashed::digest(&mut device, 512, length as u64).unwrap();
+        assert_eq!(found, Digest::of(wanted), "{length} bytes");
+        let mut kept = vec![0; length.next_multiple_of(512)];
+        let found = hashed::read(&mut device, 512, &mut kept, length).unwrap();
+        assert_eq!(found, Digest::of(wanted), "{length} bytes");
+        assert_eq!(kept[..length], *wanted);
+    }
+    let beyond = hashed::digest(&mut device, 512, 3 * STEP as u64);
+    assert!(beyond.is_err());
 }

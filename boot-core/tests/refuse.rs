@@ -12,7 +12,7 @@ use boot_core::{
     layout::{Guid, TYPE_ESP},
     manifest::{Kind, Manifest, ManifestError},
     record::{Corrupt, Record},
-    slot_header::{HeaderError, SlotHeader, read_slot},
+    slot_header::{HeaderError, SlotHeader, SlotParts, clear_header, read_slot},
     store::{BootState, CopyHealth, EVENT_RING, PARTITION_SIZE, QUARANTINE_RING, STRIDE},
     test_support::{
         Image, Machine, MemoryDevice, MemoryError, ROOT, SIGNING, Signers, TestKey, manifest, trust,
@@ -20,18 +20,26 @@ use boot_core::{
     transition::{self, RefusedBecause},
     trust::{Trust, TrustError},
     types::Salt,
-    verify::{Expect, Rejected, verify_slot},
+    verify::{self, Expect, Rejected, Verified, Verify as _},
     verity::{BlockHasher, Mismatch},
 };
 
 const EXPECT: Expect = Expect {
     target: Target::A,
     floor: SecurityVersion(2),
-    uki: None,
 };
 
+fn verified(image: &Image, header: &SlotHeader) -> Result<Verified, Rejected> {
+    let parts = SlotParts {
+        header: header.clone(),
+        envelope: image.envelope.clone(),
+        keyring: image.keyring.clone(),
+    };
+    trust().verify(&parts, &EXPECT)
+}
+
 fn verify(image: &Image, header: &SlotHeader) -> Result<(), Rejected> {
-    verify_slot(&trust(), header, &image.envelope, &image.keyring, &EXPECT).map(drop)
+    verified(image, header).map(drop)
 }
 
 fn changed(change: impl FnOnce(&mut Manifest)) -> Image {
@@ -106,15 +114,39 @@ fn a_slot_is_rejected_with_what_is_wrong_with_it() {
             expected: 5000
         })
     );
-    let (header, uki) = (sound.header(Target::A), Some(Digest::ZERO));
-    let expect = Expect { uki, ..EXPECT };
-    let bad_uki = verify_slot(&trust(), &header, &sound.envelope, &sound.keyring, &expect);
-    assert_eq!(
-        bad_uki,
-        Err(Rejected::UkiDigest {
-            found: Digest::ZERO
-        })
-    );
+    let sound = verified(&sound, &sound.header(Target::A)).unwrap();
+    let found = Digest::ZERO;
+    assert_eq!(sound.check_uki(&found), Err(Rejected::UkiDigest { found }));
+}
+
+#[test]
+fn whether_a_slot_would_start_is_asked_of_all_of_it() {
+    for block_size in [512, 4096] {
+        let image = changed(|_| {});
+        let mut record = Record::empty();
+        record.a.digest = image.digest;
+        let mut slot = image.device(Target::A, block_size);
+        let asked = |slot: &mut MemoryDevice, record: &Record| {
+            verify::would_start(slot, Target::A, &trust(), record).map(|it| it.digest)
+        };
+        assert_eq!(asked(&mut slot, &record), Ok(image.digest));
+        record.floor = SecurityVersion(3);
+        let old = asked(&mut slot, &record);
+        assert!(matches!(old, Err(Rejected::BelowFloor { .. })), "{old:?}");
+        record.floor = SecurityVersion(2);
+        let other = asked(&mut slot, &Record::empty());
+        assert!(matches!(other, Err(Rejected::NotRecorded { .. })));
+        let uki = image.header(Target::A).uki_offset;
+        slot.bytes[uki as usize + 4999] ^= 1;
+        let flipped = asked(&mut slot, &record);
+        assert!(matches!(flipped, Err(Rejected::UkiDigest { .. })));
+        slot.bad_reads = Some(uki..uki + 1);
+        let unread = asked(&mut slot, &record);
+        assert!(matches!(unread, Err(Rejected::Unreadable(_))));
+        clear_header(&mut slot).unwrap();
+        let none = asked(&mut slot, &record);
+        assert_eq!(none, Err(Rejected::Header(HeaderError::Empty)));
+    }
 }
 
 #[test]

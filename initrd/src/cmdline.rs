@@ -1,10 +1,12 @@
 //! The kernel's command line: ours to the letter, or the start ends. Pure.
 
+use boot_core::RootHash;
+
 /// What the command line says about the root filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Root {
     /// `sternpost.root=HASH`: a verified partition.
-    Verity(String),
+    Verity(RootHash),
     /// `sternpost.recovery`: a file in the initramfs.
     Recovery,
 }
@@ -44,21 +46,20 @@ pub fn check(kernel: &str, image: &str) -> Result<Root, CmdlineError> {
         image
             .split_whitespace()
             .filter_map(|word| match word.strip_prefix("sternpost.root=") {
-                Some(hash) => Some(Root::Verity(hash.to_owned())),
-                None => (word == "sternpost.recovery").then_some(Root::Recovery),
+                Some(hash) => Some(root_hash(hash).map(Root::Verity)),
+                None => (word == "sternpost.recovery").then_some(Ok(Root::Recovery)),
             });
-    let (Some(root), None) = (found.next(), found.next()) else {
-        return Err(CmdlineError::Root);
-    };
-    match &root {
-        Root::Verity(hash)
-            if hash.len() != 64
-                || !hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) =>
-        {
-            Err(CmdlineError::Hash(hash.clone()))
-        }
-        _ => Ok(root),
+    match (found.next(), found.next()) {
+        (Some(root), None) => root,
+        _ => Err(CmdlineError::Root),
     }
+}
+
+/// A hash as it is written by everybody: in lower case.
+fn root_hash(text: &str) -> Result<RootHash, CmdlineError> {
+    let hash = text.parse().ok();
+    hash.filter(|hash: &RootHash| hash.to_string() == text)
+        .ok_or_else(|| CmdlineError::Hash(text.to_owned()))
 }
 
 fn trim(text: &str) -> &str {
@@ -71,7 +72,7 @@ mod tests {
 
     #[test]
     fn one_added_word_is_refused() {
-        let hash = "a".repeat(64);
+        let hash = RootHash([0xaa; 32]);
         let image = format!("console=ttyS0 sternpost.root={hash}");
         assert_eq!(check(&format!("{image}\n"), &image), Ok(Root::Verity(hash)));
         assert!(matches!(

@@ -5,6 +5,9 @@
 
 use std::fs::OpenOptions;
 
+use boot_core::RootHash;
+use boot_core::types::Salt;
+
 use crate::failure::{Context, Failure};
 use crate::sys;
 
@@ -24,10 +27,10 @@ pub struct Verity {
     pub device: String,
     /// Length of the data; the tree follows it.
     pub data_size: u64,
-    /// Root hash, lower-case hex.
-    pub root_hash: String,
-    /// Salt, lower-case hex.
-    pub salt: String,
+    /// What the tree must come to.
+    pub root_hash: RootHash,
+    /// What every block is hashed with.
+    pub salt: Salt,
 }
 
 /// The parameters of the table's only line. Corruption and read errors restart the machine, so that the other slot
@@ -35,15 +38,11 @@ pub struct Verity {
 #[must_use]
 pub fn table_line(verity: &Verity) -> String {
     let blocks = verity.data_size / BLOCK;
-    let salt = if verity.salt.is_empty() {
-        "-"
-    } else {
-        &verity.salt
-    };
     format!(
         "1 {dev} {dev} {BLOCK} {BLOCK} {blocks} {blocks} sha256 {hash} {salt} 2 restart_on_corruption restart_on_error",
         dev = verity.device,
         hash = verity.root_hash,
+        salt = verity.salt,
     )
 }
 
@@ -130,12 +129,16 @@ mod tests {
         let verity = Verity {
             device: "254:7".into(),
             data_size: 8192,
-            root_hash: "aa".into(),
-            salt: "bb".into(),
+            root_hash: RootHash([0xaa; 32]),
+            salt: Salt([0xbb; 32]),
         };
         assert_eq!(
             table_line(&verity),
-            "1 254:7 254:7 4096 4096 2 2 sha256 aa bb 2 restart_on_corruption restart_on_error"
+            format!(
+                "1 254:7 254:7 4096 4096 2 2 sha256 {} {} 2 restart_on_corruption restart_on_error",
+                "aa".repeat(32),
+                "bb".repeat(32)
+            )
         );
     }
 

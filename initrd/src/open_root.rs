@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::fd::AsFd;
 
-use boot_core::Window;
+use boot_core::{RootHash, Window};
 
 use crate::block::{BlockDevice, partition_name};
 use crate::boot_disk::Candidate;
@@ -16,7 +16,7 @@ use crate::{slot_manifest, sys};
 pub(crate) fn verified(
     start: &Start,
     candidate: &Candidate,
-    hash: &str,
+    hash: &RootHash,
 ) -> Result<String, Failure> {
     let target = start.handover.slot;
     let slot = target.slot().context("looking for the root of", target)?;
@@ -28,14 +28,14 @@ pub(crate) fn verified(
     let boot = find(slot.label_boot())?;
     let part = find(slot.label_root())?;
     let mut device = BlockDevice::open(&candidate.name, false)?;
-    let manifest = slot_manifest::manifest(
+    let root = slot_manifest::root(
         &mut Window::partition(&mut device, boot),
         target,
         &start.handover.manifest,
+        hash,
+        part.size,
     )
     .context("checking", place(slot.label_boot()))?;
-    let root = slot_manifest::root(&manifest, hash, part.size)
-        .context("checking", place(slot.label_boot()))?;
     let (_, number) = partition_name(&candidate.name, part.number)
         .context("looking for the kernel's name of", place(slot.label_root()))?;
     dm_verity::open(
@@ -43,8 +43,8 @@ pub(crate) fn verified(
         &Verity {
             device: number,
             data_size: root.data_size,
-            root_hash: root.hash.to_string(),
-            salt: root.salt.to_string(),
+            root_hash: root.hash,
+            salt: root.salt,
         },
     )
 }

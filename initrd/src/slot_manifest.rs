@@ -4,17 +4,18 @@
 //! The loader has checked the signatures. Here it is only made sure that what lies on this disk is the same manifest,
 //! byte for byte, and that it belongs to this kernel: a kernel and a root from different slots are never put together.
 
-use boot_core::dsse::Envelope;
-use boot_core::manifest::{Manifest, Root};
-use boot_core::slot_header::{ReadSlotError, read_slot};
-use boot_core::{Device, Digest, Target};
+use core::fmt::{Debug, Display};
+
+use boot_core::manifest::Root;
+use boot_core::slot_header::{NoManifest, ReadSlotError, read_slot};
+use boot_core::{Device, Digest, RootHash, Target};
 
 /// Why a slot is not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum SlotError {
+pub enum SlotError<E: Debug + Display> {
     /// The header or what it points at cannot be read.
-    #[error("{0}")]
-    Read(String),
+    #[error(transparent)]
+    Read(#[from] ReadSlotError<E>),
     /// The header says that it belongs elsewhere.
     #[error("its header says {found}, but {expected} was started")]
     Slot {
@@ -23,6 +24,9 @@ pub enum SlotError {
         /// What was started.
         expected: Target,
     },
+    /// The envelope or the manifest does not parse.
+    #[error(transparent)]
+    Manifest(#[from] NoManifest),
     /// Another manifest.
     #[error("its manifest has the digest {found}, but the loader verified {expected}")]
     Digest {
@@ -31,9 +35,6 @@ pub enum SlotError {
         /// Digest in the hand-over.
         expected: Digest,
     },
-    /// The envelope or the manifest does not parse.
-    #[error("{0}")]
-    Parse(String),
     /// The manifest has no root.
     #[error("its manifest names no root filesystem")]
     NoRoot,
@@ -41,9 +42,9 @@ pub enum SlotError {
     #[error("its manifest names the root hash {manifest}, but this kernel was built for {kernel}")]
     RootHash {
         /// In the manifest.
-        manifest: String,
+        manifest: RootHash,
         /// On the command line.
-        kernel: String,
+        kernel: RootHash,
     },
     /// The root does not fit.
     #[error("its root needs {needs} bytes, but the partition has {has}")]
@@ -55,55 +56,37 @@ pub enum SlotError {
     },
 }
 
-impl<E: core::fmt::Debug + core::fmt::Display> From<ReadSlotError<E>> for SlotError {
-    fn from(error: ReadSlotError<E>) -> Self {
-        Self::Read(error.to_string())
-    }
-}
-
-/// Reads a slot's manifest and checks that it has the digest that the loader verified.
+/// The root that the manifest in `slot` names, if that is the manifest with the digest that the loader verified for
+/// `target`, and its root the one of this kernel, which fits its partition of `partition` bytes.
 ///
 /// # Errors
-/// When it cannot be read, is another slot's, or is another manifest.
-pub fn manifest<D: Device>(
-    device: &mut D,
+/// When the manifest cannot be read, is another slot's, or is another; when the root is another, or does not fit.
+pub fn root<D: Device>(
+    slot: &mut D,
     target: Target,
-    digest: &Digest,
-) -> Result<Manifest, SlotError> {
-    let parts = read_slot(device)?;
+    verified: &Digest,
+    kernel: &RootHash,
+    partition: u64,
+) -> Result<Root, SlotError<D::Error>> {
+    let parts = read_slot(slot)?;
     if parts.header.slot != target {
         return Err(SlotError::Slot {
             found: parts.header.slot,
             expected: target,
         });
     }
-    let envelope =
-        Envelope::parse(&parts.envelope).map_err(|error| SlotError::Parse(error.to_string()))?;
-    let found = Digest::of(&envelope.payload);
-    if found != *digest {
+    let (manifest, found) = parts.manifest_unverified()?;
+    if found != *verified {
         return Err(SlotError::Digest {
             found,
-            expected: *digest,
+            expected: *verified,
         });
     }
-    Manifest::parse(&envelope.payload).map_err(|error| SlotError::Parse(error.to_string()))
-}
-
-/// The root that a manifest names, if it is the one of this kernel and fits its partition of `partition` bytes. Pure.
-///
-/// # Errors
-/// When it is another, or does not fit.
-pub fn root<'a>(
-    manifest: &'a Manifest,
-    kernel: &str,
-    partition: u64,
-) -> Result<&'a Root, SlotError> {
-    let root = manifest.root.as_ref().ok_or(SlotError::NoRoot)?;
-    let hash = root.hash.to_string();
-    if hash != kernel {
+    let root = manifest.root.ok_or(SlotError::NoRoot)?;
+    if root.hash != *kernel {
         return Err(SlotError::RootHash {
-            manifest: hash,
-            kernel: kernel.to_owned(),
+            manifest: root.hash,
+            kernel: *kernel,
         });
     }
     if root.size > partition || root.data_size >= root.size {

@@ -7,9 +7,10 @@ use crate::{
     event::{Event, EventKind, Stage},
     slot::{Slot, Target},
     types::SecurityVersion,
+    verify::Verify,
 };
 
-impl Boot<'_> {
+impl<V: Verify> Boot<'_, V> {
     pub(super) fn floor(&self) -> SecurityVersion {
         let cached = self
             .record

@@ -24,25 +24,24 @@ use alloc::{
 };
 
 use crate::{
-    event::{Event, EventKind, Stage},
+    event::{Event, EventKind, Stage, cut},
     handover::Rejection,
     record::{Record, SlotContents},
     select::{self, Candidate, Selector, Why},
     slot::{Slot, Target},
-    slot_header::{ReadSlotError, SlotHeader, read_slot},
+    slot_header::SlotHeader,
     store::BootState,
     transition,
-    trust::Trust,
     types::{Nonce, SecurityVersion},
-    verify::{Expect, Rejected, Verified},
+    verify::{self, Expect, Rejected, Verified, Verify},
 };
 
 pub use platform::{Chosen, Floors, Platform};
 
 /// One start of the machine.
 #[derive(Debug)]
-pub struct Boot<'t> {
-    trust: &'t Trust,
+pub struct Boot<'t, V> {
+    trust: &'t V,
     phase: Phase,
     /// The newest record, as far as is known.
     record: Option<Record>,
@@ -73,9 +72,9 @@ enum Phase {
     LastResort,
 }
 
-impl<'t> Boot<'t> {
+impl<'t, V: Verify> Boot<'t, V> {
     /// A start, for the images that `trust` allows.
-    pub fn new(trust: &'t Trust) -> Self {
+    pub fn new(trust: &'t V) -> Self {
         Self {
             trust,
             phase: Phase::Begin,
@@ -397,17 +396,18 @@ impl<'t> Boot<'t> {
         candidate: Candidate,
         verified: &Verified,
     ) -> Result<(), Rejected> {
-        let found = verified.digest;
-        match self.record.as_ref().zip(candidate.target.slot()) {
-            Some((record, slot))
-                if candidate.why != Why::LastResort && record.slot(slot).digest != found =>
-            {
-                let contents = verified.manifest.slot_contents(found);
-                self.unrecorded.push((slot, contents));
-                Err(Rejected::NotRecorded { found })
-            }
-            _ => Ok(()),
+        let (Some(record), Some(slot)) = (&self.record, candidate.target.slot()) else {
+            return Ok(());
+        };
+        if candidate.why == Why::LastResort {
+            return Ok(());
         }
+        verified
+            .check_recorded(candidate.target, record)
+            .inspect_err(|_| {
+                let contents = verified.manifest.slot_contents(verified.digest);
+                self.unrecorded.push((slot, contents));
+            })
     }
 
     /// Verifies a slot and loads its UKI.
@@ -432,24 +432,8 @@ impl<'t> Boot<'t> {
         target: Target,
         floor: SecurityVersion,
     ) -> Result<(SlotHeader, Verified), Rejected> {
-        let device = platform.slot(target).ok_or(Rejected::NoPartition)?;
-        let parts = read_slot(device).map_err(|error| match error {
-            ReadSlotError::Header(error) => Rejected::Header(error),
-            ReadSlotError::Device(error) => Rejected::Unreadable(error.to_string()),
-        })?;
-        let expect = Expect {
-            target,
-            floor,
-            uki: None,
-        };
-        let verified = platform.verify(
-            self.trust,
-            &parts.header,
-            &parts.envelope,
-            &parts.keyring,
-            &expect,
-        )?;
-        Ok((parts.header, verified))
+        let slot = platform.slot(target).ok_or(Rejected::NoPartition)?;
+        verify::check_manifest(slot, self.trust, &Expect { target, floor })
     }
 
     /// Whether `record` is on the disk now. If not, nothing more is written in this start.
@@ -531,16 +515,11 @@ impl<'t> Boot<'t> {
 /// Most bytes of a reason. It may quote what nobody signed, and the hand-over has to fit into a variable.
 const REASON_MAX: usize = 240;
 
-fn shorten(mut reason: String) -> String {
-    if reason.len() > REASON_MAX {
-        let end = (0..=REASON_MAX)
-            .rev()
-            .find(|end| reason.is_char_boundary(*end))
-            .unwrap_or(0);
-        reason.truncate(end);
-        reason.push('…');
+fn shorten(reason: String) -> String {
+    match cut(&reason, REASON_MAX) {
+        whole if whole.len() == reason.len() => reason,
+        short => format!("{short}…"),
     }
-    reason
 }
 
 /// The end of rule 2: nothing can be written, so only good slots, and one time in four not the

@@ -7,10 +7,8 @@ use crate::{
     device::Device,
     select::Why,
     slot::Target,
-    slot_header::SlotHeader,
-    trust::Trust,
     types::{Digest, Nonce, SecurityVersion},
-    verify::{Expect, Rejected, Verified, verify_slot},
+    verify::Verified,
 };
 
 /// Security versions below which nothing starts, kept where only the loader can write.
@@ -64,22 +62,6 @@ pub trait Platform {
     /// # Errors
     /// What went wrong, for a person.
     fn raise_firmware_floors(&mut self, floors: Floors) -> Result<(), String>;
-
-    /// Verifies what a slot holds. Here so that a simulator can remember what it has verified before;
-    /// nothing else has a reason to replace it.
-    ///
-    /// # Errors
-    /// Why it is not to be started.
-    fn verify(
-        &mut self,
-        trust: &Trust,
-        header: &SlotHeader,
-        envelope: &[u8],
-        keyring: &[u8],
-        expect: &Expect,
-    ) -> Result<Verified, Rejected> {
-        verify_slot(trust, header, envelope, keyring, expect)
-    }
 }
 
 /// Something verified, to be started now.

@@ -18,9 +18,6 @@ const DIRECTORY_MAX: usize = 64 << 10;
 const NO_FILE: u8 = 0x08;
 
 /// Reads the loader from an ESP, whoever made its filesystem.
-///
-/// # Errors
-/// [`EspError`], if there is none.
 pub fn read_loader<D: Device>(
     device: &mut D,
     architecture: Architecture,

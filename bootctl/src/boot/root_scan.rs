@@ -3,7 +3,7 @@
 use boot_core::manifest::Root;
 use boot_core::slot_header::read_slot;
 use boot_core::verity::{BLOCK, BlockHasher, Geometry, HASH, TreeBuilder};
-use boot_core::{Device, Slot, dsse, manifest};
+use boot_core::{Device, Slot};
 
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
@@ -28,8 +28,7 @@ pub fn of_slot(machine: &Machine, slot: Slot) -> Result<()> {
 pub fn of<D: Device>(boot: &mut D, root: &mut D) -> Result<()> {
     let parts = read_slot(boot)
         .map_err(|e| Failure::failed(e).doing("reading the manifest beside the root"))?;
-    let envelope = dsse::Envelope::parse(&parts.envelope).map_err(Failure::failed)?;
-    let manifest = manifest::Manifest::parse(&envelope.payload).map_err(Failure::failed)?;
+    let (manifest, _) = parts.manifest_unverified().map_err(Failure::failed)?;
     match manifest.root {
         Some(it) => check(root, &it),
         None => Ok(()),

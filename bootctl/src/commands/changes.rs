@@ -1,5 +1,6 @@
 //! `activate`, `mark-good`, `rollback`: one commit each.
 
+use boot_core::verify::would_start;
 use serde_json::json;
 
 use super::{target_slot, then_reboot};
@@ -21,7 +22,7 @@ pub fn activate(machine: &Machine, arguments: &Activate) -> Result<Outcome> {
     if record.slot(slot).contents().is_some() {
         // Not the tries of a slot that the loader would reject anyway.
         let mut device = machine.open(slot.label_boot(), false)?;
-        slot_check::verify(
+        would_start(
             &mut device,
             slot.into(),
             &slot_check::trust(machine)?,

@@ -1,6 +1,7 @@
 //! `reboot`: in an orderly way, or into the recovery system once.
 
 use boot_core::Target;
+use boot_core::verify::would_start;
 use serde_json::json;
 
 use crate::boot::{self, slot_check};
@@ -19,7 +20,7 @@ pub fn reboot(machine: &Machine, arguments: &Reboot) -> Result<Outcome> {
         let mut control = boot::open(machine, true)?;
         let record = control.record()?;
         let mut device = machine.open(Target::Recovery.label_boot(), false)?;
-        slot_check::verify(
+        would_start(
             &mut device,
             Target::Recovery,
             &slot_check::trust(machine)?,

@@ -5,6 +5,7 @@ use boot_core::manifest::Kind;
 use boot_core::record::Record;
 use boot_core::slot_header::UKI_OFFSET;
 use boot_core::trust::Trust;
+use boot_core::verify::would_start;
 use boot_core::{Digest, Target, esp};
 use serde_json::json;
 
@@ -186,10 +187,10 @@ fn starts_what_starts(machine: &Machine, record: &Record, old: &Trust, new: &Tru
         let Ok(mut device) = machine.open(target.label_boot(), false) else {
             continue;
         };
-        if slot_check::verify(&mut device, target, old, record).is_err() {
+        if would_start(&mut device, target, old, record).is_err() {
             continue;
         }
-        slot_check::verify(&mut device, target, new, record).map_err(|rejected| {
+        would_start(&mut device, target, new, record).map_err(|rejected| {
             Failure::refused(format!("the new loader would not start {target}: {rejected}"))
                 .next("install systems signed under the new root keys into both slots first, and recovery with them")
         })?;

@@ -2,7 +2,7 @@
 //! other one. Reads only, and stops looking at a chunk as soon as it has to be fetched anyway. What cannot be read is not
 //! there: writing over it is what mends a bad sector.
 
-use boot_core::manifest::CHUNK_SIZE;
+use boot_core::manifest::{CHUNK_SIZE, chunk_len};
 use boot_core::verity::{BLOCK, BlockHasher, HASH};
 use boot_core::{Device, Digest};
 
@@ -11,7 +11,6 @@ use super::leaves::Leaves;
 use super::reference::Reference;
 use crate::boot::slot_check::Parts;
 use crate::failure::Result;
-use crate::source::chunk_len;
 
 /// Read at a time: what is not there is mostly noticed in the first block.
 const STEP: usize = 256 * 1024;

@@ -32,6 +32,7 @@ use boot_core::manifest::Kind;
 use boot_core::record::SlotStatus;
 use boot_core::slot_header::{self, SlotHeader};
 use boot_core::trust::Trust;
+use boot_core::verify::would_start;
 use boot_core::{Device, Digest, Slot, Target, Version, transition};
 use serde::Serialize;
 
@@ -42,7 +43,7 @@ pub(crate) use self::preconditions::keys_not_older;
 use self::reference::Reference;
 pub(crate) use self::unpack::payload;
 use crate::boot::control::{Control, refused};
-use crate::boot::slot_check::{self, Parts};
+use crate::boot::slot_check::Parts;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::source::Source;
@@ -143,7 +144,7 @@ pub fn install<D: Device>(
     let staged = entry.status() == SlotStatus::Staged && entry.digest == head.digest;
     if staged && survey.is_complete() {
         let intact = verify::all(&head, &leaves, &upper, target, progress).is_ok()
-            && slot_check::verify(&mut target.boot, slot.into(), options.trust, &record).is_ok();
+            && would_start(&mut target.boot, slot.into(), options.trust, &record).is_ok();
         if intact {
             return Ok(Installed {
                 slot,
@@ -285,13 +286,11 @@ fn finish<D: Device>(
     let booted = control.context().booted;
     let contents = head.manifest.slot_contents(head.digest);
     let staged = transition::stage(&control.record()?, slot, contents, booted).map_err(refused)?;
-    slot_check::verify(&mut target.boot, slot.into(), options.trust, &staged).map_err(
-        |rejected| {
-            Failure::verification(rejected)
-                .doing("reading the slot back as the loader will")
-                .next("the disk does not keep what is written to it: replace it")
-        },
-    )?;
+    would_start(&mut target.boot, slot.into(), options.trust, &staged).map_err(|rejected| {
+        Failure::verification(rejected)
+            .doing("reading the slot back as the loader will")
+            .next("the disk does not keep what is written to it: replace it")
+    })?;
     control.release(&head.digest)?;
     control.change(&format!("staging slot {slot}"), |r| {
         transition::stage(r, slot, contents, booted)

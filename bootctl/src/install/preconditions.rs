@@ -4,11 +4,10 @@
 use boot_core::record::Record;
 use boot_core::slot_header::read_slot;
 use boot_core::trust::Trust;
-use boot_core::verify::verify_manifest;
+use boot_core::verify::{verify_manifest, would_start};
 use boot_core::{Device, Slot, Target};
 
 use super::Options;
-use crate::boot::slot_check;
 use crate::failure::{Failure, Result};
 
 /// Something that starts has to be left while the slot is written. The running slot does; from
@@ -26,10 +25,9 @@ pub(super) fn something_starts<D: Device>(
         return Ok(());
     }
     let starts = record.slot(other).is_startable()
-        && beside.is_some_and(|device| {
-            slot_check::verify(device, other.into(), options.trust, record).is_ok()
-        });
-    if starts || slot_check::verify(target, slot.into(), options.trust, record).is_err() {
+        && beside
+            .is_some_and(|device| would_start(device, other.into(), options.trust, record).is_ok());
+    if starts || would_start(target, slot.into(), options.trust, record).is_err() {
         return Ok(());
     }
     Err(Failure::refused(format!(

@@ -9,10 +9,12 @@
 //! ```
 
 use boot_core::event::EventKind;
-use boot_core::manifest::{CHUNK_SIZE, Kind};
+use boot_core::hashed;
+use boot_core::manifest::{CHUNK_SIZE, Kind, chunk_len};
 use boot_core::record::Record;
 use boot_core::slot_header::{self, SlotHeader, UKI_OFFSET};
 use boot_core::trust::Trust;
+use boot_core::verify::would_start;
 use boot_core::verity::BLOCK;
 use boot_core::{Device, Digest, Slot, Target, Version};
 use serde::Serialize;
@@ -22,10 +24,9 @@ use super::disk;
 use super::preconditions::serial_not_older;
 use super::unpack::{Unpacker, contradicts_itself, damaged, goes_on};
 use crate::boot::control::Control;
-use crate::boot::slot_check;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
-use crate::source::{Source, chunk_len};
+use crate::source::Source;
 
 /// What was replaced.
 #[derive(Debug, Clone, Serialize)]
@@ -71,7 +72,7 @@ pub fn replace<D: Device>(
         was_there: false,
         fetched: 0,
     };
-    if slot_check::verify(target, Target::Recovery, trust, &record)
+    if would_start(target, Target::Recovery, trust, &record)
         .is_ok_and(|there| there.digest == head.digest)
     {
         replaced.was_there = true;
@@ -120,10 +121,9 @@ fn not_needed<D: Device>(
             let why = format!("slot {slot} is {}", entry.status());
             return Err(Failure::refused(why).next(next));
         }
-        let verified =
-            slot_check::verify(device, slot.into(), trust, record).map_err(|rejected| {
-                Failure::refused(format!("slot {slot} does not verify: {rejected}")).next(next)
-            })?;
+        let verified = would_start(device, slot.into(), trust, record).map_err(|rejected| {
+            Failure::refused(format!("slot {slot} does not verify: {rejected}")).next(next)
+        })?;
         if booted == slot.into() {
             known = verified.keyring.serial;
         }
@@ -167,7 +167,7 @@ fn fill<D: Device>(
     if !source.ends_at(head.end())? {
         return Err(goes_on(source));
     }
-    match slot_check::digest_at(target, UKI_OFFSET, uki.size).map_err(disk)? {
+    match hashed::digest(target, UKI_OFFSET, uki.size).map_err(disk)? {
         found if found == uki.digest => Ok(fetched),
         _ => Err(contradicts_itself()),
     }
@@ -187,7 +187,7 @@ fn finish<D: Device>(head: &Head, target: &mut D, trust: &Trust, record: &Record
         .map_err(|e| disk(e).doing("writing the manifest"))?;
     slot_header::write_header(target, &header)
         .map_err(|e| disk(e).doing("writing the slot header"))?;
-    slot_check::verify(target, Target::Recovery, trust, record).map_err(|rejected| {
+    would_start(target, Target::Recovery, trust, record).map_err(|rejected| {
         Failure::verification(rejected)
             .doing("reading recovery back as the loader will")
             .next("the disk does not keep what is written to it: replace it")

@@ -4,7 +4,6 @@
 //! again when it is copied, and fetched if it is not what its leaf said.
 
 use boot_core::Device;
-use boot_core::dsse::Envelope;
 use boot_core::manifest::Manifest;
 use boot_core::slot_header::read_slot;
 use boot_core::types::Salt;
@@ -39,8 +38,7 @@ impl<'d, D: Device> Reference<'d, D> {
     /// Reads what is in `parts`; none if nothing in it is of use.
     pub(super) fn open(parts: &'d mut Parts<D>, salt: Option<&Salt>) -> Option<Self> {
         let slot = read_slot(&mut parts.boot).ok()?;
-        let envelope = Envelope::parse(&slot.envelope).ok()?;
-        let manifest = Manifest::parse(&envelope.payload).ok()?;
+        let (manifest, _) = slot.manifest_unverified().ok()?;
         let mut reference = Self {
             parts,
             manifest,

@@ -1,6 +1,6 @@
 //! Step 5: everything read back from the device, and every byte verified.
 
-use boot_core::manifest::CHUNK_SIZE;
+use boot_core::manifest::{CHUNK_SIZE, chunk_len};
 use boot_core::slot_header::UKI_OFFSET;
 use boot_core::verity::{BLOCK, BlockHasher};
 use boot_core::{Device, Digest};
@@ -12,7 +12,6 @@ use super::{disk, unpack, write};
 use crate::boot::slot_check::Parts;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
-use crate::source::chunk_len;
 
 /// Reads UKI, root and tree, and compares.
 pub(super) fn all<D: Device>(

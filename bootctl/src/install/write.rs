@@ -1,6 +1,6 @@
 //! Step 4: chunks into their places, each verified before it is written.
 
-use boot_core::manifest::CHUNK_SIZE;
+use boot_core::manifest::{CHUNK_SIZE, chunk_len};
 use boot_core::slot_header::UKI_OFFSET;
 use boot_core::verity::{BLOCK, BlockHasher, HASH};
 use boot_core::{Device, Digest};
@@ -14,7 +14,7 @@ use super::{Fetched, disk};
 use crate::boot::slot_check::Parts;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
-use crate::source::{Source, chunk_len};
+use crate::source::Source;
 
 /// Writes one bundle.
 pub(super) struct Writer<'a, 'r, D> {

@@ -10,8 +10,6 @@ mod slot;
 
 use std::path::Path;
 
-use boot_core::manifest::CHUNK_SIZE;
-
 use crate::failure::{Failure, Result};
 use crate::os::clock::Pace;
 use crate::progress::Progress;
@@ -37,11 +35,6 @@ pub trait Source {
 
     /// True if nothing follows `offset`.
     fn ends_at(&mut self, offset: u64) -> Result<bool>;
-}
-
-/// Bytes of chunk `index` of something of `size` bytes.
-pub(crate) fn chunk_len(size: u64, index: u64) -> usize {
-    size.saturating_sub(index * CHUNK_SIZE).min(CHUNK_SIZE) as usize
 }
 
 /// Opens what was named on the command line.

@@ -4,12 +4,12 @@
 //! Frames are made when they are read, and store their chunk as it is: so their lengths are known before.
 
 use boot_core::bundle::{FrameTable, Header};
-use boot_core::manifest::{CHUNK_SIZE, Manifest};
+use boot_core::manifest::{CHUNK_SIZE, Manifest, chunk_len};
 use boot_core::slot_header::{UKI_OFFSET, read_slot};
 use boot_core::verity::{BLOCK, BlockHasher, Geometry};
-use boot_core::{Device, Slot, dsse};
+use boot_core::{Device, Slot};
 
-use super::{Source, chunk_len, too_short};
+use super::{Source, too_short};
 use crate::boot::slot_check::Parts;
 use crate::failure::{Failure, Result};
 
@@ -37,9 +37,8 @@ impl<D: Device> InSlot<D> {
         let name = format!("slot {slot}");
         let unreadable = |e: String| Failure::verification(e).doing(&name);
         let found = read_slot(&mut parts.boot).map_err(|e| unreadable(e.to_string()))?;
-        let envelope =
-            dsse::Envelope::parse(&found.envelope).map_err(|e| unreadable(e.to_string()))?;
-        let manifest = Manifest::parse(&envelope.payload).map_err(|e| unreadable(e.to_string()))?;
+        let found_manifest = found.manifest_unverified();
+        let (manifest, _) = found_manifest.map_err(|e| unreadable(e.to_string()))?;
         let leaves = leaves(&mut parts.root, &manifest).map_err(unreadable)?;
         let uki_frames = manifest.uki.chunks.len() as u32;
         let root_size = manifest.root.as_ref().map_or(0, |root| root.data_size);

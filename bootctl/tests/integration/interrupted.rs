@@ -9,9 +9,9 @@ use std::rc::Rc;
 use boot_core::record::{Record, SlotStatus};
 use boot_core::store::{BootState, EVENT_RING, QUARANTINE_RING};
 use boot_core::test_support::{MemoryDevice, MemoryError};
+use boot_core::verify::would_start;
 use boot_core::{Device, Nonce, Slot, Target, transition};
 use bootctl::boot::control::{Context, Control};
-use bootctl::boot::slot_check;
 use bootctl::boot::slot_check::Parts;
 use bootctl::failure;
 use bootctl::failure::Code;
@@ -193,7 +193,7 @@ impl Disk {
             SlotStatus::Good => assert_ne!(record.b.digest, image.digest()),
             SlotStatus::Empty => {}
             SlotStatus::Staged => {
-                slot_check::verify(&mut self.boot, Target::B, &trust(), &record).unwrap();
+                would_start(&mut self.boot, Target::B, &trust(), &record).unwrap();
                 let root = image.manifest.root.as_ref().unwrap();
                 bootctl::boot::root_scan::check(&mut self.root, root).unwrap();
             }

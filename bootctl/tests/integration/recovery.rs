@@ -5,9 +5,9 @@ use std::fs;
 use boot_core::store::BootState;
 use boot_core::test_support::MemoryDevice;
 use boot_core::trust::Trust;
+use boot_core::verify::would_start;
 use boot_core::{Nonce, SecurityVersion, Slot, Target, transition};
 use bootctl::boot::control::{Context, Control};
-use bootctl::boot::slot_check;
 use bootctl::install::recovery;
 use bootctl::os::device::BlockFile;
 use bootctl::progress::Progress;
@@ -35,7 +35,7 @@ pub(crate) fn both_good() -> Fixture {
 
 fn found(machine: &Fixture) -> Option<boot_core::Digest> {
     let mut device = BlockFile::open(&machine.path("boot-r"), false).unwrap();
-    slot_check::verify(&mut device, Target::Recovery, &trust(), &machine.record())
+    would_start(&mut device, Target::Recovery, &trust(), &machine.record())
         .ok()
         .map(|verified| verified.digest)
 }
@@ -168,7 +168,7 @@ fn whichever_write_is_the_last_there_is_no_half_of_a_recovery() {
         left.set(operations);
         let ended = replace(&mut target);
         left.set(usize::MAX);
-        match slot_check::verify(&mut target, Target::Recovery, &trust, &record) {
+        match would_start(&mut target, Target::Recovery, &trust, &record) {
             Ok(found) if found.digest == old.digest() => assert!(ended.is_err()),
             Ok(found) => assert_eq!(found.digest, new.digest()),
             Err(_) => assert!(ended.is_err()),
@@ -178,7 +178,7 @@ fn whichever_write_is_the_last_there_is_no_half_of_a_recovery() {
         }
         ended_early += 1;
         replace(&mut target).unwrap();
-        let found = slot_check::verify(&mut target, Target::Recovery, &trust, &record).unwrap();
+        let found = would_start(&mut target, Target::Recovery, &trust, &record).unwrap();
         assert_eq!(found.digest, new.digest());
     }
     assert!(ended_early >= 4, "only {ended_early} writes");

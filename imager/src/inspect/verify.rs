@@ -9,7 +9,7 @@ use boot_core::manifest::{CHUNK_SIZE, Kind, Manifest, Root};
 use boot_core::slot_header::{self, HeaderError, ReadSlotError};
 use boot_core::store::BootState;
 use boot_core::trust::Trust;
-use boot_core::verify::{Expect, Verified, verify_manifest, verify_slot};
+use boot_core::verify::{Expect, Verified, Verify as _, verify_manifest};
 use boot_core::verity::{BlockHasher, TreeBuilder};
 use boot_core::{Architecture, Device as _, Digest, SecurityVersion, Slot, Target, esp};
 use serde::Serialize;
@@ -326,30 +326,13 @@ fn slot(
         Err(error) => return Err(error).context("reading the slot"),
     };
     let trust = authority.trust(&parts.envelope)?;
-    let mut expect = Expect {
-        target,
-        floor,
-        uki: None,
-    };
+    let expect = Expect { target, floor };
     // The manifest first, so that no more is read than a signed manifest says.
-    let verified = verify_slot(
-        &trust,
-        &parts.header,
-        &parts.envelope,
-        &parts.keyring,
-        &expect,
-    )?;
+    let verified = trust.verify(&parts, &expect)?;
     let mut uki = vec![0; usize::try_from(verified.manifest.uki.size)?];
     boot.read_at(parts.header.uki_offset, &mut uki)
         .context("reading the UKI")?;
-    expect.uki = Some(Digest::of(&uki));
-    let verified = verify_slot(
-        &trust,
-        &parts.header,
-        &parts.envelope,
-        &parts.keyring,
-        &expect,
-    )?;
+    verified.check_uki(&Digest::of(&uki))?;
     ensure_deaf(&uki).context("the UKI")?;
     Ok(Some(verified))
 }

@@ -5,17 +5,12 @@ use alloc::string::{String, ToString};
 use core::fmt;
 
 use boot_core::boot::{Floors, Platform};
-use boot_core::{Device, Digest, Nonce, Target, nonce};
-use sha2::{Digest as _, Sha256};
+use boot_core::{Device, Digest, Nonce, Target, hashed, nonce};
 
 use super::clock::{self, Clock};
 use super::firmware::{self, Pages};
 use super::medium::Medium;
 use super::{console, variables};
-
-/// How much is read before it is hashed: little enough to be still in the processor's cache where that is large, much
-/// enough that the firmware's cost per call does not show.
-const STEP: usize = 4 << 20;
 
 /// The machine.
 pub(super) struct Machine<M: Medium> {
@@ -73,25 +68,9 @@ impl<M: Medium> Platform for Machine<M> {
         let rounded = length.next_multiple_of(block);
         let mut pages = Pages::new(rounded)
             .map_err(|error| format!("no memory for the UKI: {}", error.status()))?;
-        let mut hash = Sha256::new();
-        let mut hashed = 0;
-        let mut at = offset;
-        for step in pages
-            .get_mut(..rounded)
-            .unwrap_or_default()
-            .chunks_mut(STEP)
-        {
-            device
-                .read_at(at, step)
-                .map_err(|error| error.to_string())?;
-            let part = step
-                .get(..step.len().min(length.saturating_sub(hashed)))
-                .unwrap_or_default();
-            hash.update(part);
-            hashed = hashed.saturating_add(part.len());
-            at = at.saturating_add(step.len() as u64);
-        }
-        let digest = Digest(hash.finalize().into());
+        let buffer = pages.get_mut(..rounded).unwrap_or_default();
+        let digest =
+            hashed::read(device, offset, buffer, length).map_err(|error| error.to_string())?;
         self.log(format_args!(
             "{target}: read and hashed {} KiB in {} ms",
             length / 1024,

@@ -152,7 +152,7 @@ impl<'w> Machine<'w> {
             nonce,
             told: self.told,
         };
-        let mut boot = Boot::new(&self.world.trust);
+        let mut boot = Boot::new(self.world);
         let chosen = boot.next(&mut firmware).ok_or_else(|| {
             Invariant::SomethingStarts.broken("the loader finds nothing to start")
         })?;

@@ -1,7 +1,7 @@
 //! What is in a slot, or in recovery's: by its header, and to the byte.
 
 use boot_core::slot_header::{read_header, read_slot};
-use boot_core::verify::Expect;
+use boot_core::verify::{Expect, Verify as _};
 use boot_core::{Digest, SecurityVersion, Slot, Target};
 
 use crate::disk::{Contents, Disk, Part};
@@ -83,11 +83,8 @@ impl World {
         let expect = Expect {
             target,
             floor: SecurityVersion(0),
-            uki: None,
         };
-        let verified = self
-            .verify(&parts.header, &parts.envelope, &parts.keyring, &expect)
-            .ok()?;
+        let verified = self.verify(&parts, &expect).ok()?;
         self.sample(&verified.digest)
     }
 

@@ -6,11 +6,11 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use boot_core::boot::{Floors, Platform};
-use boot_core::slot_header::{SlotHeader, read_header};
+use boot_core::hashed;
+use boot_core::slot_header::{SlotParts, read_header};
 use boot_core::trust::Trust;
-use boot_core::verify::{Expect, Rejected, Verified, verify_slot};
+use boot_core::verify::{Expect, Rejected, Verified, Verify};
 use boot_core::{Device as _, Digest, Nonce, Target};
-use bootctl::boot::slot_check;
 
 use crate::disk::Partition;
 use crate::images::Sample;
@@ -44,19 +44,15 @@ impl World {
             .iter()
             .find(|sample| sample.digest() == *digest)
     }
+}
 
-    /// The loader's verifier; what it said before of the same is remembered.
-    pub(crate) fn verify(
-        &self,
-        header: &SlotHeader,
-        envelope: &[u8],
-        keyring: &[u8],
-        expect: &Expect,
-    ) -> Result<Verified, Rejected> {
+/// The loader's verifier; what it said before of the same is remembered.
+impl Verify for World {
+    fn verify(&self, parts: &SlotParts, expect: &Expect) -> Result<Verified, Rejected> {
         let mut hasher = DefaultHasher::new();
-        (header.encode(), envelope, keyring).hash(&mut hasher);
+        (parts.header.encode(), &parts.envelope, &parts.keyring).hash(&mut hasher);
         (expect.target, expect.floor.0).hash(&mut hasher);
-        let verify = || verify_slot(&self.trust, header, envelope, keyring, expect);
+        let verify = || self.trust.verify(parts, expect);
         let mut verified = self.verified.borrow_mut();
         verified
             .entry(hasher.finish())
@@ -107,7 +103,7 @@ impl Platform for Firmware<'_> {
         if offset.saturating_add(length.next_multiple_of(4096)) > device.size() {
             return Err("past the end of the partition".into());
         }
-        let digest = slot_check::digest_at(device, offset, length);
+        let digest = hashed::digest(device, offset, length);
         Ok(((), digest.map_err(|error| error.to_string())?))
     }
 
@@ -131,16 +127,5 @@ impl Platform for Firmware<'_> {
 
     fn raise_firmware_floors(&mut self, _: Floors) -> Result<(), String> {
         Err("Secure Boot is off".into())
-    }
-
-    fn verify(
-        &mut self,
-        _: &Trust,
-        header: &SlotHeader,
-        envelope: &[u8],
-        keyring: &[u8],
-        expect: &Expect,
-    ) -> Result<Verified, Rejected> {
-        self.world.verify(header, envelope, keyring, expect)
     }
 }

@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use arbitrary::Arbitrary;
 use boot_core::bundle::{FrameTable, HEADER_SIZE, Header};
 use boot_core::dsse::Envelope;
+use boot_core::hashed;
 use boot_core::manifest::{self, CHUNK_SIZE, Kind, Manifest, Root};
 use boot_core::record::SlotStatus;
 use boot_core::slot_header::{self, SlotHeader, UKI_OFFSET};
@@ -18,6 +19,7 @@ use boot_core::store::{BootState, PARTITION_SIZE};
 use boot_core::test_support::{Image, SIGNING, Signers, manifest as sample, trust};
 use boot_core::trust::Trust;
 use boot_core::types::Salt;
+use boot_core::verify::would_start;
 use boot_core::verity::{BlockHasher, Geometry, TreeBuilder};
 use boot_core::{Device as _, Digest, Nonce, SecurityVersion, Slot, Target, transition};
 use bootctl::boot::control::{Context, Control};
@@ -346,7 +348,7 @@ pub fn check(changes: &Changes<'_>, open: impl FnOnce(Vec<u8>) -> Option<Box<dyn
             assert_eq!(record.b.digest, installed.manifest);
             assert_eq!(installed.manifest, Digest::of(&manifest.to_payload()));
             is_whole(&mut target, &manifest);
-            slot_check::verify(&mut target.boot, Target::B, &TRUST, &record)
+            would_start(&mut target.boot, Target::B, &TRUST, &record)
                 .expect("what was staged does not verify");
         }
         Err(failure) => {
@@ -379,7 +381,7 @@ fn damage(parts: &mut Parts<Sparse>, root: bool, flip: Flip) {
 /// UKI and root are those of the manifest.
 fn is_whole(target: &mut Parts<Sparse>, manifest: &Manifest) {
     let header = slot_header::read_header(&mut target.boot).expect("it was written");
-    let uki = slot_check::digest_at(&mut target.boot, header.uki_offset, header.uki_length);
+    let uki = hashed::digest(&mut target.boot, header.uki_offset, header.uki_length);
     assert_eq!(uki, Ok(manifest.uki.digest));
     let root = manifest.root.as_ref().expect("a system has one");
     let mut data = vec![0; root.data_size as usize];

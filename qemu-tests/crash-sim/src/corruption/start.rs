@@ -162,7 +162,7 @@ impl<'w> Machine<'w> {
             nonce,
             told: Some(&self.told),
         };
-        let Some(chosen) = Boot::new(&self.world.trust).next(&mut platform) else {
+        let Some(chosen) = Boot::new(self.world).next(&mut platform) else {
             return Ended::Nothing("the loader finds nothing to start".into());
         };
         let wanted = Wanted {
@@ -223,14 +223,9 @@ impl<'w> Machine<'w> {
             return self.restarts("agent: no such image");
         };
         let kernel = sample.image.manifest.root.as_ref();
-        let kernel = kernel.map(|root| root.hash.to_string()).unwrap_or_default();
-        let size = root.size();
-        let checked = initrd::slot_manifest::manifest(&mut boot.clone(), target, digest).and_then(
-            |manifest| {
-                initrd::slot_manifest::root(&manifest, &kernel, size)?;
-                Ok(())
-            },
-        );
+        let kernel = kernel.map(|root| root.hash).unwrap_or_default();
+        let checked =
+            initrd::slot_manifest::root(&mut boot.clone(), target, digest, &kernel, root.size());
         if let Err(error) = checked {
             return self.restarts(format!("agent: {slot}: {error}"));
         }
