@@ -2,17 +2,16 @@
 //!
 //! Labels find a partition on this disk; they never choose the disk. A second disk of the same image is never opened.
 
+use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use core::fmt;
 
 use boot_core::device_path::{self, HardDrive};
 use boot_core::gpt::{self, FindError, Partition, Table};
 use boot_core::layout::Label;
 use boot_core::{Device, Target, Window};
-use uefi::Status;
 use uefi::boot::{self, ScopedProtocol};
 use uefi::proto::device_path::DevicePath;
 use uefi::proto::loaded_image::LoadedImage;
@@ -115,28 +114,6 @@ impl Medium for BootDisk {
 #[derive(Clone)]
 pub(super) struct Blocks(Rc<RefCell<ScopedProtocol<BlockIO>>>);
 
-/// What firmware did not do with a block.
-#[derive(Debug)]
-pub(super) enum BlockError {
-    Place,
-    Memory,
-    Read(Status),
-    Write(Status),
-    Flush(Status),
-}
-
-impl fmt::Display for BlockError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BlockError::Place => f.write_str("not in whole blocks of the disk"),
-            BlockError::Memory => f.write_str("no memory"),
-            BlockError::Read(status) => write!(f, "the disk cannot be read: {status}"),
-            BlockError::Write(status) => write!(f, "the disk cannot be written: {status}"),
-            BlockError::Flush(status) => write!(f, "the disk cannot be flushed: {status}"),
-        }
-    }
-}
-
 impl Blocks {
     /// Those of the disk whose device path, without its end, is `path`.
     fn at(path: &[u8]) -> Result<Blocks, String> {
@@ -160,11 +137,11 @@ impl Blocks {
     }
 
     /// The block at `offset` bytes, if it is one's start and `length` bytes are whole blocks.
-    fn block(&self, offset: u64, length: usize) -> Result<u64, BlockError> {
+    fn block(&self, offset: u64, length: usize) -> Result<u64, String> {
         let size = u64::from(self.block_size());
         let whole = offset.is_multiple_of(size) && (length as u64).is_multiple_of(size);
         let block = offset.checked_div(size).filter(|_| whole);
-        block.ok_or(BlockError::Place)
+        block.ok_or_else(|| "not in whole blocks of the disk".into())
     }
 
     /// Whether the firmware's driver can transfer to or from `buffer` in place.
@@ -175,7 +152,7 @@ impl Blocks {
 }
 
 impl Device for Blocks {
-    type Error = BlockError;
+    type Error = String;
 
     fn block_size(&self) -> u32 {
         self.0.borrow().media().block_size()
@@ -187,10 +164,10 @@ impl Device for Blocks {
         last.saturating_add(1).saturating_mul(size)
     }
 
-    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), BlockError> {
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), String> {
         let mut lba = self.block(offset, buf.len())?;
         if !self.takes(buf.as_ptr()) {
-            let mut pages = Pages::new(buf.len()).map_err(|_| BlockError::Memory)?;
+            let mut pages = Pages::new(buf.len()).map_err(|_| "no memory")?;
             let aligned = pages.get_mut(..buf.len()).unwrap_or_default();
             self.read_at(offset, aligned)?;
             buf.copy_from_slice(aligned);
@@ -202,16 +179,16 @@ impl Device for Blocks {
         for part in buf.chunks_mut(TRANSFER) {
             block_io
                 .read_blocks(media, lba, part)
-                .map_err(|error| BlockError::Read(error.status()))?;
+                .map_err(|error| format!("the disk cannot be read: {}", error.status()))?;
             lba = lba.saturating_add(part.len() as u64 / size);
         }
         Ok(())
     }
 
-    fn write_at(&mut self, offset: u64, buf: &[u8]) -> Result<(), BlockError> {
+    fn write_at(&mut self, offset: u64, buf: &[u8]) -> Result<(), String> {
         let lba = self.block(offset, buf.len())?;
         if !self.takes(buf.as_ptr()) {
-            let mut pages = Pages::new(buf.len()).map_err(|_| BlockError::Memory)?;
+            let mut pages = Pages::new(buf.len()).map_err(|_| "no memory")?;
             let aligned = pages.get_mut(..buf.len()).unwrap_or_default();
             aligned.copy_from_slice(buf);
             return self.write_at(offset, aligned);
@@ -219,11 +196,11 @@ impl Device for Blocks {
         let mut block_io = self.0.borrow_mut();
         let media = block_io.media().media_id();
         let written = block_io.write_blocks(media, lba, buf);
-        written.map_err(|error| BlockError::Write(error.status()))
+        written.map_err(|error| format!("the disk cannot be written: {}", error.status()))
     }
 
-    fn flush(&mut self) -> Result<(), BlockError> {
+    fn flush(&mut self) -> Result<(), String> {
         let flushed = self.0.borrow_mut().flush_blocks();
-        flushed.map_err(|error| BlockError::Flush(error.status()))
+        flushed.map_err(|error| format!("the disk cannot be flushed: {}", error.status()))
     }
 }

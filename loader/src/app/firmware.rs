@@ -1,11 +1,12 @@
-//! What the loader asks of the firmware that cannot be asked safely: protocols opened beside their owners, timers read
-//! by instruction, the trust section that is patched after linking, the image authentication hook.
+//! What the loader asks of processor and firmware that cannot be asked safely: protocols opened beside their owners,
+//! memory in pages, registers, exceptions, the trust section that is patched after linking, the image authentication
+//! hook.
 //!
-//! The only module of this crate with `unsafe` in it, with what is below it. Nothing here decides anything.
+//! The only module of this crate with `unsafe` in it. Nothing here decides anything: which registers of a hardware timer
+//! are written, and with what, is `hardware_timer`'s to say from what the firmware says of its own hardware, and nothing
+//! can check that the firmware tells the truth. It is asked only on a machine on which a running system has driven that
+//! very timer (`app::timer`).
 #![allow(unsafe_code)]
-
-pub(super) mod exceptions;
-pub(super) mod registers;
 
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
@@ -13,13 +14,17 @@ use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use alloc::vec::Vec;
 use boot_core::trust::{SECTION_MAGIC, SECTION_SIZE};
+use hardware_timer::{Place, Register, Registers, Timer, Unusable, Width};
 use uefi::boot::{
-    self, AllocateType, LoadImageSource, MemoryType, OpenProtocolAttributes, OpenProtocolParams,
-    PAGE_SIZE, ScopedProtocol,
+    self, AllocateType, EventType, LoadImageSource, MemoryType, OpenProtocolAttributes,
+    OpenProtocolParams, PAGE_SIZE, ScopedProtocol, Tpl,
 };
 use uefi::proto::device_path::DevicePath;
 use uefi::proto::{ProtocolPointer, unsafe_protocol};
-use uefi::{Handle, Status};
+use uefi::table::system_table_raw;
+use uefi::{Event, Handle, Status};
+
+use super::panic;
 
 /// The trust section as it is linked: the magic, then zeros. `imager` overwrites its raw data in the finished file.
 #[repr(C, align(4096))]
@@ -55,41 +60,37 @@ pub(super) fn trust_section() -> Vec<u8> {
 }
 
 /// The raw value of the counter that runs from reset at a constant rate.
-#[cfg(target_arch = "x86_64")]
 pub(super) fn ticks() -> u64 {
     // SAFETY: reads the time-stamp counter; every x86_64 processor has it, and firmware does not set CR4.TSD.
-    unsafe { core::arch::x86_64::_rdtsc() }
-}
-
-/// The raw value of the counter that runs from reset at a constant rate.
-#[cfg(target_arch = "aarch64")]
-pub(super) fn ticks() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    let value = unsafe { core::arch::x86_64::_rdtsc() };
+    #[cfg(target_arch = "aarch64")]
     let value: u64;
     // SAFETY: reads the virtual counter, which exists on every ARMv8 processor and is readable at EL1 and EL2.
+    #[cfg(target_arch = "aarch64")]
     unsafe {
         core::arch::asm!("isb", "mrs {}, cntvct_el0", out(reg) value, options(nomem, nostack))
     };
     value
 }
 
-/// Counter ticks in a second, where the processor says it; `None` where it must be measured.
-#[cfg(target_arch = "x86_64")]
+/// Counter ticks in a second, where the processor says it; none where it must be measured.
 pub(super) fn ticks_per_second() -> Option<u64> {
-    None
-}
-
-/// Counter ticks in a second, where the processor says it; `None` where it must be measured.
-#[cfg(target_arch = "aarch64")]
-pub(super) fn ticks_per_second() -> Option<u64> {
+    #[cfg(target_arch = "x86_64")]
+    let value = 0;
+    #[cfg(target_arch = "aarch64")]
     let value: u64;
     // SAFETY: reads the counter's frequency register, readable at EL1 and EL2.
-    unsafe { core::arch::asm!("mrs {}, cntfrq_el0", out(reg) value, options(nomem, nostack)) };
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        core::arch::asm!("mrs {}, cntfrq_el0", out(reg) value, options(nomem, nostack))
+    };
     Some(value).filter(|hz| *hz > 0)
 }
 
 /// The firmware's monotonic counter, whose upper half firmware raises with every reset; 0 where it fails.
 pub(super) fn monotonic_count() -> u64 {
-    let Some(table) = uefi::table::system_table_raw() else {
+    let Some(table) = system_table_raw() else {
         return 0;
     };
     let mut count = 0;
@@ -102,7 +103,7 @@ pub(super) fn monotonic_count() -> u64 {
 
 /// Whether there is a console to write to: on a machine without one, the `uefi` crate would panic.
 pub(super) fn has_console() -> bool {
-    uefi::table::system_table_raw().is_some_and(|table| {
+    system_table_raw().is_some_and(|table| {
         // SAFETY: the system table is the one that firmware passed to this image; the field is only compared.
         unsafe { !(*table.as_ptr()).stdout.is_null() }
     })
@@ -226,9 +227,9 @@ pub(super) fn start_program(program: &[u8], path: &[u8]) -> uefi::Result {
         file_path: Some(path),
     };
     let image = boot::load_image(boot::image_handle(), source)?;
-    exceptions::leave_to_firmware();
+    leave_exceptions_to_firmware();
     let came_back = boot::start_image(image);
-    exceptions::restart_on_exceptions();
+    restart_on_exceptions();
     came_back
 }
 
@@ -256,4 +257,273 @@ pub(super) fn load_image(image: &[u8], override_authentication: bool) -> uefi::R
     security.file_authentication = original;
     VERIFIED.store(ptr::null_mut(), Ordering::Relaxed);
     loaded
+}
+
+/// EFI_CPU_ARCH_PROTOCOL (PI 1.8, volume 2, section 12.3.1), as much of it as is used.
+#[repr(C)]
+#[unsafe_protocol("26baccb1-6f42-11d4-bce7-0080c73c8881")]
+struct Cpu {
+    /// FlushDataCache, EnableInterrupt, DisableInterrupt, GetInterruptState, Init.
+    unused: [*const c_void; 5],
+    register_interrupt_handler:
+        unsafe extern "efiapi" fn(*const Cpu, isize, Option<Handler>) -> Status,
+}
+
+type Handler = unsafe extern "efiapi" fn(isize, *const u64);
+
+/// The exceptions that mean that something is broken: of those that UEFI 2.10, section 18.2.4, names, all but the
+/// debugger's and NMI; and control protection.
+#[cfg(target_arch = "x86_64")]
+const KINDS: [isize; 15] = [0, 4, 5, 6, 8, 10, 11, 12, 13, 14, 16, 17, 18, 19, 21];
+/// Synchronous exceptions and SError.
+#[cfg(target_arch = "aarch64")]
+const KINDS: [isize; 2] = [0, 3];
+
+/// Where the address of the instruction is in what firmware hands over (EFI_SYSTEM_CONTEXT_X64: Rip), counted in words.
+#[cfg(target_arch = "x86_64")]
+const INSTRUCTION: usize = 84;
+/// Where the address of the instruction is in what firmware hands over (EFI_SYSTEM_CONTEXT_AARCH64: ELR).
+#[cfg(target_arch = "aarch64")]
+const INSTRUCTION: usize = 96;
+
+/// From now on exceptions of the processor restart the machine, but for those that are returned: firmware keeps them
+/// for itself.
+///
+/// Firmware's own answer is to stand still, with the interrupt off that its watchdog needs. Ours holds until the kernel
+/// has its own: in the loader, in firmware's drivers, in the stub of what is started, and for the few instructions
+/// between ExitBootServices and the kernel's own table.
+pub(super) fn restart_on_exceptions() -> Vec<isize> {
+    register(Some(raised))
+}
+
+/// From now on exceptions are firmware's again, or those of the program that is started next.
+fn leave_exceptions_to_firmware() {
+    register(None);
+}
+
+/// Has `handler` called, or firmware's own answer given; for which kinds firmware refuses that.
+fn register(handler: Option<Handler>) -> Vec<isize> {
+    let cpu = boot::get_handle_for_protocol::<Cpu>().and_then(peek::<Cpu>);
+    let Ok(cpu) = cpu else {
+        return KINDS.into();
+    };
+    let mut kept = Vec::from(KINDS);
+    kept.retain(|kind| {
+        // SAFETY: the protocol is firmware's own and lives as long as boot services. The handler is code of this image,
+        // which is never unloaded (the loader does not return), and whose memory nobody else gets before the kernel
+        // has left firmware's table of handlers behind.
+        let status = unsafe { (cpu.register_interrupt_handler)(&raw const *cpu, *kind, handler) };
+        !status.is_success()
+    });
+    kept
+}
+
+/// What firmware calls in place of its own answer.
+unsafe extern "efiapi" fn raised(kind: isize, context: *const u64) {
+    if may_print() {
+        // SAFETY: firmware hands over the context of its architecture, which is longer than this.
+        let instruction = unsafe { context.add(INSTRUCTION).read() };
+        panic::end(format_args!(
+            "exception {kind} of the processor at {instruction:#x}"
+        ));
+    }
+    panic::reset_at_once()
+}
+
+/// Whether firmware's console may be used: not where what faulted ran above its level, nor after boot services.
+///
+/// On the way interrupts are on again, so that firmware's watchdog ends what hangs while it prints.
+fn may_print() -> bool {
+    let Some(table) = system_table_raw() else {
+        return false;
+    };
+    // SAFETY: the system table is the one that firmware passed to this image; firmware empties the field when boot
+    // services end.
+    let services = unsafe { (*table.as_ptr()).boot_services };
+    if services.is_null() {
+        return false;
+    }
+    // SAFETY: boot services are there, and the level is put back at once if it is one at which anything may be called.
+    unsafe {
+        let level = ((*services).raise_tpl)(Tpl::HIGH_LEVEL);
+        if level > Tpl::NOTIFY {
+            return false;
+        }
+        ((*services).restore_tpl)(level);
+    }
+    true
+}
+
+/// Raises one, for the test of what comes of it.
+#[cfg(feature = "faults")]
+pub(super) fn raise_exception() {
+    // SAFETY: the instruction does nothing but raise the exception.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        core::arch::asm!("ud2");
+        #[cfg(target_arch = "aarch64")]
+        core::arch::asm!("udf #0");
+    }
+}
+
+/// Memory and ports.
+pub(super) struct Direct;
+
+/// Does something with the type of a register's width.
+macro_rules! by_width {
+    ($width:expr, $type:ident => $do:expr) => {
+        match $width {
+            Width::Byte => {
+                type $type = u8;
+                $do
+            }
+            Width::Word => {
+                type $type = u16;
+                $do
+            }
+            Width::Double => {
+                type $type = u32;
+                $do
+            }
+        }
+    };
+}
+pub(super) use by_width;
+
+impl Registers for Direct {
+    #[allow(
+        clippy::useless_conversion,
+        reason = "one of the widths is that of u32"
+    )]
+    fn read(&mut self, register: Register) -> Option<u32> {
+        match register.place {
+            Place::Memory(address) => {
+                let at = aligned(address, register.width)?;
+                // SAFETY: the address is aligned and is one that the firmware names as a register of its hardware;
+                // boot services map all of it one to one. Reading a timer's register has no effect on memory.
+                Some(unsafe {
+                    by_width!(register.width, T => u32::from(at.cast::<T>().read_volatile()))
+                })
+            }
+            Place::Io(port) => port_read(port, register.width),
+            Place::Config(_) => None,
+        }
+    }
+
+    fn write(&mut self, register: Register, value: u32) -> bool {
+        match register.place {
+            Place::Memory(address) => aligned(address, register.width).is_some_and(|at| {
+                // SAFETY: as for reading; and nothing of ours lies in a timer's registers.
+                unsafe {
+                    by_width!(register.width, T => at.cast::<T>().write_volatile(value as T))
+                };
+                true
+            }),
+            Place::Io(port) => port_write(port, register.width, value),
+            Place::Config(_) => false,
+        }
+    }
+}
+
+/// A pointer to a register in memory, if it may lie there.
+fn aligned(address: u64, width: Width) -> Option<*mut u8> {
+    let address = usize::try_from(address).ok()?;
+    (address != 0 && address.is_multiple_of(usize::from(width.bytes())))
+        .then(|| ptr::with_exposed_provenance_mut(address))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn port_read(port: u16, width: Width) -> Option<u32> {
+    macro_rules! read {
+        ($type:ty, $instruction:literal, $register:tt) => {{
+            let value: $type;
+            // SAFETY: UEFI applications run with all ports open, and reading a timer's port touches no memory.
+            unsafe {
+                core::arch::asm!($instruction, in("dx") port, out($register) value,
+                    options(nomem, nostack, preserves_flags));
+            }
+            Some(u32::from(value))
+        }};
+    }
+    match width {
+        Width::Byte => read!(u8, "in al, dx", "al"),
+        Width::Word => read!(u16, "in ax, dx", "ax"),
+        Width::Double => read!(u32, "in eax, dx", "eax"),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn port_write(port: u16, width: Width, value: u32) -> bool {
+    macro_rules! write {
+        ($type:ty, $instruction:literal, $register:tt) => {
+            // SAFETY: UEFI applications run with all ports open, and writing a timer's port touches no memory.
+            unsafe {
+                core::arch::asm!($instruction, in("dx") port, in($register) value as $type,
+                    options(nomem, nostack, preserves_flags));
+            }
+        };
+    }
+    match width {
+        Width::Byte => write!(u8, "out dx, al", "al"),
+        Width::Word => write!(u16, "out dx, ax", "ax"),
+        Width::Double => write!(u32, "out dx, eax", "eax"),
+    }
+    true
+}
+
+/// There are no ports.
+#[cfg(target_arch = "aarch64")]
+fn port_read(_: u16, _: Width) -> Option<u32> {
+    None
+}
+
+/// There are no ports.
+#[cfg(target_arch = "aarch64")]
+fn port_write(_: u16, _: Width, _: u32) -> bool {
+    false
+}
+
+/// A copy of memory at `address`, which the firmware's tables name.
+pub(super) fn memory(address: u64, length: usize) -> Result<Vec<u8>, Unusable> {
+    let address = usize::try_from(address).map_err(|_| Unusable::Nonsense("an address"))?;
+    let start: *const u8 = ptr::with_exposed_provenance(address);
+    if start.is_null() {
+        return Err(Unusable::Nonsense("an address"));
+    }
+    // SAFETY: the firmware names this address as that of one of its tables, which lie in memory that boot services map
+    // one to one and that nothing changes while the loader runs; the length is bounded by `acpi::TABLE_MAX`.
+    Ok(unsafe { core::slice::from_raw_parts(start, length) }.to_vec())
+}
+
+/// What is armed once more when boot services end.
+static AT_EXIT: AtomicPtr<Timer> = AtomicPtr::new(ptr::null_mut());
+
+/// Runs in the kernel's call of ExitBootServices.
+unsafe extern "efiapi" fn exiting(_event: Event, _context: Option<NonNull<c_void>>) {
+    // SAFETY: only ever set to a timer that lives as long as this image, which stays loaded while what it started runs.
+    if let Some(timer) = unsafe { AT_EXIT.load(Ordering::Relaxed).as_ref() } {
+        // Nobody is left to tell.
+        let _ = timer.arm(&mut Direct);
+    }
+}
+
+/// Arms `timer` once more when boot services end: firmware whose own watchdog is the same hardware stops it then. Its
+/// handlers run before this one, whose priority is lower.
+pub(super) fn arm_at_exit(timer: &'static Timer) -> uefi::Result<Event> {
+    AT_EXIT.store(ptr::from_ref(timer).cast_mut(), Ordering::Relaxed);
+    // SAFETY: `exiting` is a function of this image, which stays loaded, and needs no boot services and no memory.
+    unsafe {
+        boot::create_event(
+            EventType::SIGNAL_EXIT_BOOT_SERVICES,
+            Tpl::CALLBACK,
+            Some(exiting),
+            None,
+        )
+    }
+}
+
+/// Forgets what [`arm_at_exit`] was told.
+pub(super) fn forget_at_exit(event: Event) {
+    AT_EXIT.store(ptr::null_mut(), Ordering::Relaxed);
+    let _ = boot::close_event(event);
 }

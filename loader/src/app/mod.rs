@@ -20,10 +20,10 @@ mod machine;
 mod medium;
 mod panic;
 mod self_check;
-mod start;
 mod timer;
 mod variables;
 
+use alloc::format;
 use alloc::string::{String, ToString};
 
 use boot_core::boot::{Boot, Chosen};
@@ -37,7 +37,6 @@ use clock::Clock;
 use console::say;
 use machine::{Machine, Uki};
 use medium::Medium;
-use start::Image;
 use timer::ProvenTimer;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -54,7 +53,7 @@ fn main() -> uefi::Status {
     let clock = Clock::calibrate();
     let start_us = clock.microseconds(entered);
     say!("loader {VERSION}");
-    let kept = firmware::exceptions::restart_on_exceptions();
+    let kept = firmware::restart_on_exceptions();
     if !kept.is_empty() {
         say!("exceptions {kept:?} are left to firmware");
     }
@@ -68,7 +67,7 @@ fn main() -> uefi::Status {
 #[cfg_attr(feature = "panics", expect(clippy::panic, reason = "what it is for"))]
 fn fail_as_built() {
     #[cfg(feature = "faults")]
-    firmware::exceptions::raise();
+    firmware::raise_exception();
     #[cfg(feature = "panics")]
     panic!("as it was built to");
 }
@@ -100,9 +99,10 @@ fn run(clock: Clock, start_us: u64) -> String {
     let mut timer = ProvenTimer::find();
     while let Some(chosen) = boot.next(&mut platform) {
         let target = chosen.target;
-        let image = match Image::load(chosen.image.bytes(), secure_boot) {
+        let image = match firmware::load_image(chosen.image.bytes(), secure_boot) {
             Ok(image) => image,
-            Err(reason) => {
+            Err(error) => {
+                let reason = format!("firmware does not load the UKI: {}", error.status());
                 boot.failed_to_start(&mut platform, target, reason);
                 continue;
             }
@@ -132,10 +132,10 @@ fn run(clock: Clock, start_us: u64) -> String {
         let reason = match publish(&handed_over, &disk) {
             Ok(()) => {
                 announce(&chosen, &handed_over.times);
-                image.start()
+                start(image)
             }
             Err(reason) => {
-                image.unload();
+                let _ = boot::unload_image(image);
                 reason
             }
         };
@@ -145,6 +145,14 @@ fn run(clock: Clock, start_us: u64) -> String {
         boot.failed_to_start(&mut platform, target, reason);
     }
     String::from("nothing can be started from this disk")
+}
+
+/// Starts a UKI that firmware has taken from our buffer. Returns only if it came back, with what it said.
+fn start(image: uefi::Handle) -> String {
+    match boot::start_image(image) {
+        Ok(()) => "the UKI ended without starting a kernel".into(),
+        Err(error) => format!("the UKI ended: {}", error.status()),
+    }
 }
 
 /// Sets the watchdog; gives its seconds, 0 if the firmware has none.
@@ -170,7 +178,7 @@ fn publish(hand_over: &HandOver, disk: &BootDisk) -> Result<(), String> {
     let partition = disk.loaded_from().map(|it| it.guid);
     variables::publish_boot_loader_interface(VERSION, partition, &hand_over.times);
     variables::hand_over(&hand_over.to_json())
-        .map_err(|error| alloc::format!("firmware does not take the hand-over: {}", error.status()))
+        .map_err(|error| format!("firmware does not take the hand-over: {}", error.status()))
 }
 
 /// The last line before the kernel's.

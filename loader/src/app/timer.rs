@@ -3,14 +3,19 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use boot_core::handover;
-use hardware_timer::{Registers, SECONDS, Timer, Unusable, gtdt, i6300esb, may_arm, wdat};
-use uefi::Event;
+use hardware_timer::{Place, Platform, Register, Registers, Timer, Unusable, Width, acpi, may_arm};
+use uefi::boot::{self, ScopedProtocol};
+use uefi::proto::pci::PciIoAddress;
+use uefi::proto::pci::root_bridge::PciRootBridgeIo;
+use uefi::table::cfg::ConfigTableEntry;
+use uefi::{Event, system};
 
 use super::console::say;
-use super::firmware::registers::{self, Direct, Function};
-use super::{firmware, variables};
+use super::firmware::{self, Direct, by_width, peek};
+use super::variables;
 
 /// A timer that this machine has and that a running system on it has driven.
 pub(super) struct ProvenTimer {
@@ -24,14 +29,7 @@ impl ProvenTimer {
     /// Looks for the timer that the last system that came up here drove.
     pub(super) fn find() -> Option<ProvenTimer> {
         let driver = variables::watchdog()?;
-        let found = match driver.as_str() {
-            wdat::DRIVER => described_by_wdat(),
-            gtdt::DRIVER => described_by_gtdt(),
-            i6300esb::DRIVER => on_pci(),
-            // Linux drives it, and nothing tells the loader how.
-            _ => return None,
-        };
-        match found {
+        match hardware_timer::find(&driver, &Hardware)? {
             Ok((timer, function)) => Some(ProvenTimer {
                 proven: driver,
                 timer: Box::leak(Box::new(timer)),
@@ -61,7 +59,7 @@ impl ProvenTimer {
         }
         if self.timer.is_direct() {
             // Without it the timer still runs, unless firmware stops it.
-            self.at_exit = registers::arm_at_exit(self.timer).ok();
+            self.at_exit = firmware::arm_at_exit(self.timer).ok();
         }
         say!("timer {driver} armed, {} s", self.timer.seconds);
         Some(handover::Timer {
@@ -73,7 +71,7 @@ impl ProvenTimer {
     /// Stops it: what it was armed for does not run.
     pub(super) fn stop(&mut self) {
         if let Some(event) = self.at_exit.take() {
-            registers::forget_at_exit(event);
+            firmware::forget_at_exit(event);
         }
         match &mut self.function {
             Some(function) => self.timer.stop(function),
@@ -82,24 +80,84 @@ impl ProvenTimer {
     }
 }
 
-type Found = Result<(Timer, Option<Function>), Unusable>;
+/// What this machine has.
+struct Hardware;
 
-fn described_by_wdat() -> Found {
-    let table = registers::acpi_table(wdat::SIGNATURE)?;
-    Ok((wdat::timer(&table, SECONDS)?, None))
+impl Platform for Hardware {
+    type Function = Function;
+
+    fn acpi_table(&self, signature: [u8; 4]) -> Result<Vec<u8>, Unusable> {
+        let pointer = system::with_config_table(|entries| {
+            let mut entries = entries.iter();
+            let found = entries.find(|entry| entry.guid == ConfigTableEntry::ACPI2_GUID);
+            found.map(|entry| entry.address.addr() as u64)
+        });
+        acpi::find(
+            signature,
+            pointer.ok_or(Unusable::Absent)?,
+            firmware::memory,
+        )
+    }
+
+    fn read(&self, register: Register) -> Option<u32> {
+        Direct.read(register)
+    }
+
+    fn ticks_per_second(&self) -> Option<u64> {
+        firmware::ticks_per_second()
+    }
+
+    fn pci_function(&self, id: u32) -> Option<Function> {
+        Function::find(id)
+    }
 }
 
-fn described_by_gtdt() -> Found {
-    let watchdog = gtdt::Watchdog::find(&registers::acpi_table(gtdt::SIGNATURE)?)?;
-    let identification = Direct
-        .read(watchdog.identification())
-        .ok_or(Unusable::Nonsense("an address"))?;
-    let frequency = firmware::ticks_per_second().unwrap_or(0);
-    Ok((watchdog.timer(identification, frequency, SECONDS)?, None))
+/// A PCI function: its configuration space, and everything that is [`Direct`].
+struct Function {
+    bridge: ScopedProtocol<PciRootBridgeIo>,
+    address: PciIoAddress,
 }
 
-fn on_pci() -> Found {
-    let mut function = Function::find(i6300esb::FUNCTION).ok_or(Unusable::Absent)?;
-    let base = function.read(i6300esb::BASE).ok_or(Unusable::Absent)?;
-    Ok((i6300esb::timer(base, SECONDS)?, Some(function)))
+impl Function {
+    /// The first whose vendor and device are `id`.
+    fn find(id: u32) -> Option<Function> {
+        for handle in boot::find_handles::<PciRootBridgeIo>().ok()? {
+            let Ok(mut bridge) = peek::<PciRootBridgeIo>(handle) else {
+                continue;
+            };
+            let Ok(tree) = bridge.enumerate() else {
+                continue;
+            };
+            for address in tree.iter().copied() {
+                if bridge.pci().read_one::<u32>(address.with_register(0)) == Ok(id) {
+                    return Some(Function { bridge, address });
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Registers for Function {
+    #[allow(
+        clippy::useless_conversion,
+        reason = "one of the widths is that of u32"
+    )]
+    fn read(&mut self, register: Register) -> Option<u32> {
+        let Place::Config(number) = register.place else {
+            return Direct.read(register);
+        };
+        let address = self.address.with_register(number);
+        let space = self.bridge.pci();
+        by_width!(register.width, T => space.read_one::<T>(address).map(u32::from)).ok()
+    }
+
+    fn write(&mut self, register: Register, value: u32) -> bool {
+        let Place::Config(number) = register.place else {
+            return Direct.write(register, value);
+        };
+        let address = self.address.with_register(number);
+        let space = self.bridge.pci();
+        by_width!(register.width, T => space.write_one::<T>(address, value as T)).is_ok()
+    }
 }

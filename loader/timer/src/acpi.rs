@@ -54,9 +54,6 @@ pub fn root_table(pointer: &[u8]) -> Result<u64, Unusable> {
 }
 
 /// Length of the table whose header is `header`.
-///
-/// # Errors
-/// No table has such a length.
 pub fn length(header: &[u8]) -> Result<usize, Unusable> {
     usize::try_from(u32_at(header, 4)?)
         .ok()
@@ -65,9 +62,6 @@ pub fn length(header: &[u8]) -> Result<usize, Unusable> {
 }
 
 /// Whether `table` is one with this signature, and whole.
-///
-/// # Errors
-/// It is not.
 pub fn check(table: &[u8], signature: [u8; 4]) -> Result<(), Unusable> {
     if !table.starts_with(&signature) {
         return Err(Unusable::Nonsense("a table's signature"));
@@ -82,9 +76,6 @@ pub fn check(table: &[u8], signature: [u8; 4]) -> Result<(), Unusable> {
 }
 
 /// Addresses of the tables that the extended root table names.
-///
-/// # Errors
-/// It is no such table.
 pub fn tables(root: &[u8]) -> Result<Vec<u64>, Unusable> {
     check(root, *b"XSDT")?;
     Ok(root

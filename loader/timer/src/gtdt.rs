@@ -41,9 +41,6 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// The first that software outside the firmware can reach.
-    ///
-    /// # Errors
-    /// There is none.
     pub fn find(table: &[u8]) -> Result<Watchdog, Unusable> {
         acpi::check(table, SIGNATURE)?;
         let count = u32_at(table, 88)?;
@@ -82,9 +79,6 @@ impl Watchdog {
 
     /// How it is set to `seconds`, or as long as it can be. `identification` is that register's value, `frequency` the
     /// system counter's, in Hz.
-    ///
-    /// # Errors
-    /// Why it is not used.
     pub fn timer(
         self,
         identification: u32,

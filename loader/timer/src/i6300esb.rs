@@ -33,9 +33,6 @@ const COUNTER_MAX: u64 = (1 << 20) - 1;
 const COUNTS: u64 = 512;
 
 /// How the timer is set to `seconds`. `base` is the value of [`BASE`].
-///
-/// # Errors
-/// Its counters are nowhere.
 pub fn timer(base: u32, seconds: u64) -> Result<Timer, Unusable> {
     // Bits 0 to 3 say what kind of address it is: memory below 4 GiB is 0.
     if base & 0xf != 0 || base == 0 {

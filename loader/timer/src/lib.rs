@@ -54,6 +54,64 @@ pub fn may_arm(driver: &str, proven: &str, drivers: &[impl AsRef<str>]) -> bool 
     proven == driver && drivers.iter().any(|it| it.as_ref() == driver)
 }
 
+/// What a machine says of its hardware.
+pub trait Platform {
+    /// A PCI function, with its configuration space.
+    type Function: Registers;
+
+    /// The whole ACPI table with this signature.
+    ///
+    /// # Errors
+    /// There is none, or what leads to it is damaged.
+    fn acpi_table(&self, signature: [u8; 4]) -> Result<Vec<u8>, Unusable>;
+
+    /// Reads a register in memory or at a port.
+    fn read(&self, register: Register) -> Option<u32>;
+
+    /// Ticks in a second of the processor's counter, where it says so.
+    fn ticks_per_second(&self) -> Option<u64>;
+
+    /// The first PCI function whose vendor and device are `id`.
+    fn pci_function(&self, id: u32) -> Option<Self::Function>;
+}
+
+/// A timer, and the PCI function whose configuration space it needs.
+pub type Found<F> = Result<(Timer, Option<F>), Unusable>;
+
+/// The timer that Linux's `driver` drives, set to [`SECONDS`] where it can be; none if nothing tells the loader how.
+pub fn find<P: Platform>(driver: &str, platform: &P) -> Option<Found<P::Function>> {
+    match driver {
+        wdat::DRIVER => Some(described_by_wdat(platform).map(|timer| (timer, None))),
+        gtdt::DRIVER => Some(described_by_gtdt(platform).map(|timer| (timer, None))),
+        i6300esb::DRIVER => Some(on_pci(platform)),
+        _ => None,
+    }
+}
+
+fn described_by_wdat(platform: &impl Platform) -> Result<Timer, Unusable> {
+    wdat::timer(&platform.acpi_table(wdat::SIGNATURE)?, SECONDS)
+}
+
+fn described_by_gtdt(platform: &impl Platform) -> Result<Timer, Unusable> {
+    let watchdog = gtdt::Watchdog::find(&platform.acpi_table(gtdt::SIGNATURE)?)?;
+    let identification = platform
+        .read(watchdog.identification())
+        .ok_or(Unusable::Nonsense("an address"))?;
+    watchdog.timer(
+        identification,
+        platform.ticks_per_second().unwrap_or(0),
+        SECONDS,
+    )
+}
+
+fn on_pci<P: Platform>(platform: &P) -> Found<P::Function> {
+    let mut function = platform
+        .pci_function(i6300esb::FUNCTION)
+        .ok_or(Unusable::Absent)?;
+    let base = function.read(i6300esb::BASE).ok_or(Unusable::Absent)?;
+    Ok((i6300esb::timer(base, SECONDS)?, Some(function)))
+}
+
 /// Where a register is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
@@ -332,6 +390,38 @@ mod tests {
                 value: 1,
             }),
         }
+    }
+
+    /// A machine with one PCI function, and no tables.
+    struct WithFunction;
+
+    impl Platform for WithFunction {
+        type Function = Simulated;
+        fn acpi_table(&self, _: [u8; 4]) -> Result<Vec<u8>, Unusable> {
+            Err(Unusable::Absent)
+        }
+        fn read(&self, _: Register) -> Option<u32> {
+            None
+        }
+        fn ticks_per_second(&self) -> Option<u64> {
+            None
+        }
+        fn pci_function(&self, id: u32) -> Option<Simulated> {
+            let mut function = Simulated::default();
+            function.values.insert(i6300esb::BASE.place, 0xfebd_1000);
+            (id == i6300esb::FUNCTION).then_some(function)
+        }
+    }
+
+    #[test]
+    fn a_timer_is_found_by_its_driver() {
+        let (timer, function) = find("i6300esb", &WithFunction).unwrap().unwrap();
+        assert!(timer.driver == "i6300esb" && function.is_some());
+        for driver in [wdat::DRIVER, gtdt::DRIVER] {
+            let found = find(driver, &WithFunction).unwrap();
+            assert_eq!(found.map(|(timer, _)| timer), Err(Unusable::Absent));
+        }
+        assert!(find("iTCO_wdt", &WithFunction).is_none());
     }
 
     #[test]

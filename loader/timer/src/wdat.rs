@@ -104,9 +104,6 @@ impl Instruction {
 }
 
 /// How the timer that `table` describes is set to `seconds`, or as long as it can be.
-///
-/// # Errors
-/// Why it is not used.
 pub fn timer(table: &[u8], seconds: u64) -> Result<Timer, Unusable> {
     acpi::check(table, SIGNATURE)?;
     if u8_at(table, 60)? & ENABLED == 0 {
