@@ -30,9 +30,6 @@ const INIT: &str = "/sbin/init";
 const OVERLAY: &str = "overlay";
 
 /// Runs the start up to the system's own PID 1, which replaces this program.
-///
-/// # Errors
-/// Whatever ends this start.
 pub fn run() -> Result<Infallible, Failure> {
     let mut timeline = Timeline::start();
     new_root::mount_first()?;

@@ -58,9 +58,6 @@ impl BlockDevice {
     }
 
     /// Tells the kernel that partition `number` now has `size` bytes.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn resize_partition(&self, number: u32, start: u64, size: u64) -> Result<(), Failure> {
         sys::partition_resize(self.file.as_fd(), number, start, size).context(
             "resizing the kernel's view of",
@@ -69,9 +66,6 @@ impl BlockDevice {
     }
 
     /// Makes the kernel read the table again.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn reread_partitions(&self) -> Result<(), Failure> {
         sys::reread_partitions(self.file.as_fd())
             .context("reading the partition table again of", self.path.display())

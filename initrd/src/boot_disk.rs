@@ -228,9 +228,6 @@ pub fn with_boot_state<T>(
 }
 
 /// Reads the first `length` bytes of a partition, rounded up to whole blocks.
-///
-/// # Errors
-/// When the device cannot be read.
 pub fn read_start<D: Device>(device: &mut D, length: usize) -> Result<Vec<u8>, D::Error> {
     let block = device.block_size() as usize;
     let mut bytes = vec![0; length.next_multiple_of(block.max(1))];

@@ -29,9 +29,6 @@ pub enum Refused {
 }
 
 /// Splits what efivarfs shows, attributes and value. Pure.
-///
-/// # Errors
-/// When the variable is not volatile.
 pub fn value(raw: &[u8]) -> Result<&[u8], Refused> {
     let (attributes, value) = raw.split_first_chunk::<4>().ok_or(Refused::Short)?;
     let attributes = u32::from_le_bytes(*attributes);

@@ -187,9 +187,6 @@ pub fn load(name: &str) -> Result<(), Failure> {
 }
 
 /// Loads a watchdog's driver, so that nothing can stop the watchdog any more if the driver has that choice.
-///
-/// # Errors
-/// As [`load`].
 pub fn load_watchdog(name: &str) -> Result<(), Failure> {
     // One that cannot be read shows when it is loaded.
     let module = std::fs::read(path(name)).unwrap_or_default();

@@ -15,9 +15,6 @@ pub const NEW_ROOT: &str = "/newroot";
 pub const RUN: &str = "/run/sternpost";
 
 /// Makes a folder and those above it; that it exists is fine.
-///
-/// # Errors
-/// When it cannot be made.
 pub fn folder(path: &Path, mode: u32) -> Result<(), Failure> {
     DirBuilder::new()
         .recursive(true)
@@ -27,9 +24,6 @@ pub fn folder(path: &Path, mode: u32) -> Result<(), Failure> {
 }
 
 /// Mounts the first filesystems of the initramfs.
-///
-/// # Errors
-/// When one cannot be mounted.
 pub fn mount_first() -> Result<(), Failure> {
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let open = MountFlags::NOSUID | MountFlags::NODEV;
@@ -47,9 +41,6 @@ pub fn mount_first() -> Result<(), Failure> {
 }
 
 /// Mounts the root filesystem.
-///
-/// # Errors
-/// When the kernel refuses.
 pub fn mount_root(device: &str) -> Result<(), Failure> {
     mount(device, NEW_ROOT, "erofs", MountFlags::RDONLY, c"")
         .context("mounting the root filesystem", device)

@@ -82,18 +82,12 @@ pub fn reread_partitions(disk: BorrowedFd<'_>) -> Result<(), Errno> {
 }
 
 /// Writes back and drops what the kernel has cached of a block device.
-///
-/// # Errors
-/// What the kernel says.
 pub fn flush_cache(device: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: BLKFLSBUF has no argument.
     unsafe { rustix::ioctl::ioctl(device, NoArg::<BLKFLSBUF>::new()) }
 }
 
 /// Grows the mounted ext4 that `mount_point` is open on to `blocks` of its blocks.
-///
-/// # Errors
-/// What the kernel says.
 pub fn ext4_resize(mount_point: BorrowedFd<'_>, blocks: u64) -> Result<(), Errno> {
     // SAFETY: EXT4_IOC_RESIZE_FS reads one u64.
     unsafe { rustix::ioctl::ioctl(mount_point, Setter::<EXT4_RESIZE_FS, u64>::new(blocks)) }
@@ -113,18 +107,12 @@ pub fn watchdog_timeout(watchdog: BorrowedFd<'_>, seconds: i32) -> Result<i32, E
 }
 
 /// The time after which the watchdog bites, in seconds.
-///
-/// # Errors
-/// What the driver says.
 pub fn watchdog_current_timeout(watchdog: BorrowedFd<'_>) -> Result<i32, Errno> {
     // SAFETY: WDIOC_GETTIMEOUT writes one int.
     unsafe { rustix::ioctl::ioctl(watchdog, Getter::<WDIOC_GETTIMEOUT, i32>::new()) }
 }
 
 /// Starts the watchdog's time again.
-///
-/// # Errors
-/// What the driver says.
 pub fn watchdog_ping(watchdog: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: WDIOC_KEEPALIVE ignores its argument.
     unsafe { rustix::ioctl::ioctl(watchdog, NoArg::<WDIOC_KEEPALIVE>::new()) }
@@ -149,9 +137,6 @@ unsafe impl Ioctl for FreeLoop {
 }
 
 /// Number of a loop device that is free.
-///
-/// # Errors
-/// What the kernel says.
 pub fn loop_free(control: BorrowedFd<'_>) -> Result<i32, Errno> {
     // SAFETY: `FreeLoop` describes the call.
     unsafe { rustix::ioctl::ioctl(control, FreeLoop) }
@@ -179,9 +164,6 @@ struct LoopInfo {
 const LOOP_FLAGS: u32 = 1;
 
 /// Puts `file` behind the loop device `device`, read-only, for as long as the machine runs.
-///
-/// # Errors
-/// What the kernel says.
 pub fn loop_attach(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> Result<(), Errno> {
     let number = usize::try_from(file.as_raw_fd()).map_err(|_| Errno::BADF)?;
     // SAFETY: LOOP_SET_FD takes the number of an open file as its argument, and `file` is one.

@@ -114,9 +114,6 @@ pub enum NotExt4 {
     /// No superblock.
     #[error("no ext4 superblock")]
     Magic,
-    /// Encrypted.
-    #[error("it is encrypted (LUKS), which this version cannot open")]
-    Luks,
     /// Torn or damaged.
     #[error("the ext4 superblock's checksum does not match")]
     Checksum,
@@ -126,18 +123,12 @@ pub enum NotExt4 {
 }
 
 /// Parses the first [`NEEDED`] bytes of a partition.
-///
-/// # Errors
-/// When they hold no ext4.
 pub fn parse(start: &[u8]) -> Result<Superblock, NotExt4> {
     parse_as(start, true)
 }
 
 /// The same of a filesystem that is mounted: the kernel changes numbers in the superblock that it has in its cache, and
 /// computes the checksum when it writes it.
-///
-/// # Errors
-/// When they hold no ext4.
 pub fn parse_mounted(start: &[u8]) -> Result<Superblock, NotExt4> {
     parse_as(start, false)
 }
@@ -151,9 +142,6 @@ pub fn parse_copy(block: &[u8]) -> Result<Superblock, NotExt4> {
 }
 
 fn parse_as(start: &[u8], has_checksum: bool) -> Result<Superblock, NotExt4> {
-    if start.starts_with(b"LUKS\xba\xbe") {
-        return Err(NotExt4::Luks);
-    }
     parse_superblock(start.get(1024..).unwrap_or_default(), has_checksum)
 }
 
@@ -272,9 +260,6 @@ mod tests {
     fn what_is_not_ext4_is_named() {
         assert_eq!(parse(&[]), Err(NotExt4::Magic));
         assert_eq!(parse(&vec![0; NEEDED]), Err(NotExt4::Magic));
-        let mut luks = vec![0; NEEDED];
-        luks[..6].copy_from_slice(b"LUKS\xba\xbe");
-        assert_eq!(parse(&luks), Err(NotExt4::Luks));
         let mut wrong = superblock();
         wrong[1024 + 24] = 200;
         assert_eq!(parse(&wrong), Err(NotExt4::Nonsense));

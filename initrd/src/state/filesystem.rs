@@ -27,10 +27,7 @@ pub(super) fn superblock(
     let start = boot_disk::read_start(&mut device, ext4::NEEDED)
         .context("reading the superblock of", device.path.display())?;
     let superblock = parse(&start).map_err(|error| Unfit {
-        problem: match error {
-            NotExt4::Luks => StateProblem::Unusable,
-            NotExt4::Magic | NotExt4::Checksum | NotExt4::Nonsense => StateProblem::Damaged,
-        },
+        problem: StateProblem::Damaged,
         failure: Failure::new(
             "reading",
             format_args!("state ({})", device.path.display()),

@@ -7,6 +7,7 @@ mod check;
 pub mod e2fsck;
 pub mod ext4;
 mod filesystem;
+mod source;
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -19,6 +20,7 @@ use rustix::mount::{MountFlags, mount};
 use self::check::mount_checked;
 use self::ext4::Superblock;
 use self::filesystem::{Filesystem, superblock};
+use self::source::StateSource;
 use crate::failure::{Context, Failure};
 use crate::watchdog::{self, Watchdog};
 use crate::{console, sys};
@@ -62,14 +64,8 @@ pub fn mount_state(
     root: &Path,
     watchdog: Option<&Watchdog>,
 ) -> Result<State, Failure> {
-    let tried = match name {
-        Some(name) => try_mount(name, target, root, watchdog),
-        None => Err(Unfit {
-            problem: StateProblem::Missing,
-            failure: Failure::new("looking for the partition", "state", "not there"),
-        }),
-    };
-    match tried {
+    let opened = StateSource::on(name).open();
+    match opened.and_then(|device| try_mount(&device, target, root, watchdog)) {
         Ok(state) => Ok(state),
         Err(Unfit { problem, failure }) => {
             console::announce(format_args!(
