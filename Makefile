@@ -30,7 +30,7 @@ SCENARIOS := $(BIN)/scenarios
 # Each job has a copy of the tree and its own target directory.
 MUTANTS   := env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 cargo mutants --jobs 2 --output $(CACHE)/mutants
 
-.PHONY: help setup build demo check test test-all scenarios scenario crash-sim power-cuts corruption fuzz hangs mutants bench licences prune
+.PHONY: help setup build demo check test test-all scenarios ledger scenario crash-sim power-cuts corruption fuzz hangs mutants bench licences prune
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ test-all: ## Every test there is, however long   [SEED=…]
 
 scenarios: build ## List the scenarios: what each shows, how long it takes
 	$(SCENARIOS) --list
+
+ledger: build ## When each scenario ran last, on what, and how it ended
+	$(SCENARIOS) --ledger
 
 scenario: build ## Run one: NAME=… [KEEP=1]
 	$(SCENARIOS) $(NAME) $(if $(KEEP),--keep)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -124,6 +124,7 @@ pub struct Artefacts {
     shows_progress: bool,
     built: Arc<Mutex<HashMap<PathBuf, Image>>>,
     making: Arc<Mutex<()>>,
+    saving: Arc<Mutex<()>>,
 }
 
 impl Artefacts {
@@ -139,6 +140,7 @@ impl Artefacts {
             shows_progress: false,
             built: Arc::default(),
             making: Arc::default(),
+            saving: Arc::default(),
         };
         std::fs::create_dir_all(&artefacts.directory)
             .with_context(|| format!("cannot make {}", artefacts.directory.display()))?;
@@ -189,6 +191,19 @@ impl Artefacts {
         let keys = self.directory.join("other-keys");
         self.make_keys(&keys, &product)?;
         Ok(keys)
+    }
+
+    /// Where saved machines are, a directory each.
+    #[must_use]
+    pub fn saved(&self) -> PathBuf {
+        self.directory.join("saved")
+    }
+
+    /// Held while one is made or copied.
+    pub(crate) fn saving(&self) -> Result<MutexGuard<'_, ()>> {
+        self.saving
+            .lock()
+            .map_err(|_| anyhow!("another scenario failed while it saved a machine"))
     }
 
     /// Where programs are built that no image has.

@@ -15,7 +15,8 @@ const POLL: Duration = Duration::from_millis(100);
 pub struct Console {
     path: PathBuf,
     read: u64,
-    pending: String,
+    /// Bytes of a line that has not ended: decoded when it has, because a read may end within a character.
+    pending: Vec<u8>,
     started: Instant,
 }
 
@@ -26,7 +27,7 @@ impl Console {
         Console {
             path: path.to_owned(),
             read: 0,
-            pending: String::new(),
+            pending: Vec::new(),
             started: Instant::now(),
         }
     }
@@ -69,18 +70,17 @@ impl Console {
             // Asked before reading, so that the last words of a machine that just ended are still read.
             let running = alive();
             self.read_more()?;
-            while let Some(end) = self.pending.find('\n') {
-                let line: String = self.pending.drain(..=end).collect();
+            while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
+                let line = plain(&self.pending.drain(..=end).collect::<Vec<_>>());
                 if patterns.iter().any(|pattern| line.contains(pattern)) {
                     return Ok(line.trim_end().to_owned());
                 }
             }
             // A login prompt has no end of line.
-            if patterns
-                .iter()
-                .any(|pattern| self.pending.contains(pattern))
-            {
-                return Ok(std::mem::take(&mut self.pending));
+            let begun = plain(&self.pending);
+            if patterns.iter().any(|pattern| begun.contains(pattern)) {
+                self.pending.clear();
+                return Ok(begun);
             }
             if !running {
                 bail!("the machine ended; {patterns:?} never came on its console");
@@ -105,7 +105,7 @@ impl Console {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).with_context(error)?;
         self.read += bytes.len() as u64;
-        self.pending.push_str(&plain(&bytes));
+        self.pending.append(&mut bytes);
         Ok(())
     }
 
@@ -158,6 +158,20 @@ mod tests {
             plain(b"\x1b[2J\x1b[01;01H[ \x1b[0;32m OK \x1b[0m ] done\r\n"),
             "[  OK  ] done\n"
         );
+    }
+
+    #[test]
+    fn what_a_read_cuts_through_is_put_together() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut console = Console::new(file.path());
+        let whole = "\u{1b}[0;32mgr\u{fc}n\u{1b}[0m, done\n".as_bytes();
+        for part in [&whole[..4], &whole[4..10], &whole[10..]] {
+            assert_eq!(console.read_more().unwrap(), ());
+            assert!(!plain(&console.pending).contains("done"));
+            file.write_all(part).unwrap();
+        }
+        let line = console.wait_for(&["done"], Duration::from_secs(1), &mut || true);
+        assert_eq!(line.unwrap(), "gr\u{fc}n, done");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! An emulated machine, started through `imager run`, which alone knows QEMU's command line.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -15,6 +15,8 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::console::Console;
+use crate::cuts::log::Log;
+use crate::cuts::loss::{self, Loss};
 use crate::disk::Disk;
 use crate::qmp::Qmp;
 use crate::scenario::Context;
@@ -22,6 +24,16 @@ use crate::ssh::Ssh;
 
 /// First words of the loader on every start: what counts boots.
 pub const LOADER_STARTS: &str = "sternpost: loader";
+
+/// The file of a run that keeps the firmware's variables.
+pub const VARIABLES: &str = "firmware-variables.fd";
+
+/// The files of a run that keep what a recorded machine writes, and its disk as it was before.
+pub(crate) const WRITES: &str = "writes.recorded";
+pub(crate) const BEFORE: &str = "before.raw";
+
+/// How long QEMU may take until it runs.
+const START: Duration = Duration::from_secs(120);
 
 /// What a machine is made of, beside its disks.
 #[derive(Clone, Debug)]
@@ -38,6 +50,38 @@ pub struct Options {
     pub record: Option<PathBuf>,
     /// Passed to QEMU as they are.
     pub extra: Vec<String>,
+}
+
+impl Options {
+    /// What starts such a machine, up to what is another one at each start.
+    pub(crate) fn command(&self, context: &Context, disk: &Path, sector_size: u32) -> Command {
+        let mut command = Command::new(context.artefacts().imager());
+        command.arg("run").arg(disk);
+        command
+            .arg("--arch")
+            .arg(context.scenario().architecture.name());
+        command.arg("--firmware-vars").arg(context.file(VARIABLES));
+        command
+            .args(["--bus", self.bus])
+            .args(["--sector-size", &sector_size.to_string()])
+            .args(["--memory", &self.memory.to_string()])
+            .args(["--cpus", &self.cpus.to_string()]);
+        if self.watchdog {
+            command.arg("--watchdog");
+        }
+        command
+    }
+}
+
+impl Options {
+    /// The usual, with what the first disk is asked to write recorded, so that [`Machine::lose_power`] can lose it.
+    #[must_use]
+    pub fn recorded() -> Options {
+        Options {
+            record: Some(PathBuf::new()),
+            ..Options::default()
+        }
+    }
 }
 
 impl Default for Options {
@@ -75,31 +119,17 @@ impl<'c> Machine<'c> {
             .split_first()
             .ok_or_else(|| anyhow!("a machine needs a disk"))?;
         let log = free_name(context, "console");
-        let port = free_port()?;
         // Short names: a socket's path has at most 107 bytes.
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let socket = |kind| {
-            std::env::temp_dir().join(format!("sternpost-{}-{port}.{kind}", std::process::id()))
+            std::env::temp_dir().join(format!("sternpost-{}-{number}.{kind}", std::process::id()))
         };
         let (qmp, keyboard) = (socket("qmp"), socket("tty"));
-        let mut command = Command::new(context.artefacts().imager());
-        command.arg("run").arg(first.path());
-        command
-            .arg("--arch")
-            .arg(context.scenario().architecture.name());
-        command
-            .arg("--firmware-vars")
-            .arg(context.file("firmware-variables.fd"));
-        command
-            .args(["--bus", options.bus])
-            .arg("--sector-size")
-            .arg(first.sector_size().to_string());
+        let mut command = options.command(context, first.path(), first.sector_size());
         for disk in others {
             command.arg("--disk").arg(disk.path());
         }
-        command
-            .arg("--memory")
-            .arg(options.memory.to_string())
-            .args(["--cpus", &options.cpus.to_string()]);
         command
             .arg("--serial")
             .arg(&log)
@@ -107,11 +137,8 @@ impl<'c> Machine<'c> {
             .arg(&keyboard)
             .arg("--qmp")
             .arg(&qmp)
-            .arg("--ssh")
-            .arg(port.to_string());
-        if options.watchdog {
-            command.arg("--watchdog");
-        }
+            // Any that is free.
+            .args(["--ssh", "0"]);
         if let Some(log) = &options.record {
             command.arg("--record-writes").arg(log);
         }
@@ -128,14 +155,29 @@ impl<'c> Machine<'c> {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
-        Ok(Machine {
+        let mut machine = Machine {
             context,
             child,
             console: Console::new(&log),
-            ssh: context.artefacts().ssh(port),
+            ssh: context.artefacts().ssh(0),
             qmp,
             keyboard,
-        })
+        };
+        machine.ssh = context.artefacts().ssh(machine.ssh_port()?);
+        Ok(machine)
+    }
+
+    /// The port of the host that leads to the machine's SSH: QEMU has taken one that was free.
+    fn ssh_port(&mut self) -> Result<u16> {
+        let deadline = Instant::now() + START;
+        while !self.qmp.exists() {
+            if !matches!(self.child.try_wait(), Ok(None)) || Instant::now() >= deadline {
+                return Err(self.explain(anyhow!("QEMU did not start")));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let said = self.qmp()?.monitor("info usernet")?;
+        forwarded_port(&said).with_context(|| format!("QEMU forwards no port to SSH: {said}"))
     }
 
     /// What it is.
@@ -187,7 +229,7 @@ impl<'c> Machine<'c> {
     pub fn wait_for_ssh(&mut self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + self.context.patience(limit)?;
         loop {
-            if self.ssh.run("true", Duration::from_secs(20)).is_ok() {
+            if self.ssh.run("true", Duration::from_secs(60)).is_ok() {
                 return Ok(());
             }
             if !matches!(self.child.try_wait(), Ok(None)) {
@@ -289,6 +331,26 @@ impl<'c> Machine<'c> {
         self.kill();
     }
 
+    /// What a recorded machine has written and flushed up to now.
+    ///
+    /// # Errors
+    /// It is not recorded.
+    pub fn writes(&self) -> Result<Log> {
+        Log::open(&self.context.file(WRITES))
+    }
+
+    /// Cuts the power of a machine that was started by [`Context::start_recorded`] on `disk`, which loses by chance what
+    /// was not flushed. The disk is then as the next start finds it.
+    ///
+    /// # Errors
+    /// Its writes were not recorded, or the disk cannot be written.
+    pub fn lose_power(mut self, disk: &Disk, chance: &mut fastrand::Rng) -> Result<Loss> {
+        self.kill();
+        let log = self.writes()?;
+        Disk::copy(&self.context.file(BEFORE), disk.path(), disk.sector_size())?;
+        loss::cut_power(disk, &log, log.entries.len(), chance)
+    }
+
     /// Ends the emulation between one instruction and the next; what QEMU keeps in its own memory is lost.
     pub fn kill(&mut self) {
         if let Ok(pid) = i32::try_from(self.child.id()) {
@@ -318,15 +380,11 @@ impl<'c> Machine<'c> {
         Ok(())
     }
 
-    /// QEMU's control socket, once QEMU has started.
+    /// QEMU's control socket, which takes one client at a time.
     ///
     /// # Errors
     /// It cannot be reached.
     pub fn qmp(&self) -> Result<Qmp> {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !self.qmp.exists() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(100));
-        }
         Qmp::connect(&self.qmp)
     }
 
@@ -372,9 +430,12 @@ pub fn boot_limit(architecture: Architecture) -> Duration {
     }
 }
 
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("cannot find a free port")?;
-    Ok(listener.local_addr()?.port())
+/// The port of the host in QEMU's table of connections that leads to port 22.
+fn forwarded_port(table: &str) -> Option<u16> {
+    let row = table.lines().find(|line| line.contains("HOST_FORWARD"))?;
+    // Protocol, descriptor, address and port of the host, address and port of the machine.
+    let mut columns = row.split_whitespace();
+    columns.nth(3)?.parse().ok()
 }
 
 /// `console.log`, `console-2.log`, …: a scenario that starts several machines keeps all logs.
@@ -386,4 +447,16 @@ fn free_name(context: &Context, stem: &str) -> PathBuf {
         n += 1;
     }
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_read_from_what_qemu_says() {
+        let said = "Hub -1 (net0):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  TCP[HOST_FORWARD]  14       127.0.0.1 40123       10.0.2.15    22     0     0\r\n";
+        assert_eq!(forwarded_port(said), Some(40123));
+        assert_eq!(forwarded_port("Hub -1 (net0):\r\n"), None);
+    }
 }

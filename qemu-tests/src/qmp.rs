@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 /// How long QEMU may take to answer.
-const ANSWER: Duration = Duration::from_secs(20);
+const ANSWER: Duration = Duration::from_secs(120);
 
 /// A connection. There can be one at a time.
 pub struct Qmp {
@@ -40,6 +40,14 @@ impl Qmp {
     /// # Errors
     /// It refuses, or does not answer.
     pub fn command(&mut self, name: &str, arguments: &Value) -> Result<()> {
+        self.ask(name, arguments).map(drop)
+    }
+
+    /// Has QEMU do something; gives what it answers.
+    ///
+    /// # Errors
+    /// It refuses, or does not answer.
+    pub fn ask(&mut self, name: &str, arguments: &Value) -> Result<Value> {
         let command = json!({"execute": name, "arguments": arguments});
         writeln!(self.reader.get_mut(), "{command}").context("cannot write to QEMU")?;
         let answer = self.wait_for(name, ANSWER, |said| {
@@ -47,8 +55,17 @@ impl Qmp {
         })?;
         match answer.get("error") {
             Some(error) => bail!("QEMU refuses {name}: {error}"),
-            None => Ok(()),
+            None => Ok(answer["return"].clone()),
         }
+    }
+
+    /// What QEMU's monitor for people says to a line.
+    ///
+    /// # Errors
+    /// QEMU refuses, or does not answer.
+    pub fn monitor(&mut self, line: &str) -> Result<String> {
+        let said = self.ask("human-monitor-command", &json!({ "command-line": line }))?;
+        Ok(said.as_str().unwrap_or_default().to_owned())
     }
 
     /// Limits the machine's first disk to so many bytes and so many writes a second; 0 is no limit, and with one byte it
@@ -70,6 +87,17 @@ impl Qmp {
     /// It does not come in time.
     pub fn wait_for_event(&mut self, name: &str, limit: Duration) -> Result<Value> {
         self.wait_for(name, limit, |said| said["event"] == name)
+    }
+
+    /// Waits for the first of several events; gives its name.
+    ///
+    /// # Errors
+    /// None comes in time.
+    pub fn wait_for_first(&mut self, names: &[&str], limit: Duration) -> Result<String> {
+        let what = names.join(" or ");
+        let is_it = |said: &Value| said["event"].as_str().is_some_and(|it| names.contains(&it));
+        let said = self.wait_for(&what, limit, is_it)?;
+        Ok(said["event"].as_str().unwrap_or_default().to_owned())
     }
 
     fn wait_for(

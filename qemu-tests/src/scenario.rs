@@ -8,9 +8,18 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::artefacts::Artefacts;
 use crate::disk::Disk;
-use crate::machine::{Machine, Options};
+use crate::machine::{BEFORE, Machine, Options, WRITES};
 
 pub use boot_core::Architecture;
+
+/// What a scenario begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// A machine that is off: it is about the boot, or about a disk that something was done to.
+    PowerOn,
+    /// A machine on which the first version is well: a clone of one that was saved.
+    Well,
+}
 
 /// One scenario: a file in `scenarios/`.
 #[derive(Clone, Copy)]
@@ -23,6 +32,8 @@ pub struct Scenario {
     pub architecture: Architecture,
     /// The recipe of its image.
     pub recipe: &'static str,
+    /// What it begins with.
+    pub begins: Begins,
     /// Belongs to what every change has to pass.
     pub gate: bool,
     /// What it takes on two cores without KVM, images built, in seconds.
@@ -49,6 +60,7 @@ pub struct Context {
     deadline: OnceLock<Instant>,
     seed: u64,
     hurried: bool,
+    from_power_on: bool,
 }
 
 impl Context {
@@ -70,7 +82,23 @@ impl Context {
             deadline: OnceLock::new(),
             seed: 1,
             hurried: false,
+            from_power_on: false,
         })
+    }
+
+    /// With every machine booted, none of them a clone of a saved one.
+    #[must_use]
+    pub fn from_power_on(self, from_power_on: bool) -> Context {
+        Context {
+            from_power_on,
+            ..self
+        }
+    }
+
+    /// Whether every machine boots.
+    #[must_use]
+    pub fn is_from_power_on(&self) -> bool {
+        self.from_power_on
     }
 
     /// With another seed than 1 for what a scenario leaves to chance.
@@ -163,5 +191,18 @@ impl Context {
     /// It cannot be started.
     pub fn start(&self, disks: &[&Disk], options: Options) -> Result<Machine<'_>> {
         Machine::start(self, disks, options)
+    }
+
+    /// Starts a machine whose power can be cut so that `disk` loses what was not flushed: [`Machine::lose_power`].
+    ///
+    /// # Errors
+    /// It cannot be started, or the disk as it is cannot be kept.
+    pub fn start_recorded(&self, disk: &Disk, options: Options) -> Result<Machine<'_>> {
+        Disk::copy(disk.path(), &self.file(BEFORE), disk.sector_size())?;
+        let options = Options {
+            record: Some(self.file(WRITES)),
+            ..options
+        };
+        self.start(&[disk], options)
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use qemu_tests::artefacts::Artefacts;
-use qemu_tests::scenario::{Context, Scenario};
+use qemu_tests::scenario::{Begins, Context, Scenario};
 use qemu_tests::ssh::USER;
 use qemu_tests::story::Story;
 
@@ -89,6 +89,7 @@ fn scenario(arguments: &Arguments) -> Result<Scenario> {
         shows: "an appliance's life",
         architecture,
         recipe,
+        begins: Begins::PowerOn,
         gate: false,
         seconds: 1800,
         run: |_| Ok(()),

@@ -11,7 +11,7 @@ use qemu_tests::artefacts::{Artefacts, Version};
 use qemu_tests::cuts::cut;
 use qemu_tests::cuts::life::{self, Life, Recorded};
 use qemu_tests::cuts::results::{Outcome, Results, table};
-use qemu_tests::scenario::{Context, Scenario};
+use qemu_tests::scenario::{Begins, Context, Scenario};
 
 /// Cuts the power of emulated machines at random moments of their lives, and starts them until they are well.
 ///
@@ -164,6 +164,7 @@ fn scenario(architecture: &str) -> Result<Scenario> {
         shows: "a machine whose power is cut is well again by itself",
         architecture: qemu_tests::architecture(architecture)?,
         recipe: "minimal-vm",
+        begins: Begins::PowerOn,
         gate: false,
         seconds: 300,
         run: |_| Ok(()),

@@ -3,19 +3,22 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow};
+use boot_core::Digest;
 use clap::Parser;
 use libtest_mimic::{Arguments, Failed, Trial};
-use qemu_tests::artefacts::Artefacts;
-use qemu_tests::scenario::{Context, Scenario};
+use qemu_tests::artefacts::{Artefacts, Version};
+use qemu_tests::ledger::{Ledger, Run};
+use qemu_tests::scenario::{Begins, Context, Scenario};
 use qemu_tests::scenarios::ALL;
 
 /// Boots the real artefacts in emulated machines and breaks them on purpose.
 ///
 /// Images are built through imager on first use and kept in the cache. Console logs and disks of what failed are kept
-/// under the directory that is printed; --keep keeps those of what passed too.
+/// under the directory that is printed; --keep keeps those of what passed too. A scenario that begins with a machine that
+/// is well gets a copy of one that was saved then, which is made once for each image.
 #[derive(Parser)]
 struct Options {
     /// Names, or parts of names; without any: all that --gate and --arch leave.
@@ -23,12 +26,21 @@ struct Options {
     /// List the scenarios: what each shows and how long it takes.
     #[arg(long)]
     list: bool,
+    /// Print when each ran last, on what, and how it ended, as a table in Markdown.
+    #[arg(long)]
+    ledger: bool,
     /// Only those that every change has to pass.
     #[arg(long, conflicts_with = "all")]
     gate: bool,
+    /// With those of the gate, so many others whose turn it is: that have not passed for longest.
+    #[arg(long, requires = "gate", value_name = "N", default_value_t = 0)]
+    further: usize,
     /// All, however long.
     #[arg(long)]
     all: bool,
+    /// Boot every machine; none begins as a copy of one that was saved when it was well.
+    #[arg(long)]
+    from_power_on: bool,
     /// Only this architecture.
     #[arg(long)]
     arch: Option<String>,
@@ -80,10 +92,28 @@ impl Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let chosen = options.chosen();
+    let mut chosen = options.chosen();
     if options.list {
         list(&chosen);
         return ExitCode::SUCCESS;
+    }
+    let ledger = match Ledger::open(&qemu_tests::directory(options.directory.as_deref())) {
+        Ok(ledger) => ledger,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if options.ledger {
+        print!("{}", ledger.table(&chosen));
+        return ExitCode::SUCCESS;
+    }
+    if options.further > 0 {
+        let all: Vec<_> = ALL.iter().collect();
+        let further = ledger.in_turn(&all, options.further, options.seed);
+        let names: Vec<_> = further.iter().map(|it| it.name).collect();
+        println!("in turn: {}", names.join(" "));
+        chosen.extend(further);
     }
     if chosen.is_empty() {
         eprintln!(
@@ -92,7 +122,7 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(2);
     }
-    match run(&options, &chosen) {
+    match run(&options, &chosen, ledger) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -109,11 +139,15 @@ fn list(scenarios: &[&Scenario]) {
         .unwrap_or(0);
     for scenario in scenarios {
         println!(
-            "{:width$}  {:7}  {:>4} s  {:4}  {}",
+            "{:width$}  {:7}  {:>4} s  {:4}  {:4}  {}",
             scenario.name,
             scenario.architecture.name(),
             scenario.seconds,
             if scenario.gate { "gate" } else { "" },
+            match scenario.begins {
+                Begins::PowerOn => "",
+                Begins::Well => "well",
+            },
             scenario.shows
         );
     }
@@ -128,11 +162,13 @@ fn list(scenarios: &[&Scenario]) {
     );
 }
 
-fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
+fn run(options: &Options, chosen: &[&'static Scenario], ledger: Ledger) -> Result<ExitCode> {
     let directory = qemu_tests::directory(options.directory.as_deref());
     let root = qemu_tests::workspace();
     let imager = qemu_tests::imager(options.imager.as_deref())?;
-    let (seed, hurried, keep) = (options.seed, options.gate, options.keep);
+    let (seed, keep) = (options.seed, options.keep);
+    let (hurried, from_power_on) = (options.gate, options.from_power_on);
+    let ledger = Arc::new(ledger);
     let began = Instant::now();
     // Opened by the first scenario that runs, so that a failure is that scenario's failure.
     let artefacts: Arc<OnceLock<Result<Artefacts, String>>> = Arc::default();
@@ -142,7 +178,7 @@ fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
     let trials = chosen.iter().map(|scenario| {
         let (scenario, directory, root, imager) =
             (**scenario, directory.clone(), root.clone(), imager.clone());
-        let artefacts = Arc::clone(&artefacts);
+        let (artefacts, ledger) = (Arc::clone(&artefacts), Arc::clone(&ledger));
         Trial::test(scenario.name, move || {
             let artefacts = artefacts
                 .get_or_init(|| {
@@ -154,7 +190,8 @@ fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
             let files = directory.join("runs").join(scenario.name);
             Context::new(scenario, files, artefacts.clone())
                 .map(|context| context.seeded(seed).hurried(hurried))
-                .and_then(|context| one(&context, keep))
+                .map(|context| context.from_power_on(from_power_on))
+                .and_then(|context| one(&context, seed, &ledger, keep))
                 .map_err(|error| Failed::from(format!("{error:#}")))
         })
         .with_kind(scenario.architecture.name())
@@ -179,13 +216,22 @@ fn run(options: &Options, chosen: &[&'static Scenario]) -> Result<ExitCode> {
 }
 
 /// One run: its files stay if it fails or `keep` says so, its console logs always.
-fn one(context: &Context, keep: bool) -> Result<()> {
+fn one(context: &Context, seed: u64, ledger: &Ledger, keep: bool) -> Result<()> {
     let (scenario, files) = (context.scenario(), context.directory());
     let began = Instant::now();
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (scenario.run)(context)))
         .unwrap_or_else(|_| Err(anyhow!("the scenario's own code panicked")));
     // With the building of its images, if they were not there.
-    eprintln!("{}: {} s", scenario.name, began.elapsed().as_secs());
+    let seconds = began.elapsed().as_secs();
+    eprintln!("{}: {seconds} s", scenario.name);
+    ledger.add(&Run {
+        scenario: scenario.name.to_owned(),
+        inputs: inputs(context)?,
+        passed: result.is_ok(),
+        seed,
+        seconds,
+        time: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+    })?;
     match result {
         Ok(()) if keep => Ok(()),
         Ok(()) => remove_disks(files),
@@ -199,6 +245,14 @@ fn one(context: &Context, keep: bool) -> Result<()> {
             )))
         }
     }
+}
+
+/// What it ran on: the image that it began with, where there is one, and this program.
+fn inputs(context: &Context) -> Result<String> {
+    let image = context.image(Version::First).and_then(|it| it.manifest());
+    let program = std::fs::read(std::env::current_exe()?)?;
+    let digest = Digest::of(&[image.unwrap_or_default(), program].concat());
+    Ok(format!("{:.12}", digest.to_string()))
 }
 
 /// Leaves the logs and removes what is large.

@@ -25,6 +25,25 @@ pub struct Loss {
     pub torn: usize,
 }
 
+impl Loss {
+    /// Writes that did not arrive whole.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        self.pending - self.arrived + self.torn
+    }
+}
+
+impl std::fmt::Display for Loss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let lost = self.pending - self.arrived;
+        write!(
+            f,
+            "{lost} of {} writes lost, {} torn",
+            self.pending, self.torn
+        )
+    }
+}
+
 /// Makes of `disk`, which is as it was when the log began, what a cut after the first `at` entries leaves.
 ///
 /// # Errors

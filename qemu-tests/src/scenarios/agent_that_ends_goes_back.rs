@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::REBOOT;
 
@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "an upgrade whose initrd agent is gone as soon as it starts panics the kernel, which restarts the machine three times; then the old version runs",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 150,
     run,
@@ -21,9 +22,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 fn run(context: &Context) -> Result<()> {
     let server = Server::start(context.image(Version::Ending)?.directory())?;
-    let disk = context.first_disk()?;
     // Without a watchdog: nothing but the kernel brings it back.
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let (_disk, mut machine) = context.well(Options::default())?;
     machine.install_now(&server.url("bundle.spb"))?;
     for _ in 0..3 {
         machine.wait_for_line("starting slot B", REBOOT)?;

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::artefacts::Version;
 use crate::machine::{Machine, Options};
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::REBOOT;
 
@@ -16,6 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "an upgrade whose initrd agent waits for ever for its disk is restarted by the kernel's own watchdog, and on a machine that has a hardware watchdog by that; its tries used up, the old version runs",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 360,
     run,

@@ -5,7 +5,7 @@ use boot_core::store::COPIES;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::expect;
 
@@ -15,6 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "with both copies of the record destroyed, the loader makes a new one of the slots that verify, and says so",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 45,
     run,

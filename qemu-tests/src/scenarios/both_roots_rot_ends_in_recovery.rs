@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::slots;
 use crate::steps::{REBOOT, expect};
@@ -17,6 +17,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "the roots of both slots rot: dm-verity ends start after start, recovery comes up, says which root is damaged, and is told over SSH to install what works",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 500,
     run,

@@ -7,7 +7,7 @@ use boot_core::Target;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::slots;
 use crate::steps::{REBOOT, expect};
@@ -18,6 +18,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "with both slots damaged, recovery comes up with network and console, and installs a working system from HTTP",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: true,
     seconds: 150,
     run,

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::expect;
 
@@ -14,14 +14,14 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a used disk cloned into another machine starts there as the same machine; with both in one, the one that was booted from is used and the other is not touched",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 130,
     run,
 };
 
 fn run(context: &Context) -> Result<()> {
-    let disk = context.first_disk()?;
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let (disk, mut machine) = context.well(Options::default())?;
     machine.wait_for_ssh(machine.boot_limit())?;
     let id = machine.run("cat /etc/machine-id")?;
     machine.power_off()?;

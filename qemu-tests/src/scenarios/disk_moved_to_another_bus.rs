@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
 /// The scenario.
@@ -13,6 +13,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "one disk with the generic kernel boots from virtio, then from NVMe, then from AHCI, and stays the same machine",
     architecture: Architecture::X86_64,
     recipe: "minimal",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 160,
     run,

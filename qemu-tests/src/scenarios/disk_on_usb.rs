@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
 /// The scenario.
@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     architecture: Architecture::X86_64,
     // Debian's cloud kernels have no USB.
     recipe: "minimal",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 60,
     run,

@@ -10,7 +10,7 @@ use crate::artefacts::Version;
 use crate::fault::{Access, Faults};
 use crate::machine::{Machine, Options};
 use crate::places;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::{expect, expect_rejected};
 
@@ -20,6 +20,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "sectors of an ESP, of a slot, of a copy of the record, of history and of state cannot be read: the machine starts from what can be, names each, and once the disk reads again nothing is lost",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 220,
     run,

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::artefacts::Version;
 use crate::fault::Faults;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
 /// The scenario.
@@ -14,14 +14,14 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "on a disk that has turned read-only the good slot starts, unrecorded, with state in memory; the machine can be managed and says what is wrong",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 110,
     run,
 };
 
 fn run(context: &Context) -> Result<()> {
-    let disk = context.first_disk()?;
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let (disk, mut machine) = context.well(Options::default())?;
     machine.power_off()?;
     let before = std::fs::metadata(disk.path())?.modified()?;
 

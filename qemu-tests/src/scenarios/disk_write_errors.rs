@@ -9,7 +9,7 @@ use crate::artefacts::Version;
 use crate::fault::{Access, Faults};
 use crate::machine::Options;
 use crate::places;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::expect;
 
@@ -19,6 +19,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a disk that refuses to write the other slot or ESP costs the installation alone; one that refuses the record or state still starts the good slot; what failed is said, and nothing is lost",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 240,
     run,

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::artefacts::Version;
 use crate::loaders;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
 /// The scenario.
@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "each ESP is destroyed in turn, under firmware that forgot all of its variables: the machine starts from the other one, from which the operator writes it again",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 90,
     run,

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
 /// The machine's disk: larger than the image, as disks are.
@@ -17,6 +17,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a new disk boots, is grown to its full size, is marked good, and keeps what is written; the kernel finds no fault with the table, and of the disk's cache says what is so",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: true,
     seconds: 90,
     run,

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::expect;
 
@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "an upgrade whose health gate gets no answer, because the bus hangs, is given up at the gate's deadline, and the machine goes back without the bus",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 240,
     run,
@@ -21,8 +22,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 fn run(context: &Context) -> Result<()> {
     let server = Server::start(context.image(Version::Defective)?.directory())?;
-    let disk = context.first_disk()?;
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let (_disk, mut machine) = context.well(Options::default())?;
     let defects = [("bus-hangs", "unhealthy, going back")];
     machine.install_defects(&server.url("bundle.spb"), &defects)?;
     machine.wait_until_back("given-up")?;

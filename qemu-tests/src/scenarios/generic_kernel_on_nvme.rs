@@ -5,7 +5,7 @@ use object::{Object as _, ObjectSection as _};
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
 /// The scenario.
@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "the image for real hardware, with the generic kernel, firmware and microcode, boots from NVMe and is marked good",
     architecture: Architecture::X86_64,
     recipe: "minimal",
+    begins: Begins::PowerOn,
     gate: true,
     seconds: 60,
     run,

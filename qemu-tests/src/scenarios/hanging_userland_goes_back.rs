@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::{REBOOT, expect};
 
@@ -16,6 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "an upgrade in which nothing runs any more after some seconds is reset by the hardware watchdog; its tries used up, the old version runs",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: true,
     seconds: 200,
     run,

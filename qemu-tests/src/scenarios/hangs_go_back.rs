@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 
 /// The scenario.
@@ -13,6 +13,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "an upgrade whose PID 1 freezes, then whose `bootctl serve` hangs, then which ends in emergency mode restarts by itself each time, without a hardware watchdog; then the old version runs",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 600,
     run,
@@ -27,8 +28,7 @@ const DEFECTS: [(&str, &str); 3] = [
 
 fn run(context: &Context) -> Result<()> {
     let server = Server::start(context.image(Version::Defective)?.directory())?;
-    let disk = context.first_disk()?;
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let (_disk, mut machine) = context.well(Options::default())?;
     machine.install_defects(&server.url("bundle.spb"), &DEFECTS)?;
     machine.wait_until_back("unproven")?;
     Ok(())

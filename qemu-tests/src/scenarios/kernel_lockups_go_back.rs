@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::artefacts::Version;
 use crate::gdb::Socket;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::{REBOOT, expect};
 
@@ -17,6 +17,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "an upgrade whose kernel meets an oops, then a processor that never schedules again, then interrupts that stay off: two panic, the watchdog ends the third, and the old version runs again",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 420,
     run,

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::story::Story;
 
 /// The scenario.
@@ -11,6 +11,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "the Kubernetes image boots, is upgraded and marked good with its workload kept, and refuses a version whose kubelet cannot come up",
     architecture: Architecture::X86_64,
     recipe: "kubeadm-vm",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 900,
     run,

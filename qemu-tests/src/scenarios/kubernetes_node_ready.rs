@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 
 /// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "the Kubernetes image boots to node Ready and is marked good",
     architecture: Architecture::X86_64,
     recipe: "kubeadm-vm",
+    begins: Begins::PowerOn,
     gate: true,
     seconds: 300,
     run,

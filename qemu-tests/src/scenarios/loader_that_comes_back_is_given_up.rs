@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::artefacts::Version;
 use crate::loaders::{self, Loader};
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::{REBOOT, expect};
 
@@ -17,6 +17,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a new loader that ends with an error is left by firmware at once; the reason is in history, and its ESP gets the old loader back",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 140,
     run,
@@ -29,9 +30,8 @@ fn run(context: &Context) -> Result<()> {
 /// Updates to a loader that does not start the machine, which `says` so if it says anything.
 pub(super) fn is_given_up(context: &Context, new: &Loader, says: Option<&str>) -> Result<()> {
     let server = Server::start(&new.directory)?;
-    let disk = context.first_disk()?;
+    let (disk, mut machine) = context.well(Options::default())?;
     let old = loaders::on(context, &disk, "esp-a")?;
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
     machine.update_loader_now(&server.url("loader.spb"))?;
     if let Some(words) = says {
         machine.wait_for_line(words, REBOOT)?;

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::artefacts::Version;
 use crate::machine::{LOADER_STARTS, Options};
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
 /// The scenario.
@@ -15,6 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a loader that hangs, because its disk stops answering, is reset by the firmware's watchdog; the machine then starts as ever",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 200,
     run,

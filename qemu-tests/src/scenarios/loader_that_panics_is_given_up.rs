@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::loader_that_comes_back_is_given_up::is_given_up;
 use crate::loaders;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 
 /// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -12,6 +12,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a new loader that panics says so and restarts the machine, which the old loader then starts; the reason is in history",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 200,
     run,

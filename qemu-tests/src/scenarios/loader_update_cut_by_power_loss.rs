@@ -1,13 +1,15 @@
 //! a machine whose power is cut while an ESP is written starts from the other one, and the ESP gets its loader back
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::artefacts::Version;
+use crate::cuts::log::{Kind, Log};
 use crate::loaders;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::expect;
 
@@ -17,6 +19,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a machine whose power is cut while an ESP is written starts from the other one, and the ESP gets its loader back",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 100,
     run,
@@ -25,9 +28,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 fn run(context: &Context) -> Result<()> {
     let new = loaders::another(context)?;
     let server = Server::start(&new.directory)?;
-    let disk = context.first_disk()?;
+    let (disk, machine) = context.well(Options::recorded())?;
     let old = loaders::on(context, &disk, "esp-a")?;
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
     // Slow enough to see from outside that the ESP is half-written.
     machine.limit_writes(4)?;
     let mut ssh = machine.run_beside(&format!(
@@ -35,18 +37,15 @@ fn run(context: &Context) -> Result<()> {
         server.url("loader.spb")
     ))?;
     let began = Instant::now();
-    let mut boot_sector = [0; 512];
-    loop {
-        disk.partition("esp-b")?.read(0, &mut boot_sector)?;
-        if boot_sector == [0; 512] {
-            break;
-        }
+    let (esp, size) = disk.bounds("esp-b")?;
+    while !is_half_written(&machine.writes()?, esp..esp + size) {
         if began.elapsed() > context.patience(Duration::from_secs(240))? {
             bail!("esp-b was never written");
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(100));
     }
-    machine.cut_power();
+    let loss = machine.lose_power(&disk, &mut context.chance())?;
+    eprintln!("the cut: {loss}");
     let _ = ssh.wait();
     expect(
         loaders::on(context, &disk, "esp-b").is_err(),
@@ -68,4 +67,12 @@ fn run(context: &Context) -> Result<()> {
         "the old loader on the second ESP",
         &status["esps"],
     )
+}
+
+/// Whether its boot sector is gone for good, and something of what comes after that is written.
+fn is_half_written(log: &Log, esp: Range<u64>) -> bool {
+    let mut entries = log.entries.iter();
+    entries.any(|it| it.start == esp.start && matches!(it.kind, Kind::Write { .. }))
+        && entries.any(|it| it.kind == Kind::Flush)
+        && entries.any(|it| esp.contains(&it.start) && it.kind != Kind::Flush)
 }

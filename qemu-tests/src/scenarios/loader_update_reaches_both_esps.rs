@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::artefacts::Version;
 use crate::loaders;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::{REBOOT, expect};
 
@@ -17,19 +17,16 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a new loader is started from the second ESP, once; when a good slot runs from it, the first ESP gets it too",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: true,
-    seconds: 180,
+    seconds: 100,
     run,
 };
 
 fn run(context: &Context) -> Result<()> {
     let new = loaders::another(context)?;
     let server = Server::start(&new.directory)?;
-    let disk = context.first_disk()?;
-    let mut machine = context.start(&[&disk], Options::default())?;
-    machine.wait_for_boot(machine.boot_limit())?;
-    machine.wait_for_line("loaded from esp-a", machine.boot_limit())?;
-    machine.wait_until_good(Version::First.number())?;
+    let (_disk, mut machine) = context.well(Options::default())?;
     machine.update_loader_now(&server.url("loader.spb"))?;
     machine.wait_for_line("loaded from esp-b", REBOOT)?;
     machine.wait_until_good(Version::First.number())?;
@@ -47,9 +44,8 @@ fn run(context: &Context) -> Result<()> {
         &status["esps"],
     )?;
     // The next start is in firmware's own order, from the first ESP: from the new loader.
-    let _ = machine.run("bootctl reboot");
-    machine.wait_for_boot(REBOOT)?;
+    machine.reboot()?;
     machine.wait_for_line("loaded from esp-a", REBOOT)?;
-    machine.wait_until_good(Version::First.number())?;
+    machine.wait_for_line("starting slot A", REBOOT)?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::artefacts::Version;
 use crate::disk::Disk;
 use crate::loaders;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
 /// The scenario.
@@ -17,6 +17,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a bit of the loader flips on the first ESP, in its root of trust, then elsewhere: it starts the loader of the second ESP, from which the operator writes it again",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: true,
     seconds: 90,
     run,

@@ -5,7 +5,7 @@ use boot_core::Slot;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::expect_rejected;
 
@@ -15,6 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a slot whose manifest is signed by a key that the keyring does not hold is not started; the other one is",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: true,
     seconds: 45,
     run,

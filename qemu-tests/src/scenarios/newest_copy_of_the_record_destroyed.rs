@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::slots;
 use crate::steps::expect;
@@ -17,6 +17,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "with the copy of the record destroyed that an activation wrote, the slot before starts, the loader says so and writes the copy again, and activated again the new version runs",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 150,
     run,
@@ -24,8 +25,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 fn run(context: &Context) -> Result<()> {
     let server = Server::start(context.image(Version::Second)?.directory())?;
-    let disk = context.first_disk()?;
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let (disk, mut machine) = context.well(Options::default())?;
     let install = format!("bootctl install {}", server.url("bundle.spb"));
     machine.run_within(&install, Duration::from_secs(600))?;
     machine.run("bootctl activate")?;

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::expect;
 
@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "an upgrade that loses its power three times before a verdict is unproven: the fourth start is the old version",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 160,
     run,
@@ -21,8 +22,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 fn run(context: &Context) -> Result<()> {
     let server = Server::start(context.image(Version::Undecided)?.directory())?;
-    let disk = context.first_disk()?;
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let (disk, mut machine) = context.well(Options::default())?;
     machine.install_now(&server.url("bundle.spb"))?;
     for start in 0..3 {
         if start > 0 {

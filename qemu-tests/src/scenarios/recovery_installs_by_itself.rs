@@ -7,7 +7,7 @@ use boot_core::Target;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::slots;
 use crate::steps::{REBOOT, expect};
@@ -18,6 +18,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "with no slot that starts and nobody there, recovery installs what the profile names, over and over until it is to be had, and the machine runs again",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 400,
     run,
@@ -31,14 +32,12 @@ fn run(context: &Context) -> Result<()> {
     let shelf = context.file("shelf");
     std::fs::create_dir(&shelf).context("cannot make the server's directory")?;
     let server = Server::start(&shelf)?;
-    let disk = context.first_disk()?;
     let options = Options {
         memory: 2048,
         ..Options::default()
     };
-    context
-        .start_well(&[&disk], options.clone(), Version::First)?
-        .have_recovery_install(&server.url("stable.spb"))?;
+    let (disk, machine) = context.well(options.clone())?;
+    machine.have_recovery_install(&server.url("stable.spb"))?;
     slots::damage_uki(&disk, Target::A)?;
 
     let mut machine = context.start(&[&disk], options)?;

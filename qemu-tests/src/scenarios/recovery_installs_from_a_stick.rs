@@ -7,7 +7,7 @@ use boot_core::Target;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::{REBOOT, expect};
 use crate::{slots, stick};
 
@@ -18,6 +18,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     architecture: Architecture::X86_64,
     // Debian's cloud kernels have no USB.
     recipe: "minimal",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 200,
     run,

@@ -7,7 +7,7 @@ use boot_core::Target;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::{REBOOT, expect};
 
@@ -17,18 +17,18 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "recovery has the name, users and keys of the machine: reached over SSH, it writes slot B anew from slot A, and the machine runs from it",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 150,
     run,
 };
 
 fn run(context: &Context) -> Result<()> {
-    let disk = context.first_disk()?;
     let options = || Options {
         memory: 2048,
         ..Options::default()
     };
-    let mut machine = context.start_well(&[&disk], options(), Version::First)?;
+    let (disk, mut machine) = context.well(options())?;
     machine.power_off()?;
     drop(machine);
     slots::twin(&disk, true)?;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::{REBOOT, expect};
 
@@ -15,6 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a bit of the running root flips after mark-good: verity stops it, the machine restarts, reads its root, says why it leaves it, and the other slot takes over for good",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 160,
     run,

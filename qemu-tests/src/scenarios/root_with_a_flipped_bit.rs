@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::artefacts::Version;
 use crate::disk::Disk;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::{REBOOT, expect};
 
@@ -15,6 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a version on trial whose root has a flipped bit is stopped by dm-verity; after its tries the other slot runs, reads it and says why",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: true,
     seconds: 110,
     run,

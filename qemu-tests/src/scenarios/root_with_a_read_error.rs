@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::fault::{Access, Faults};
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::scenarios::root_with_a_flipped_bit::stopped_by_verity;
 use crate::slots;
 
@@ -13,6 +13,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a version on trial whose root cannot be read restarts the machine by dm-verity, and after its tries the other slot runs, reads it and says why",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 110,
     run,

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 
 /// The scenario.
@@ -13,6 +13,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "an upgrade whose `bootctl serve` hangs each time that it has become ready is ended by systemd, and restarts the machine in the end; its tries used up, the old version runs",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 450,
     run,
@@ -22,8 +23,7 @@ const DEFECT: (&str, &str) = ("ready-serve-hangs", "reboot: Restarting system");
 
 fn run(context: &Context) -> Result<()> {
     let server = Server::start(context.image(Version::Defective)?.directory())?;
-    let disk = context.first_disk()?;
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let (_disk, mut machine) = context.well(Options::default())?;
     machine.install_defects(&server.url("bundle.spb"), &[DEFECT; 3])?;
     machine.wait_until_back("unproven")?;
     Ok(())

@@ -5,7 +5,7 @@ use boot_core::pe::Program;
 
 use crate::artefacts::{Image, Version};
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
 /// The scenario.
@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "whatever SMBIOS and fw_cfg say, the kernel has the image's own command line, systemd imports no credential, and the machine is marked good",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: true,
     seconds: 60,
     run,

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::expect;
 
@@ -16,6 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "with neither a byte nor an inode left on state, every command of bootctl works: the same bundle goes into the other slot, which starts and is marked good",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 170,
     run,
@@ -29,8 +30,7 @@ const FILL: &str = "cd /var && mkdir fill && cd fill && { \
 
 fn run(context: &Context) -> Result<()> {
     let server = Server::start(context.image(Version::First)?.directory())?;
-    let disk = context.first_disk()?;
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let (disk, mut machine) = context.well(Options::default())?;
     machine.wait_for_ssh(machine.boot_limit())?;
     machine.run_within(FILL, Duration::from_secs(300))?;
     let status = machine.status()?;

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::artefacts::Version;
 use crate::machine::Options;
 use crate::places;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
 /// The scenario.
@@ -14,14 +14,14 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a lost superblock of state is restored from its copy, a lost journal made anew, and nothing is lost; on what a newer version left the machine is up, brings nothing up and says so",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 210,
     run,
 };
 
 fn run(context: &Context) -> Result<()> {
-    let disk = context.first_disk()?;
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let (disk, mut machine) = context.well(Options::default())?;
     let id = machine.leave_mark()?;
     machine.power_off()?;
 

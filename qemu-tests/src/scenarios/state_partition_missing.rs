@@ -8,7 +8,7 @@ use crate::disk::Disk;
 use crate::fault::{Access, Faults};
 use crate::machine::Options;
 use crate::places;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
 /// The scenario.
@@ -17,14 +17,14 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "without a partition state the machine is up with its image's users, brings nothing up, says so and leaves alone what was there; the same where its journal cannot be written",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 200,
     run,
 };
 
 fn run(context: &Context) -> Result<()> {
-    let disk = context.first_disk()?;
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let (disk, mut machine) = context.well(Options::default())?;
     let id = machine.leave_mark()?;
     machine.power_off()?;
 

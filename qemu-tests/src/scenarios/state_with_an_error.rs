@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
 /// The scenario.
@@ -15,6 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "an error that the kernel finds in state while the machine runs is said, restarts a machine that has been up for long by itself, and is repaired by that start",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: false,
     seconds: 180,
     run,
@@ -31,8 +32,7 @@ const RESTART: Duration = Duration::from_secs(300);
 const UP_FOR_LONG: &str = "echo 86400.00 1.00 > /run/uptime; mount --bind /run/uptime /proc/uptime";
 
 fn run(context: &Context) -> Result<()> {
-    let disk = context.first_disk()?;
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let (_disk, mut machine) = context.well(Options::default())?;
     machine.wait_for_ssh(machine.boot_limit())?;
     machine.run("echo kept > /var/lib/witness")?;
     let status = machine.status()?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::{REBOOT, expect};
 
@@ -17,6 +17,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "the plug pulled ten times in a row while the machine starts bricks nothing: both slots stay good, the next ten starts are well, five in each slot, and then both streaks are clear",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 620,
     run,

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::{REBOOT, expect};
 
@@ -16,6 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a timer that ACPI's WDAT describes is armed by the loader once a system has driven it, is taken over by the initrd, and resets a kernel that hangs before that",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: false,
     seconds: 600,
     run,

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::expect;
 
@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "with a second disk of the same image plugged in, the machine uses its own disk and never touches the other",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::PowerOn,
     gate: true,
     seconds: 60,
     run,

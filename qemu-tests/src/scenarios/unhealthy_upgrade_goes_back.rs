@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::{REBOOT, expect};
 
@@ -16,6 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "an upgrade that is not healthy is given up at once: back in the old version, reason kept, digest quarantined, refused when installed again",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: true,
     seconds: 150,
     run,
@@ -25,8 +26,7 @@ fn run(context: &Context) -> Result<()> {
     let bad = context.image(Version::Unhealthy)?;
     let server = Server::start(bad.directory())?;
     let url = server.url("bundle.spb");
-    let disk = context.first_disk()?;
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let (_disk, mut machine) = context.well(Options::default())?;
 
     machine.install_now(&url)?;
     // Its own deadline, and the way down.

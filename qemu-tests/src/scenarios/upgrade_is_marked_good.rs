@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::artefacts::Version;
 use crate::machine::Options;
-use crate::scenario::{Architecture, Context, Scenario};
+use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::expect;
 
@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "an upgrade over HTTP starts in the other slot, is marked good, and keeps data and identity",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
+    begins: Begins::Well,
     gate: true,
     seconds: 100,
     run,
@@ -22,8 +23,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 fn run(context: &Context) -> Result<()> {
     let second = context.image(Version::Second)?;
     let server = Server::start(second.directory())?;
-    let disk = context.first_disk()?;
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
+    let (_disk, mut machine) = context.well(Options::default())?;
     let id = machine.leave_mark()?;
 
     machine.install_now(&server.url("bundle.spb"))?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use qemu_tests::artefacts::Version;
 use qemu_tests::machine::{Machine, Options};
-use qemu_tests::scenario::{Architecture, Context, Scenario};
+use qemu_tests::scenario::{Architecture, Begins, Context, Scenario};
 use qemu_tests::server::Server;
 
 use serde_json::Value;
@@ -153,6 +153,7 @@ impl Bench {
             shows: "how long it takes",
             architecture,
             recipe: "kubeadm-vm",
+            begins: Begins::PowerOn,
             gate: false,
             seconds: 1800,
             run: |_| Ok(()),
