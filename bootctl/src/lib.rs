@@ -29,6 +29,7 @@ pub mod commands;
 pub mod failure;
 pub mod health;
 pub mod install;
+mod kubernetes;
 pub mod loader;
 pub mod machine;
 pub mod os;
