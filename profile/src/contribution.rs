@@ -6,6 +6,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::schema::Workload;
+
 /// What one part adds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contribution {
@@ -132,6 +134,24 @@ pub enum Work {
         /// After this the command is killed and the attempt has failed.
         timeout: Duration,
     },
+    /// Asks the Kubernetes API, and is done when what was asked holds.
+    Ask {
+        /// Absolute path of the kubeconfig that says where the API is and who asks.
+        kubeconfig: String,
+        /// What is asked.
+        question: Question,
+        /// After this the attempt has failed.
+        timeout: Duration,
+    },
+    /// Applies the objects of a file of YAML documents in the cluster, server-side.
+    Apply {
+        /// Absolute path of the kubeconfig that says where the API is and who asks.
+        kubeconfig: String,
+        /// Absolute path of the file.
+        file: String,
+        /// After this the attempt has failed.
+        timeout: Duration,
+    },
 }
 
 /// A condition on the file system. What cannot be read neither holds nor does not: the step fails.
@@ -190,6 +210,30 @@ pub enum Probe {
         /// What it has to print, white space at both ends aside.
         expect: Option<String>,
     },
+    /// A question to the Kubernetes API.
+    Kubernetes {
+        /// Absolute path of the kubeconfig that says where it is and who asks.
+        kubeconfig: String,
+        /// What is asked.
+        question: Question,
+    },
+}
+
+/// What the Kubernetes API can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Question {
+    /// Whether it is ready itself.
+    ApiReady,
+    /// Whether a node is Ready as of this boot: what its kubelet said before may still be written there.
+    NodeReady {
+        /// Its name.
+        node: String,
+        /// [`MachineFacts::boot_id`](crate::MachineFacts::boot_id).
+        boot_id: String,
+    },
+    /// Whether a workload runs as it was last asked for, in all its replicas.
+    RolledOut(Workload),
 }
 
 /// Whose fault a failure is.
@@ -236,6 +280,30 @@ impl Step {
         Self::new(format!("start {unit}"), Work::Start { unit: unit.into() })
     }
 
+    /// A question to the Kubernetes API that has half a minute, and counts as failed at once.
+    pub(crate) fn ask(name: &str, kubeconfig: &str, question: Question) -> Self {
+        Self::new(
+            name.into(),
+            Work::Ask {
+                kubeconfig: kubeconfig.into(),
+                question,
+                timeout: Duration::from_secs(30),
+            },
+        )
+    }
+
+    /// Objects for the Kubernetes API, which has a minute, and counts as failed at once.
+    pub(crate) fn apply(name: &str, kubeconfig: &str, file: &str) -> Self {
+        Self::new(
+            name.into(),
+            Work::Apply {
+                kubeconfig: kubeconfig.into(),
+                file: file.into(),
+                timeout: Duration::from_secs(60),
+            },
+        )
+    }
+
     fn new(name: String, work: Work) -> Self {
         Self {
             name,
@@ -250,8 +318,11 @@ impl Step {
     }
 
     pub(crate) fn within(mut self, seconds: u64) -> Self {
-        if let Work::Run { timeout, .. } = &mut self.work {
-            *timeout = Duration::from_secs(seconds);
+        match &mut self.work {
+            Work::Start { .. } => {}
+            Work::Run { timeout, .. } | Work::Ask { timeout, .. } | Work::Apply { timeout, .. } => {
+                *timeout = Duration::from_secs(seconds);
+            }
         }
         self
     }
@@ -262,6 +333,7 @@ impl Step {
         }
         self
     }
+
     pub(crate) fn tries(mut self, attempts: u32, pause_seconds: u64) -> Self {
         self.attempts = attempts;
         self.pause = Duration::from_secs(pause_seconds);

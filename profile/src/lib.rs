@@ -59,7 +59,7 @@ pub mod schema;
 pub mod vm;
 
 pub use contribution::{
-    Blame, Check, Condition, Contribution, File, Lane, Probe, Stamp, Step, When, Work,
+    Blame, Check, Condition, Contribution, File, Lane, Probe, Question, Stamp, Step, When, Work,
 };
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use facts::{ImageFacts, KubernetesFacts, MachineFacts};

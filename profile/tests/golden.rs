@@ -73,6 +73,22 @@ fn describe_step(out: &mut String, step: &Step) {
             writeln!(out, "  $ {}", command.join(" ")).unwrap();
             format!("{timeout:?}, ")
         }
+        Work::Ask {
+            kubeconfig,
+            question,
+            timeout,
+        } => {
+            writeln!(out, "  ask {question:?} by {kubeconfig}").unwrap();
+            format!("{timeout:?}, ")
+        }
+        Work::Apply {
+            kubeconfig,
+            file,
+            timeout,
+        } => {
+            writeln!(out, "  apply {file} by {kubeconfig}").unwrap();
+            format!("{timeout:?}, ")
+        }
     };
     if let Some(stamp) = stamp {
         writeln!(out, "  then {} = {:?}", stamp.path, stamp.content).unwrap();
@@ -123,12 +139,19 @@ fn describe(rendered: &Rendered) -> String {
     )
     .unwrap();
     for check in &health.checks {
-        let Probe::Command { command, expect } = &check.probe;
-        writeln!(out, "check: {}\n  $ {}", check.name, command.join(" ")).unwrap();
+        let looks = match &check.probe {
+            Probe::Command { command, expect } => {
+                format!("$ {}\n  expects {expect:?}", command.join(" "))
+            }
+            Probe::Kubernetes {
+                kubeconfig,
+                question,
+            } => format!("ask {question:?} by {kubeconfig}\n  holds"),
+        };
         writeln!(
             out,
-            "  expects {expect:?} within {:?}, else the {:?}",
-            check.timeout, check.blame
+            "check: {}\n  {looks} within {:?}, else the {:?}",
+            check.name, check.timeout, check.blame
         )
         .unwrap();
     }

@@ -125,6 +125,8 @@ impl Machine {
         let line = match work {
             Work::Start { unit } => format!("start {unit}"),
             Work::Run { command, .. } => command.join(" "),
+            Work::Ask { question, .. } => format!("ask {question:?}"),
+            Work::Apply { file, .. } => format!("apply {file}"),
         };
         if line.contains("kubeadm reset") {
             self.lost |= self.has(DATABASE);

@@ -6,10 +6,9 @@ use super::Cluster;
 use super::config::{ADDONS, CONFIG, SOCKET};
 use crate::kubernetes::Context;
 use crate::schema::WorkloadKind;
-use crate::{Blame, Check, Condition, Lane, Probe, Step};
+use crate::{Blame, Check, Condition, Lane, Probe, Question, Step};
 
 const KUBEADM: &str = "/usr/bin/kubeadm";
-const KUBECTL: &str = "/usr/bin/kubectl";
 pub(super) const ADMIN: &str = "/etc/kubernetes/admin.conf";
 const IMAGE: &str = "/usr/lib/sternpost/kubernetes/image.tar";
 
@@ -18,7 +17,7 @@ const NOTES: &str = "/etc/kubernetes/sternpost";
 const BEGUN: &str = "/etc/kubernetes/sternpost/begun";
 /// Holds the key of the configuration that the cluster was made or last brought forward with.
 const CLUSTER: &str = "/etc/kubernetes/sternpost/cluster";
-/// The same for what was applied by kubectl.
+/// The same for what was applied in it.
 const APPLIED: &str = "/etc/kubernetes/sternpost/addons";
 /// Keys and certificates, kubeadm's first files.
 const PKI: &str = "/etc/kubernetes/pki";
@@ -114,15 +113,7 @@ fn node(cluster: &Cluster, key: &str) -> Vec<Step> {
         steps.push(step.only_if(&[differs(CLUSTER, key)]));
     }
     steps.push(Step::start("kubelet.service"));
-    // Not too often: starting kubectl costs a slow machine what it needs to come up.
-    steps.push(
-        Step::run(
-            "wait for the API server",
-            &[KUBECTL, "--kubeconfig", ADMIN, "get", "--raw", "/readyz"],
-        )
-        .within(30)
-        .tries(150, 5),
-    );
+    steps.push(Step::ask("wait for the API server", ADMIN, Question::ApiReady).tries(150, 5));
     steps
 }
 
@@ -144,17 +135,7 @@ fn cluster_settings(key: &str) -> Vec<Step> {
 }
 
 fn kube_proxy(key: &str) -> Step {
-    let apply = [
-        KUBECTL,
-        "--kubeconfig",
-        ADMIN,
-        "apply",
-        "--server-side",
-        "--force-conflicts",
-        "--filename",
-        ADDONS,
-    ];
-    Step::run("apply kube-proxy", &apply)
+    Step::apply("apply kube-proxy", ADMIN, ADDONS)
         .only_if(&[differs(APPLIED, key)])
         .within(180)
         .tries(10, 5)
@@ -232,22 +213,16 @@ pub(super) fn checks(context: &Context<'_>) -> Vec<Check> {
     let health = &context.profile.health;
     let mut checks = vec![check(
         "the API server is ready",
-        &["get", "--raw", "/readyz"],
-        Some("ok"),
+        Question::ApiReady,
         Blame::Image,
     )];
     if health.node_ready.unwrap_or(true) {
-        // Ready as of this boot: what the kubelet said before the last one may still be written there.
         checks.push(check(
             &format!("node {} is Ready", context.hostname),
-            &[
-                "get",
-                "node",
-                context.hostname,
-                "--output",
-                r#"jsonpath={.status.nodeInfo.bootID} {.status.conditions[?(@.type=="Ready")].status}"#,
-            ],
-            Some(&format!("{} True", context.machine.boot_id)),
+            Question::NodeReady {
+                node: context.hostname.to_owned(),
+                boot_id: context.machine.boot_id.clone(),
+            },
             Blame::Image,
         ));
     }
@@ -257,43 +232,21 @@ pub(super) fn checks(context: &Context<'_>) -> Vec<Check> {
             WorkloadKind::DaemonSet => "daemonset",
             WorkloadKind::StatefulSet => "statefulset",
         };
-        let (namespace, name) = (workload.namespace.as_str(), workload.name.as_str());
         checks.push(check(
-            &format!("{kind} {namespace}/{name} is up"),
-            &[
-                "rollout",
-                "status",
-                kind,
-                name,
-                "--namespace",
-                namespace,
-                "--timeout",
-                "3s",
-            ],
-            None,
+            &format!("{kind} {}/{} is up", workload.namespace, workload.name),
+            Question::RolledOut(workload.clone()),
             Blame::Site,
         ));
     }
     checks
 }
 
-fn check(name: &str, words: &[&str], expect: Option<&str>, blame: Blame) -> Check {
-    let command = [
-        &[
-            KUBECTL,
-            "--kubeconfig",
-            ADMIN,
-            "--cache-dir",
-            "/run/sternpost/kubectl",
-        ],
-        words,
-    ]
-    .concat();
+fn check(name: &str, question: Question, blame: Blame) -> Check {
     Check {
         name: name.into(),
-        probe: Probe::Command {
-            command: command.into_iter().map(Into::into).collect(),
-            expect: expect.map(Into::into),
+        probe: Probe::Kubernetes {
+            kubeconfig: ADMIN.into(),
+            question,
         },
         blame,
         timeout: std::time::Duration::from_secs(30),
