@@ -19,6 +19,7 @@
 //! | [`state`] | whose the `state` filesystem is, how the last run on it ended, making it anew |
 //! | [`boot`] | changes of the boot state, in their order, over any device; whether a slot would start |
 //! | [`machine`] | what is known of this machine and this start |
+//! | `kubernetes` | the Kubernetes API, which is reached nowhere else |
 //! | [`os`] | what is asked of the operating system: files, devices, locks, time, processes, systemd |
 //! | [`failure`], [`output`], [`progress`] | what is said, and how |
 
@@ -47,9 +48,25 @@ mod tests {
     use std::path::Path;
 
     /// The modules, in the order of the list above, from the bottom.
-    const ORDER: [&str; 17] = [
-        "failure", "output", "progress", "os", "machine", "boot", "state", "source", "install",
-        "loader", "watchdog", "bring_up", "profile", "health", "service", "cli", "commands",
+    const ORDER: [&str; 18] = [
+        "failure",
+        "output",
+        "progress",
+        "os",
+        "kubernetes",
+        "machine",
+        "boot",
+        "state",
+        "source",
+        "install",
+        "loader",
+        "watchdog",
+        "bring_up",
+        "profile",
+        "health",
+        "service",
+        "cli",
+        "commands",
     ];
 
     fn files(dir: &Path) -> Vec<std::path::PathBuf> {

@@ -2,9 +2,9 @@
 
 use profile::HealthPlan;
 
+use super::checks::Checks;
 use super::gate::{Finding, Observation};
 use crate::bring_up::lanes::LaneState;
-use crate::bring_up::step;
 use crate::failure::{Failure, Result};
 use crate::os::systemd::Link;
 
@@ -40,6 +40,7 @@ pub(crate) async fn observe(
     health: &HealthPlan,
     lanes: &[LaneState],
     systemd: &mut Link,
+    checks: &mut Checks,
     alive: impl Fn(),
 ) -> Observation {
     let mut findings = self::lanes(lanes);
@@ -66,7 +67,7 @@ pub(crate) async fn observe(
         }
     }
     for check in &health.checks {
-        let result = step::check(check).await;
+        let result = checks.look(check).await;
         let failed = result.is_err();
         findings.push(Finding {
             blame: Some(check.blame),

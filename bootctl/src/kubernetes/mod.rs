@@ -1,8 +1,8 @@
 //! The Kubernetes API of this machine's cluster. Nothing else in `bootctl` reaches it.
 //!
 //! ```text
-//! kubeconfig ─ ApiServer ─┬─ is_ready, node_is_ready, has_rolled_out     looks; change nothing
-//!                         └─ apply                                       server-side, as "sternpost"
+//! kubeconfig ─ ApiServer ─┬─ answer   a question of the health plan or of the bring-up
+//!                         └─ apply    objects, server-side, as "sternpost"
 //! ```
 //!
 //! A client is kept, with its connection, for as long as the kubeconfig says the same: renewed
@@ -15,7 +15,7 @@
 mod apply;
 mod rollout;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::Node;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Error};
+use profile::Question;
 use profile::schema::{Workload, WorkloadKind};
 
 /// How long one request may take. An emulated machine that brings up its control plane answers
@@ -49,6 +50,20 @@ impl ApiServer {
         Self {
             kubeconfig: kubeconfig.into(),
             connected: Mutex::default(),
+        }
+    }
+
+    /// Whether it is the one that this kubeconfig names.
+    pub(crate) fn is_of(&self, kubeconfig: &Path) -> bool {
+        self.kubeconfig == kubeconfig
+    }
+
+    /// `Ok` if what is asked holds, else why it does not.
+    pub(crate) async fn answer(&self, question: &Question) -> Answer {
+        match question {
+            Question::ApiReady => self.is_ready().await,
+            Question::NodeReady { node, boot_id } => self.node_is_ready(node, boot_id).await,
+            Question::RolledOut(workload) => self.has_rolled_out(workload).await,
         }
     }
 
@@ -84,7 +99,7 @@ impl ApiServer {
     }
 
     /// Whether the API server says of itself that it is ready (`/readyz`).
-    pub(crate) async fn is_ready(&self) -> Answer {
+    async fn is_ready(&self) -> Answer {
         let request = http::Request::get("/readyz")
             .body(Vec::new())
             .map_err(|e| e.to_string())?;
@@ -96,14 +111,14 @@ impl ApiServer {
 
     /// Whether `node` is Ready as of the boot `boot_id`: what the kubelet said before the last one
     /// may still be written there.
-    pub(crate) async fn node_is_ready(&self, node: &str, boot_id: &str) -> Answer {
+    async fn node_is_ready(&self, node: &str, boot_id: &str) -> Answer {
         let nodes: Api<Node> = Api::all(self.client().await?);
         let node = nodes.get(node).await.map_err(|e| words(&e))?;
         ready_since(&node, boot_id)
     }
 
     /// Whether a workload runs as it was last asked for, in all its replicas.
-    pub(crate) async fn has_rolled_out(&self, workload: &Workload) -> Answer {
+    async fn has_rolled_out(&self, workload: &Workload) -> Answer {
         let (namespace, name) = (workload.namespace.as_str(), workload.name.as_str());
         let client = self.client().await?;
         match workload.kind {

@@ -8,4 +8,5 @@ pub mod lock;
 pub(crate) mod notify;
 pub mod paths;
 pub mod power;
+pub(crate) mod process;
 pub(crate) mod systemd;

@@ -37,6 +37,7 @@ use self::step::{Action, Phase, Plan, Seen, Spoken, Todo};
 use crate::boot::control::Control;
 use crate::bring_up::lanes::Progress;
 use crate::failure::{Code, Doing, Result};
+use crate::health::checks::Checks;
 use crate::health::gate::Gate;
 use crate::machine::Machine;
 use crate::os::device::BlockFile;
@@ -113,6 +114,7 @@ struct Service<'m> {
     reporter: Reporter,
     pulse: Pulse,
     systemd: Link,
+    checks: Checks,
     /// The profile in force, once it was chosen, and what was begun by it.
     plan: Option<Chosen>,
     bring_up: Option<Progress>,
@@ -128,6 +130,7 @@ impl<'m> Service<'m> {
             reporter: Reporter::new(machine.paths().run("serve.json"), notify.clone()),
             pulse: Pulse::new(notify),
             systemd: Link::new(machine.paths(), machine.pace),
+            checks: Checks::new(machine.paths()),
             plan: None,
             bring_up: None,
             gate: None,

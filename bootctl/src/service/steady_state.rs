@@ -102,7 +102,10 @@ impl Service<'_> {
         let profile_holds = plan.problem.is_none();
         let health = &plan.rendered.health;
         let lanes = &self.reporter.report.lanes;
-        let seen = observe(health, lanes, &mut self.systemd, || self.pulse.beat()).await;
+        let seen = observe(health, lanes, &mut self.systemd, &mut self.checks, || {
+            self.pulse.beat()
+        })
+        .await;
         let well = seen.findings.iter().all(|f| f.ok);
         self.reporter.report.saw(seen.findings);
         let looked = Seen::Looked {

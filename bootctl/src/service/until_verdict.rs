@@ -59,7 +59,10 @@ impl Service<'_> {
                 BringUp::Done => {
                     let left = health.deadline.saturating_sub(elapsed) + self.machine.pace.of(LOOK);
                     let lanes = &self.reporter.report.lanes;
-                    let looking = observe::observe(&health, lanes, systemd, || self.pulse.beat());
+                    let looking =
+                        observe::observe(&health, lanes, systemd, &mut self.checks, || {
+                            self.pulse.beat()
+                        });
                     tokio::time::timeout(left, looking)
                         .await
                         .unwrap_or_else(|_| Observation {
