@@ -3,8 +3,10 @@
 //! | program | target | linked by |
 //! | --- | --- | --- |
 //! | loader | `*-unknown-uefi` | rust-lld |
-//! | initrd | `*-unknown-linux-musl`, static | rust-lld |
-//! | bootctl | `*-unknown-linux-gnu`, against the tools tree's glibc, which is the image's | gcc |
+//! | initrd, bootctl | `*-unknown-linux-musl`, static: the image may have any libc | rust-lld |
+//!
+//! bootctl has a little C in it (ring, zstd): compiled by Debian's gcc of the architecture with musl's headers, linked
+//! with the libc that comes with Rust's target.
 //!
 //! cargo runs inside the tools tree, so that compiler and libraries are the same on every host, and
 //! keeps its own cache. Paths of this machine are mapped away: the programs are the same bytes
@@ -84,7 +86,7 @@ pub async fn build(workshop: &Workshop, architecture: Architecture) -> Result<Pr
     for (package, target) in [
         ("loader", format!("{arch}-unknown-uefi")),
         ("initrd", format!("{arch}-unknown-linux-musl")),
-        ("bootctl", format!("{arch}-unknown-linux-gnu")),
+        ("bootctl", format!("{arch}-unknown-linux-musl")),
     ] {
         step.note(package);
         let program = cargo.build(package, &target).await?;
@@ -182,34 +184,8 @@ impl Cargo<'_> {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let name = target.replace('-', "_");
-        let cflags = format!(
-            "-ffile-prefix-map={}=/cargo -ffile-prefix-map={}=/target -g0",
-            cargo_home()?.display(),
-            self.target_dir.display()
-        );
-        command.env(format!("CFLAGS_{name}"), cflags);
-        let upper = name.to_uppercase();
         if target.ends_with("-musl") {
-            command.env(format!("CARGO_TARGET_{upper}_LINKER"), "rust-lld");
-        } else if target == "aarch64-unknown-linux-gnu"
-            && Architecture::host() != Architecture::Aarch64
-        {
-            command
-                .env(
-                    format!("CARGO_TARGET_{upper}_LINKER"),
-                    "aarch64-linux-gnu-gcc",
-                )
-                .env(format!("CC_{name}"), "aarch64-linux-gnu-gcc");
-        } else if target == "x86_64-unknown-linux-gnu"
-            && Architecture::host() != Architecture::X86_64
-        {
-            command
-                .env(
-                    format!("CARGO_TARGET_{upper}_LINKER"),
-                    "x86_64-linux-gnu-gcc",
-                )
-                .env(format!("CC_{name}"), "x86_64-linux-gnu-gcc");
+            self.link_statically(&mut command, target)?;
         }
         let mut child = command
             .spawn()
@@ -245,6 +221,25 @@ impl Cargo<'_> {
             path.display()
         );
         Ok(path)
+    }
+
+    /// rust-lld as the linker, and Debian's gcc with musl's headers for what is C.
+    fn link_statically(&self, command: &mut tokio::process::Command, target: &str) -> Result<()> {
+        let arch = target.split('-').next().unwrap_or_default();
+        let name = target.replace('-', "_");
+        let cflags = format!(
+            "-isystem /usr/include/{arch}-linux-musl -ffile-prefix-map={}=/cargo -ffile-prefix-map={}=/target -g0",
+            cargo_home()?.display(),
+            self.target_dir.display()
+        );
+        command
+            .env(
+                format!("CARGO_TARGET_{}_LINKER", name.to_uppercase()),
+                "rust-lld",
+            )
+            .env(format!("CC_{name}"), format!("{arch}-linux-gnu-gcc"))
+            .env(format!("CFLAGS_{name}"), cflags);
+        Ok(())
     }
 
     /// The same for every checkout, so that they share what is built: cargo runs in the workspace and
