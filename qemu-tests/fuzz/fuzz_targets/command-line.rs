@@ -26,8 +26,7 @@ fuzz_target!(|data: &[u8]| {
         Ok(root) => {
             assert!(same && roots == 1);
             if let Root::Verity(hash) = root {
-                assert!(hash.len() == 64 && image.contains(&format!("sternpost.root={hash}")));
-                assert!(hash.parse::<boot_core::RootHash>().is_ok());
+                assert!(image.contains(&format!("sternpost.root={hash}")));
             }
         }
         Err(CmdlineError::Differs { .. }) => assert!(!same),

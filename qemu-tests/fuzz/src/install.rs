@@ -23,7 +23,7 @@ use boot_core::verify::would_start;
 use boot_core::verity::{BlockHasher, Geometry, TreeBuilder};
 use boot_core::{Device as _, Digest, Nonce, SecurityVersion, Slot, Target, transition};
 use bootctl::boot::control::{Context, Control};
-use bootctl::boot::slot_check::{self, Parts};
+use bootctl::boot::slot_check::Parts;
 use bootctl::install::{Options, install};
 use bootctl::progress::Progress;
 use bootctl::source::Source;
@@ -348,7 +348,7 @@ pub fn check(changes: &Changes<'_>, open: impl FnOnce(Vec<u8>) -> Option<Box<dyn
             assert_eq!(record.b.digest, installed.manifest);
             assert_eq!(installed.manifest, Digest::of(&manifest.to_payload()));
             is_whole(&mut target, &manifest);
-            would_start(&mut target.boot, Target::B, &TRUST, &record)
+            would_start(&mut target.boot, Target::B, &*TRUST, &record)
                 .expect("what was staged does not verify");
         }
         Err(failure) => {
