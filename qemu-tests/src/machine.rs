@@ -170,13 +170,18 @@ impl<'c> Machine<'c> {
     /// The port of the host that leads to the machine's SSH: QEMU has taken one that was free.
     fn ssh_port(&mut self) -> Result<u16> {
         let deadline = Instant::now() + START;
-        while !self.qmp.exists() {
-            if !matches!(self.child.try_wait(), Ok(None)) || Instant::now() >= deadline {
-                return Err(self.explain(anyhow!("QEMU did not start")));
+        // The socket is there a moment before QEMU listens to it.
+        let mut qmp = loop {
+            match self.qmp() {
+                Ok(qmp) => break qmp,
+                Err(error) if Instant::now() >= deadline => return Err(self.explain(error)),
+                Err(_) if matches!(self.child.try_wait(), Ok(None)) => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(_) => return Err(self.explain(anyhow!("QEMU did not start"))),
             }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let said = self.qmp()?.monitor("info usernet")?;
+        };
+        let said = qmp.monitor("info usernet")?;
         forwarded_port(&said).with_context(|| format!("QEMU forwards no port to SSH: {said}"))
     }
 
