@@ -110,7 +110,7 @@ impl Ssh {
             "StrictHostKeyChecking=no",
             "UserKnownHostsFile=/dev/null",
             "LogLevel=ERROR",
-            "ConnectTimeout=15",
+            "ConnectTimeout=60",
             "ServerAliveInterval=10",
             "ServerAliveCountMax=6",
         ] {
