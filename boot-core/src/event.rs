@@ -91,6 +91,7 @@ macro_rules! event_kinds {
     };
 }
 
+// Numbers are never given anew; new ones may be added: an older build calls them "unknown".
 event_kinds! {
     /// The loader did not start a slot; the text says why.
     REJECTED = 1, "rejected";

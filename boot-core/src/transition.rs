@@ -88,7 +88,8 @@ pub fn start(record: &Record, target: Target, nonce: Nonce) -> Refusable {
     Ok(next)
 }
 
-/// The loader's commit before it starts `target` because nothing else could: no counter changes.
+/// The loader's commit before it starts `target` as a last resort: because nothing else could, or recovery once before a
+/// slot that never comes up. No counter changes.
 pub fn last_resort(record: &Record, target: Target, nonce: Nonce) -> Record {
     Record {
         last_tried: Some(target),

@@ -14,7 +14,7 @@
 //!
 //! # Failures
 //! Every failure is a [`failure::Failure`]: what, on what, why, what next. [`abort::end`] says it on every console,
-//! notes it in the event ring and restarts. Two things never end a start: a `state` that cannot be used, and a disk
+//! notes it in the event ring (once the disk is known) and restarts. Two things never end a start: a `state` that cannot be used, and a disk
 //! whose table cannot be grown. Both are recorded.
 //!
 //! # Kernel modules

@@ -12,6 +12,7 @@ const BEGUN: &str = "/etc/kubernetes/sternpost/begun";
 const CLUSTER: &str = "/etc/kubernetes/sternpost/cluster";
 const APPLIED: &str = "/etc/kubernetes/sternpost/addons";
 const PKI: &str = "/etc/kubernetes/pki";
+const CA_KEY: &str = "/etc/kubernetes/pki/ca.key";
 const DATABASE: &str = "/var/lib/etcd/member";
 
 fn lanes() -> Vec<Lane> {
@@ -130,12 +131,16 @@ impl Machine {
         };
         if line.contains("kubeadm reset") {
             self.lost |= self.has(DATABASE);
-            self.files.remove(PKI);
+            // The folder stays.
+            self.files.remove(CA_KEY);
             self.files.remove(DATABASE);
-        } else if let Some(path) = line.strip_prefix("/usr/bin/rm ") {
-            self.files.remove(path);
+        } else if let Some(paths) = line.strip_prefix("/usr/bin/rm ") {
+            for path in paths.split(' ') {
+                self.files.remove(path);
+            }
         } else if line.contains("init phase certs all") {
             self.put(PKI, "");
+            self.put(CA_KEY, "");
         } else if line.contains("kubeadm init --config") || line == "start kubelet.service" {
             self.put(PKI, "");
             self.put(DATABASE, "");
@@ -256,6 +261,17 @@ fn what_never_ran_is_cleared() {
     assert!(machine.is_made(&key(&lanes)), "{machine:?}");
 }
 
+/// `kubeadm reset` by hand leaves an empty folder of keys, and notes that are no longer true.
+#[test]
+fn what_was_cleared_by_hand_is_made_anew() {
+    let lanes = lanes();
+    let key = key(&lanes);
+    let mut machine = Machine::with(&[(PKI, ""), (APPLIED, &key)]);
+    assert_eq!(machine.start(&lanes, None), End::Done);
+    assert!(machine.is_made(&key), "{machine:?}");
+    assert!(machine.ran("apply "), "{machine:?}");
+}
+
 /// Every state that a machine can be in when it starts, with a name.
 fn states(lanes: &[Lane]) -> Vec<(String, Machine)> {
     let key = key(lanes);
@@ -263,7 +279,13 @@ fn states(lanes: &[Lane]) -> Vec<(String, Machine)> {
         ("nothing".into(), Machine::default()),
         (
             "made".into(),
-            Machine::with(&[(CLUSTER, &key), (APPLIED, &key), (PKI, ""), (DATABASE, "")]),
+            Machine::with(&[
+                (CLUSTER, &key),
+                (APPLIED, &key),
+                (PKI, ""),
+                (CA_KEY, ""),
+                (DATABASE, ""),
+            ]),
         ),
         (
             "made with other settings".into(),
@@ -271,6 +293,7 @@ fn states(lanes: &[Lane]) -> Vec<(String, Machine)> {
                 (CLUSTER, "v1.35.0 0123\n"),
                 (APPLIED, "v1.35.0 0123\n"),
                 (PKI, ""),
+                (CA_KEY, ""),
                 (DATABASE, ""),
             ]),
         ),
@@ -327,7 +350,7 @@ fn no_lost_or_damaged_note_has_a_database_erased() {
 #[test]
 fn a_cluster_without_its_stamp_is_adopted() {
     let lanes = lanes();
-    let mut machine = Machine::with(&[(PKI, ""), (DATABASE, "")]);
+    let mut machine = Machine::with(&[(PKI, ""), (CA_KEY, ""), (DATABASE, "")]);
     assert_eq!(machine.start(&lanes, None), End::Done);
     for words in ["certs renew all", "control-plane all", "upload-config all"] {
         assert!(machine.ran(words), "{words}: {machine:?}");
@@ -341,7 +364,7 @@ fn a_cluster_without_its_stamp_is_adopted() {
 fn an_unreadable_database_stops_everything() {
     let lanes = lanes();
     for path in [DATABASE, PKI] {
-        let mut machine = Machine::with(&[(BEGUN, "x"), (PKI, ""), (DATABASE, "")]);
+        let mut machine = Machine::with(&[(BEGUN, "x"), (PKI, ""), (CA_KEY, ""), (DATABASE, "")]);
         machine.files.insert(path.into(), Found::Unreadable);
         assert_eq!(machine.start(&lanes, None), End::Stopped, "{path}");
         assert!(!machine.ran("kubeadm"), "{path}: {machine:?}");

@@ -1,4 +1,5 @@
-//! The boot state over any device: the commits, what a verdict changes, and whether a slot would start.
+//! The boot state over any device: the commits, what a verdict changes, whether a slot would start, and whether its
+//! root is what was signed.
 
 pub mod control;
 pub mod root_scan;

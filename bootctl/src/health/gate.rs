@@ -8,6 +8,9 @@
 //! | in a slot on trial, a step of the bring-up failed as often as it may | unhealthy, at once |
 //! | a unit stays failed for [`FAILED_IS_FINAL`] | unhealthy: systemd will not start it again |
 //! | anything does not hold at the deadline | unhealthy, with the list |
+//!
+//! Beside the gate, [`crate::service::step`] condemns what needs no watching: a profile or a `state` that cannot be used,
+//! a damaged root, a verdict that is overdue. What failed in the bring-up comes in by `service::until_verdict`.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! What forbids an installation beside the rules of the record: they believe what it says, these
-//! look at what is in the slots.
+//! What forbids an installation because of what is in the slots. The other refusals: the record's in
+//! [`boot_core::transition::clear`], the bundle's in [`super::bundle_front`], the quarantine's in [`super`].
 
 use boot_core::record::Record;
 use boot_core::slot_header::read_slot;

@@ -82,6 +82,8 @@ impl ApiServer {
             .map_err(|e| format!("{file}: {e}"))?;
         config.connect_timeout = Some(PATIENCE);
         config.read_timeout = Some(PATIENCE);
+        // Else the time in which nothing was asked counts as part of the next answer's.
+        config.reset_reader_on_write = true;
         // The one that asks again is whoever wants to know, at its own pace.
         config.default_retry = false;
         let client = Client::try_from(config).map_err(|e| format!("{file}: {}", words(&e)))?;

@@ -48,7 +48,7 @@ impl Retry {
 impl Default for Retry {
     fn default() -> Self {
         Self {
-            // A minute: a network that has just come up may need some of it.
+            // Pauses of a minute in all: a network that has just come up may need some of it.
             attempts: 8,
             pause: Duration::from_millis(500),
             patience: Duration::from_secs(30),

@@ -1,4 +1,4 @@
-//! After an end that was not a clean shutdown: is the root still what was signed?
+//! The marker by which a start knows that the run before it did not end in a clean shutdown.
 //!
 //! A marker on `state` says that the machine is running. If it still does at the next start, the
 //! last run ended by power cut, panic or watchdog, and the root of the booted slot is read in whole,

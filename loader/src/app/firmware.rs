@@ -2,7 +2,7 @@
 //! memory in pages, registers, exceptions, the trust section that is patched after linking, the image authentication
 //! hook.
 //!
-//! The only module of this crate with `unsafe` in it. Nothing here decides anything: which registers of a hardware timer
+//! The only module of this crate with `unsafe` in it: the workspace's lints deny it everywhere else. Nothing here decides anything: which registers of a hardware timer
 //! are written, and with what, is `hardware_timer`'s to say from what the firmware says of its own hardware, and nothing
 //! can check that the firmware tells the truth. It is asked only on a machine on which a running system has driven that
 //! very timer (`app::timer`).

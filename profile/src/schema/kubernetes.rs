@@ -1,4 +1,5 @@
-//! `kubernetes:` of a profile, and the [`Cluster`] that it becomes.
+//! `kubernetes:` of a profile, and the [`Cluster`] that it becomes. A distribution is named here, as people write it, and
+//! in the list of [`crate::kubernetes`]; a test holds both together.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

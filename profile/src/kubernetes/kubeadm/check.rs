@@ -1,4 +1,4 @@
-//! What is wrong with a cluster before it is made.
+//! What is wrong with a cluster before it is made: networks of pods and services, addresses, names, feature gates.
 
 use crate::diagnostics::Problem;
 use crate::kubernetes::Cluster;

@@ -20,16 +20,18 @@
 //! cleared where there is a database*. etcd makes the folder `member` before it answers anybody, so without it the API
 //! server has never answered and nobody can have kept anything in the cluster.
 //!
-//! | state | `sternpost/begun` | `sternpost/cluster` | `pki` | `etcd/member` | what a start does |
+//! | state | `sternpost/begun` | `sternpost/cluster` | `pki/ca.key` | `etcd/member` | what a start does |
 //! | --- | --- | --- | --- | --- | --- |
 //! | nothing | – | – | – | – | notes `begun`, makes the keys, puts them on the disk, `kubeadm init` |
-//! | begun | there | – | any | – | `kubeadm reset` if there are keys (they may be half written), then as above |
+//! | begun | there | – | any | – | `kubeadm reset` if there is `pki` (its keys may be half written), then as above |
 //! | begun, ran | there | – | there | there | `kubeadm init` again, over what is there |
 //! | made | – | any | any | any | nothing if `cluster` is the key in force, else brought forward to it |
 //!
 //! - `begun` is written, and synced, only where there is nothing at all. What has no `begun` and is not nothing counts
 //!   as made: a machine that lost its `cluster`, or one from before there was a `begun`, keeps its data. It is brought
 //!   forward as if its settings had changed: certificates, manifests and the kubelet's configuration are written anew.
+//! - `kubeadm reset` by hand leaves an empty `pki`: with the note `cluster` removed as well, that is "nothing" again.
+//! - Kubeconfigs are made from the keys whenever a cluster is begun: one that a cut left empty would stop kubeadm for ever.
 //! - The keys are on the disk before etcd can run, so that no cut leaves a database whose keys are lost.
 //! - `kubeadm init` may be run again over what it left (preflight is skipped; each of its phases takes what is there or
 //!   writes the same again). So a cut after the API server answered, at the very end even, costs nothing: the start after

@@ -19,8 +19,18 @@ const BEGUN: &str = "/etc/kubernetes/sternpost/begun";
 const CLUSTER: &str = "/etc/kubernetes/sternpost/cluster";
 /// The same for what was applied in it.
 const APPLIED: &str = "/etc/kubernetes/sternpost/addons";
-/// Keys and certificates, kubeadm's first files.
+/// Keys and certificates, kubeadm's first files. `kubeadm reset` empties the folder and leaves it.
 const PKI: &str = "/etc/kubernetes/pki";
+/// Who has this key has had a cluster.
+const CA_KEY: &str = "/etc/kubernetes/pki/ca.key";
+/// Made from the keys, each time that a cluster is begun.
+const KUBECONFIGS: [&str; 5] = [
+    ADMIN,
+    "/etc/kubernetes/super-admin.conf",
+    "/etc/kubernetes/kubelet.conf",
+    "/etc/kubernetes/controller-manager.conf",
+    "/etc/kubernetes/scheduler.conf",
+];
 /// etcd makes this folder when it runs for the first time, before it answers anybody.
 const DATABASE: &str = "/var/lib/etcd/member";
 
@@ -147,7 +157,7 @@ fn create(key: &str) -> Vec<Step> {
     let nothing = [
         missing(CLUSTER),
         missing(BEGUN),
-        missing(PKI),
+        missing(CA_KEY),
         missing(DATABASE),
     ];
     let begun = [missing(CLUSTER), exists(BEGUN)];
@@ -159,17 +169,28 @@ fn create(key: &str) -> Vec<Step> {
     .only_if(&[exists(PKI), missing(DATABASE)])
     .within(LONG);
     [
-        clear.clone(),
+        Step::run(
+            "forget what an earlier cluster was given",
+            &["/usr/bin/rm", "-f", APPLIED],
+        )
+        .only_if(&nothing),
         Step::run(
             "begin a cluster",
             &["/usr/bin/mkdir", "-p", "-m", "0700", NOTES],
         )
         .only_if(&nothing)
         .leaves(BEGUN, key),
+        clear.clone(),
         phase("make the keys of the cluster", &["certs", "all"])
             .only_if(&begun)
             .tries(3, 5)
             .recover(clear),
+        // One that a cut left empty, or that is of other keys, would stop kubeadm for ever.
+        Step::run(
+            "remove earlier kubeconfigs",
+            &[&["/usr/bin/rm", "-f"], &KUBECONFIGS[..]].concat(),
+        )
+        .only_if(&begun),
         phase("make the kubeconfigs", &["kubeconfig", "all"]).only_if(&begun),
         // On the disk before etcd runs: from then on nothing is made again.
         Step::run(
