@@ -48,6 +48,13 @@ impl Scenario {
     pub fn limit(&self) -> Duration {
         Duration::from_secs(300 + self.seconds * 10)
     }
+
+    /// Whether no other machine may run beside it. A control plane at half its speed is killed by its own probes, and at
+    /// each start after that has less of the time that kubeadm gives it.
+    #[must_use]
+    pub fn needs_the_host(&self) -> bool {
+        self.recipe.starts_with("kubeadm")
+    }
 }
 
 /// What a running scenario works with.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -172,6 +172,7 @@ fn run(options: &Options, chosen: &[&'static Scenario], ledger: Ledger) -> Resul
     let began = Instant::now();
     // Opened by the first scenario that runs, so that a failure is that scenario's failure.
     let artefacts: Arc<OnceLock<Result<Artefacts, String>>> = Arc::default();
+    let host: Arc<RwLock<()>> = Arc::default();
     // The longest first, so that none of them is left to run alone at the end.
     let mut chosen = chosen.to_vec();
     chosen.sort_by_key(|scenario| std::cmp::Reverse(scenario.seconds));
@@ -179,6 +180,7 @@ fn run(options: &Options, chosen: &[&'static Scenario], ledger: Ledger) -> Resul
         let (scenario, directory, root, imager) =
             (**scenario, directory.clone(), root.clone(), imager.clone());
         let (artefacts, ledger) = (Arc::clone(&artefacts), Arc::clone(&ledger));
+        let host = Arc::clone(&host);
         Trial::test(scenario.name, move || {
             let artefacts = artefacts
                 .get_or_init(|| {
@@ -191,7 +193,9 @@ fn run(options: &Options, chosen: &[&'static Scenario], ledger: Ledger) -> Resul
             Context::new(scenario, files, artefacts.clone())
                 .map(|context| context.seeded(seed).hurried(hurried))
                 .map(|context| context.from_power_on(from_power_on))
-                .and_then(|context| one(&context, seed, &ledger, keep))
+                .and_then(|context| {
+                    with_its_share(&host, &context, || one(&context, seed, &ledger, keep))
+                })
                 .map_err(|error| Failed::from(format!("{error:#}")))
         })
         .with_kind(scenario.architecture.name())
@@ -213,6 +217,22 @@ fn run(options: &Options, chosen: &[&'static Scenario], ledger: Ledger) -> Resul
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Runs `scenario` beside others, or alone if it needs the whole host. Its image is built before, beside others.
+fn with_its_share(
+    host: &RwLock<()>,
+    context: &Context,
+    scenario: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    if context.scenario().needs_the_host() {
+        context.image(Version::First)?;
+        let _alone = host.write().unwrap_or_else(PoisonError::into_inner);
+        scenario()
+    } else {
+        let _beside = host.read().unwrap_or_else(PoisonError::into_inner);
+        scenario()
+    }
 }
 
 /// One run: its files stay if it fails or `keep` says so, its console logs always.
