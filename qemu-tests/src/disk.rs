@@ -97,6 +97,33 @@ impl Disk {
         Ok((start, partition.bytes_len(sectors)?))
     }
 
+    /// That other implementations find no fault: both copies of the table are valid, and e2fsck has nothing to say of
+    /// `state`, which has been unmounted.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn expect_sound(&self) -> Result<()> {
+        let table = self.table(false)?;
+        if table.primary_header().is_err() || table.backup_header().is_err() {
+            bail!(
+                "a copy of the table of {} is not valid",
+                self.path.display()
+            );
+        }
+        let (start, _) = self.bounds("state")?;
+        let found = Command::new("e2fsck")
+            .env("PATH", path_with_sbin())
+            .args(["-f", "-n"])
+            .arg(format!("{}?offset={start}", self.path.display()))
+            .output()
+            .context("cannot run e2fsck")?;
+        if !found.status.success() {
+            let said = String::from_utf8_lossy(&found.stdout).into_owned();
+            bail!("state of {}:\n{said}", self.path.display());
+        }
+        Ok(())
+    }
+
     /// Takes a partition out of both copies of the table. What is in it stays where it is, as the others do.
     ///
     /// # Errors
@@ -247,6 +274,13 @@ impl Disk {
             .open(&self.path)
             .with_context(|| format!("cannot open {}", self.path.display()))
     }
+}
+
+/// Where Debian puts what only root needs, most of the time.
+fn path_with_sbin() -> std::ffi::OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    path
 }
 
 /// Both copies of a partition table.

@@ -68,10 +68,12 @@ fn campaign(arguments: &Arguments) -> Result<bool> {
     )?;
     let kept = directory.join("power-cuts").join(name(&context)?);
     let server = life::server(&context, &kept)?;
-    let lives = Life::ALL
-        .into_iter()
-        .map(|life| life.recorded(&context, &kept, &server))
-        .collect::<Result<Vec<_>>>()?;
+    let record = |life: Life| -> Result<Recorded> {
+        let files = directory.join(format!("runs/power-cuts-{}", life.name()));
+        let context = Context::new(scenario, files, artefacts.clone())?;
+        life.recorded(&context, &kept, &server)
+    };
+    let lives = side_by_side(Life::ALL.map(|life| move || record(life)))?;
     let results = Results::open(&kept.join("results.jsonl"))?;
     let seeds = arguments.seed..arguments.seed.saturating_add(arguments.cuts);
     let next = AtomicU64::new(seeds.start);
@@ -90,18 +92,7 @@ fn campaign(arguments: &Arguments) -> Result<bool> {
             results.add(outcome)?;
         }
     };
-    std::thread::scope(|scope| {
-        let lanes: Vec<_> = (0..arguments.jobs.max(1))
-            .map(|_| scope.spawn(lane))
-            .collect();
-        lanes
-            .into_iter()
-            .map(|lane| {
-                lane.join()
-                    .unwrap_or_else(|_| Err(anyhow!("a lane panicked")))
-            })
-            .collect::<Result<Vec<_>>>()
-    })?;
+    side_by_side((0..arguments.jobs.max(1)).map(|_| &lane))?;
     let outcomes: Vec<Outcome> = seeds.clone().filter_map(|seed| results.of(seed)).collect();
     let failed = outcomes.iter().filter(|it| it.version.is_none()).count();
     let further: usize = outcomes.iter().map(|it| it.further.len()).sum();
@@ -115,6 +106,20 @@ fn campaign(arguments: &Arguments) -> Result<bool> {
         results.path().display()
     );
     Ok(failed == 0)
+}
+
+/// Does all of them at once; what each of them gives, in their order.
+fn side_by_side<T: Send, F: FnOnce() -> Result<T> + Send>(
+    all: impl IntoIterator<Item = F>,
+) -> Result<Vec<T>> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = all.into_iter().map(|one| scope.spawn(one)).collect();
+        let joined = running.into_iter().map(|one| {
+            one.join()
+                .unwrap_or_else(|_| Err(anyhow!("a thread panicked")))
+        });
+        joined.collect()
+    })
 }
 
 fn one(
@@ -135,7 +140,6 @@ fn one(
 
 /// One line for a person who watches.
 fn line(outcome: &Outcome, files: &Path) -> String {
-    let loss = outcome.loss;
     let end = match (&outcome.version, &outcome.error) {
         (Some(version), _) => format!("{version} is well"),
         (None, error) => format!(
@@ -145,13 +149,11 @@ fn line(outcome: &Outcome, files: &Path) -> String {
         ),
     };
     format!(
-        "{:>5}  {}, entry {}: {} of {} writes lost, {} torn; {} further cuts; {} starts, {} s: {end}",
+        "{:>5}  {}, entry {}: {}; {} further cuts; {} starts, {} s: {end}",
         outcome.seed,
         outcome.phase,
         outcome.at,
-        loss.pending - loss.arrived,
-        loss.pending,
-        loss.torn,
+        outcome.loss,
         outcome.further.len(),
         outcome.starts,
         outcome.seconds,

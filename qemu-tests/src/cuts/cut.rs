@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use fastrand::Rng;
+use serde_json::Value;
 
 use super::life::{Life, Phase, RECOVERY_PROMPT, Recorded, WITNESS};
-use super::log::Log;
 use super::loss::{self, Loss};
 use super::results::Outcome;
 use crate::artefacts::Version;
@@ -18,13 +18,13 @@ use crate::steps::expect;
 /// How long a machine may take from power on to the verdict, reboots of its own included; slow hosts are slow.
 const WELL: Duration = Duration::from_secs(900);
 
-/// A further cut comes within this time of the start: firmware, loader, agent, and what userland does first; in recovery
-/// its pause and its installation as well.
-fn further_within(life: Life) -> Duration {
-    Duration::from_secs(match life {
-        Life::Upgrade => 40,
-        Life::Recovery => 120,
-    })
+/// More starts than a machine needs from the last cut to its verdict: one, one more where a version is left, and in
+/// recovery's life recovery before them.
+fn most_starts(life: Life) -> usize {
+    match life {
+        Life::Upgrade => 3,
+        Life::Recovery => 5,
+    }
 }
 
 /// Cuts by `seed` in one of `lives` and sees whether the machine becomes well. That it does not is an outcome.
@@ -53,7 +53,7 @@ pub fn try_seed(seed: u64, lives: &[Recorded], context: &Context) -> Result<Outc
     let loss = loss::cut_power(&disk, &recorded.log, at, &mut chance)?;
     let mut further = Vec::new();
     while further.len() < 2 && chance.u8(0..3) == 0 {
-        further.push(cut_again(recorded.life, &disk, context, &mut chance)?);
+        further.push(cut_again(recorded, &disk, context, &mut chance)?);
     }
     let mut outcome = Outcome {
         seed,
@@ -70,6 +70,15 @@ pub fn try_seed(seed: u64, lives: &[Recorded], context: &Context) -> Result<Outc
     let mut machine = context.start(&[&disk], machine_of(recorded.life))?;
     let ended = until_well(&mut machine, recorded.life, phase, &mut outcome);
     outcome.starts = machine.console().count(LOADER_STARTS);
+    let ended = ended.and_then(|version| {
+        let most = most_starts(recorded.life);
+        if outcome.starts > most {
+            bail!("{} starts, where {most} are enough", outcome.starts);
+        }
+        machine.power_off()?;
+        disk.expect_sound()?;
+        Ok(version)
+    });
     outcome.seconds = began.elapsed().as_secs();
     match ended {
         Ok(version) => outcome.version = Some(version),
@@ -86,23 +95,25 @@ fn machine_of(life: Life) -> Options {
     }
 }
 
-/// Starts the machine, kills it at a random moment, and has the disk lose by chance what was not flushed.
-fn cut_again(life: Life, disk: &Disk, context: &Context, chance: &mut Rng) -> Result<Loss> {
-    let live = Disk::copy(disk.path(), &context.file("live.raw"), disk.sector_size())?;
-    let writes = context.file("writes.log");
-    let options = Options {
-        record: Some(writes.clone()),
-        ..machine_of(life)
-    };
-    let mut machine = context.start(&[&live], options)?;
-    std::thread::sleep(further_within(life).mul_f64(chance.f64()));
-    machine.kill();
-    let log = Log::open(&writes)?;
-    let loss = loss::cut_power(disk, &log, log.entries.len(), chance)?;
-    for file in [live.path(), &writes] {
-        std::fs::remove_file(file)?;
+/// Starts the machine, cuts its power once it has written so much as chance says, and has the disk lose by chance what
+/// was not flushed. By writes and not by the clock: on a busy host it is the same moment.
+fn cut_again(
+    recorded: &Recorded,
+    disk: &Disk,
+    context: &Context,
+    chance: &mut Rng,
+) -> Result<Loss> {
+    let enough = chance.usize(0..=recorded.writes_of_a_start());
+    let machine = context.start_recorded(disk, machine_of(recorded.life))?;
+    let began = Instant::now();
+    // It may be well before that.
+    while machine.writes()?.entries.len() < enough
+        && began.elapsed() < WELL
+        && machine.console().count(": healthy ") == 0
+    {
+        std::thread::sleep(Duration::from_millis(100));
     }
-    Ok(loss)
+    machine.lose_power(disk, chance)
 }
 
 /// Waits until a version is marked good; gives it. Nobody helps.
@@ -133,6 +144,18 @@ fn until_well(
         &status,
     )?;
     let version = booted["version"].as_str().unwrap_or_default().to_owned();
+    expect(
+        status["problems"].as_array().is_some_and(Vec::is_empty),
+        "a machine without a problem",
+        &status["problems"],
+    )?;
+    let copies = status["record"]["copies"].as_array();
+    let is_valid = |copy: &Value| copy.as_str().is_some_and(|it| it.starts_with("valid"));
+    expect(
+        copies.is_some_and(|copies| copies.len() == 2 && copies.iter().all(is_valid)),
+        "two valid copies of the record",
+        &status["record"],
+    )?;
     if phase.is_before_activation() && version != Version::First.number() {
         bail!("version {version} runs, which was never activated");
     }

@@ -217,6 +217,17 @@ pub fn server(context: &Context, directory: &Path) -> Result<Server> {
 }
 
 impl Recorded {
+    /// How many entries the start of a machine makes up to its verdict; in recovery's life, up to the end of its
+    /// installation.
+    #[must_use]
+    pub fn writes_of_a_start(&self) -> usize {
+        let phases = match self.life {
+            Life::Upgrade => self.phases.iter().rev().take(1).collect::<Vec<_>>(),
+            Life::Recovery => self.phases.iter().take(2).collect(),
+        };
+        phases.iter().map(|phase| phase.to - phase.from).sum()
+    }
+
     /// Where to cut, and in which stretch: anywhere in it, or (every other time) near a commit of the record.
     #[must_use]
     pub fn moment(&self, chance: &mut fastrand::Rng) -> Option<(&Phase, usize)> {
