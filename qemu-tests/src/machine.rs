@@ -35,6 +35,13 @@ pub(crate) const BEFORE: &str = "before.raw";
 /// How long QEMU may take until it runs.
 const START: Duration = Duration::from_secs(120);
 
+/// How long one login may take. On a busy host an emulated machine takes a minute and more for keys, session and shell,
+/// and one that is ended before is begun anew, with more to do than before.
+const LOGIN: Duration = Duration::from_secs(180);
+
+/// What is kept of a login that did not succeed.
+const NO_LOGIN: &str = "no-login.log";
+
 /// What a machine is made of, beside its disks.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -230,24 +237,65 @@ impl<'c> Machine<'c> {
     /// Waits until commands can be run inside.
     ///
     /// # Errors
-    /// They cannot in time, or the machine ends.
+    /// They cannot in time, or the machine ends. What there is to see of why is in the error, and in a file of the run.
     pub fn wait_for_ssh(&mut self, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + self.context.patience(limit)?;
+        let limit = self.context.patience(limit)?;
+        let began = Instant::now();
+        let mut tries = Vec::new();
         loop {
-            if self.ssh.run("true", Duration::from_secs(60)).is_ok() {
+            let at = began.elapsed();
+            let left = limit.saturating_sub(at).max(Duration::from_secs(10));
+            let Err(error) = self.ssh.run("true", LOGIN.min(left)) else {
                 return Ok(());
-            }
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return Err(
-                    self.explain(anyhow!("the machine ended before it could be logged into"))
-                );
-            }
-            if Instant::now() >= deadline {
-                let error = anyhow!("no login over SSH within {} s", limit.as_secs());
+            };
+            let (from, to) = (at.as_secs(), began.elapsed().as_secs());
+            tries.push(format!("from {from} s to {to} s: {error:#}"));
+            if !self.is_on() {
+                let error = anyhow!("the machine ended before it could be logged into");
                 return Err(self.explain(error));
+            }
+            if began.elapsed() >= limit {
+                return Err(self.explain(self.no_login(limit, &tries)));
             }
             std::thread::sleep(Duration::from_secs(1));
         }
+    }
+
+    /// That nobody could log in: what was tried, one more try that says what it does, what QEMU says of machine and
+    /// network, and what the host was doing.
+    fn no_login(&self, limit: Duration, tries: &[String]) -> anyhow::Error {
+        let asked = |question: &str| {
+            let answer = self.qmp().and_then(|mut qmp| qmp.monitor(question));
+            let answer = answer.unwrap_or_else(|error| format!("{error:#}"));
+            format!("{question}: {}", answer.trim_end())
+        };
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let last = tries.last().map(String::as_str).unwrap_or_default();
+        let seen = [
+            last.to_owned(),
+            asked("info status"),
+            asked("info usernet"),
+            format!("the host's load: {}", load.trim_end()),
+        ]
+        .join("\n");
+        let aloud = match self.ssh.run_aloud("true", LOGIN / 2) {
+            Ok(_) => "one more try succeeded".to_owned(),
+            Err(error) => format!("one more try: {error:#}"),
+        };
+        let file = self.context.file(NO_LOGIN);
+        // What cannot be kept is missing, and no reason to lose the rest.
+        let _ = std::fs::write(&file, format!("{}\n{seen}\n{aloud}\n", tries.join("\n")));
+        anyhow!(
+            "no login over SSH within {} s, in {} tries (all of them: {}); the last one, {seen}",
+            limit.as_secs(),
+            tries.len(),
+            file.display()
+        )
+    }
+
+    /// Whether it runs.
+    pub fn is_on(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Runs a command inside; gives what it printed.

@@ -10,6 +10,9 @@ use anyhow::{Context as _, Result, bail};
 /// Who logs in: an administrator of the tests' profiles. Every command runs through sudo.
 pub const USER: &str = "tester";
 
+/// How much ssh says of itself: what goes wrong.
+const QUIET: &str = "ERROR";
+
 /// A way into one machine.
 #[derive(Clone, Debug)]
 pub struct Ssh {
@@ -32,7 +35,19 @@ impl Ssh {
     /// # Errors
     /// It cannot be run, fails, or takes longer than `limit`.
     pub fn run(&self, command: &str, limit: Duration) -> Result<String> {
-        let (code, out, err) = self.finish(command, limit)?;
+        self.run_and_say(command, limit, QUIET)
+    }
+
+    /// The same, with ssh saying all that it does, which is in the error.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_aloud(&self, command: &str, limit: Duration) -> Result<String> {
+        self.run_and_say(command, limit, "DEBUG1")
+    }
+
+    fn run_and_say(&self, command: &str, limit: Duration, level: &str) -> Result<String> {
+        let (code, out, err) = self.finish(command, limit, level)?;
         if code != 0 {
             bail!("`{command}` inside the machine failed with exit code {code}:\n{out}{err}");
         }
@@ -44,7 +59,7 @@ impl Ssh {
     /// # Errors
     /// It cannot be run, or takes longer than `limit`.
     pub fn run_any(&self, command: &str, limit: Duration) -> Result<(i32, String)> {
-        let (code, out, err) = self.finish(command, limit)?;
+        let (code, out, err) = self.finish(command, limit, QUIET)?;
         // ssh's own code for a connection that failed.
         if code == 255 {
             bail!("`{command}` cannot be run inside the machine:\n{err}");
@@ -57,7 +72,7 @@ impl Ssh {
     /// # Errors
     /// ssh cannot be started.
     pub fn spawn(&self, command: &str) -> Result<Child> {
-        self.command(command)
+        self.command(command, QUIET)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -65,9 +80,9 @@ impl Ssh {
             .context("cannot start ssh")
     }
 
-    fn finish(&self, command: &str, limit: Duration) -> Result<(i32, String, String)> {
+    fn finish(&self, command: &str, limit: Duration, level: &str) -> Result<(i32, String, String)> {
         let mut child = self
-            .command(command)
+            .command(command, level)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -86,8 +101,9 @@ impl Ssh {
             if Instant::now() >= deadline {
                 let _ = child.kill();
                 let _ = child.wait();
+                let [out, err] = readers.map(|reader| reader.join().unwrap_or_default());
                 bail!(
-                    "`{command}` inside the machine took longer than {} s",
+                    "`{command}` inside the machine took longer than {} s:\n{out}{err}",
                     limit.as_secs()
                 );
             }
@@ -97,7 +113,7 @@ impl Ssh {
         Ok((status.code().unwrap_or(255), out, err))
     }
 
-    fn command(&self, command: &str) -> Command {
+    fn command(&self, command: &str, level: &str) -> Command {
         let mut ssh = Command::new("ssh");
         ssh.arg("-i")
             .arg(&self.key)
@@ -109,13 +125,14 @@ impl Ssh {
             // A throwaway machine has a new host key every time.
             "StrictHostKeyChecking=no",
             "UserKnownHostsFile=/dev/null",
-            "LogLevel=ERROR",
-            "ConnectTimeout=60",
+            // Until the server answers.
+            "ConnectTimeout=120",
             "ServerAliveInterval=10",
             "ServerAliveCountMax=6",
         ] {
             ssh.args(["-o", option]);
         }
+        ssh.args(["-o", &format!("LogLevel={level}")]);
         let command = format!("sudo -n sh -c {}", quote(command));
         ssh.arg("-F")
             .arg("/dev/null")

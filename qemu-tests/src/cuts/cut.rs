@@ -104,12 +104,16 @@ fn cut_again(
     chance: &mut Rng,
 ) -> Result<Loss> {
     let enough = chance.usize(0..=recorded.writes_of_a_start());
-    let machine = context.start_recorded(disk, machine_of(recorded.life))?;
+    let mut machine = context.start_recorded(disk, machine_of(recorded.life))?;
     let began = Instant::now();
-    // It may be well before that.
+    // It may come to its verdict before that; whether to the right one is seen after the last cut.
+    let has_verdict = |it: &Machine<'_>| {
+        it.console().count(": healthy ") + it.console().count(": unhealthy, ") > 0
+    };
     while machine.writes()?.entries.len() < enough
         && began.elapsed() < WELL
-        && machine.console().count(": healthy ") == 0
+        && machine.is_on()
+        && !has_verdict(&machine)
     {
         std::thread::sleep(Duration::from_millis(100));
     }
