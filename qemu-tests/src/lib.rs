@@ -7,6 +7,7 @@
 pub mod artefacts;
 pub mod console;
 pub mod cuts;
+pub mod defects;
 pub mod disk;
 pub mod fault;
 pub mod gdb;

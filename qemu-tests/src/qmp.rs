@@ -11,6 +11,15 @@ use serde_json::{Value, json};
 /// How long QEMU may take to answer.
 const ANSWER: Duration = Duration::from_secs(120);
 
+/// What resets a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetBy {
+    /// The emulated hardware watchdog.
+    Watchdog,
+    /// Its own software: firmware or kernel.
+    Itself,
+}
+
 /// A connection. There can be one at a time.
 pub struct Qmp {
     reader: BufReader<UnixStream>,
@@ -98,6 +107,29 @@ impl Qmp {
         let is_it = |said: &Value| said["event"].as_str().is_some_and(|it| names.contains(&it));
         let said = self.wait_for(&what, limit, is_it)?;
         Ok(said["event"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Waits until the machine is reset, which is to be `by` this and nothing else, no sooner than `least` from now and
+    /// within `most`.
+    ///
+    /// # Errors
+    /// It is not, or by something else, or too soon.
+    pub fn wait_for_reset(&mut self, by: ResetBy, least: Duration, most: Duration) -> Result<()> {
+        let began = Instant::now();
+        // The watchdog's own event comes before the one of the reset that it brings about.
+        let found = match self.wait_for_first(&["WATCHDOG", "RESET"], most)?.as_str() {
+            "WATCHDOG" => ResetBy::Watchdog,
+            _ => ResetBy::Itself,
+        };
+        let after = began.elapsed();
+        if found != by || after < least {
+            bail!(
+                "the machine was reset by {found:?} after {} s, where it was to be by {by:?}, after {} s at least",
+                after.as_secs(),
+                least.as_secs()
+            );
+        }
+        Ok(())
     }
 
     fn wait_for(

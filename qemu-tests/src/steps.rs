@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::artefacts::{Image, Version};
 use crate::disk::Disk;
 use crate::machine::{Machine, Options, boot_limit};
+use crate::qmp::ResetBy;
 use crate::scenario::Context;
 
 /// How long a machine may take from the loader's first line to the verdict; slow hosts have slow emulation.
@@ -48,32 +49,6 @@ impl Context {
         let mut machine = self.start(disks, options)?;
         machine.wait_for_boot(boot_limit(self.scenario().architecture))?;
         machine.wait_until_good(version.number())?;
-        Ok(machine)
-    }
-
-    /// The two starts of slot B that are left after the first has ended, each of which is to end by itself within
-    /// `limit`. In the gate, which has no time for that, their power is cut: they would end in the same way, minutes
-    /// later. The machine then, from the next start of its loader on.
-    ///
-    /// # Errors
-    /// Another slot starts, a start does not end, or the machine cannot be started.
-    pub fn use_up_tries<'c>(
-        &'c self,
-        mut machine: Machine<'c>,
-        disk: &Disk,
-        options: &Options,
-        limit: Duration,
-    ) -> Result<Machine<'c>> {
-        for _ in 0..2 {
-            machine.wait_for_line("starting slot B", REBOOT)?;
-            if self.is_hurried() {
-                machine.cut_power();
-                machine = self.start(&[disk], options.clone())?;
-                machine.wait_for_boot(machine.boot_limit())?;
-            } else {
-                machine.wait_for_boot(machine.boot_limit() + limit)?;
-            }
-        }
         Ok(machine)
     }
 }
@@ -153,6 +128,31 @@ impl Machine<'_> {
         })
     }
 
+    /// Waits until the emulated hardware watchdog resets the machine, no sooner than `least` and within `most`; then for the
+    /// next start of the loader. Another reset does not count.
+    ///
+    /// # Errors
+    /// It does not, or too soon.
+    pub fn wait_for_watchdog(&mut self, least: Duration, most: Duration) -> Result<()> {
+        let mut qmp = self.qmp()?;
+        qmp.wait_for_reset(ResetBy::Watchdog, least, most)?;
+        drop(qmp);
+        self.wait_for_boot(REBOOT)
+    }
+
+    /// The two starts of slot B that are left after the first has ended, each of which is to be ended by the hardware
+    /// watchdog after `least` and within `most`, up to the next start of the loader.
+    ///
+    /// # Errors
+    /// Another slot starts, or a start ends in another way.
+    pub fn use_up_tries(&mut self, least: Duration, most: Duration) -> Result<()> {
+        for _ in 0..2 {
+            self.wait_for_line("starting slot B", REBOOT)?;
+            self.wait_for_watchdog(least, self.boot_limit() + most)?;
+        }
+        Ok(())
+    }
+
     /// `bootctl reboot`, up to the next start of the loader.
     ///
     /// # Errors
@@ -161,33 +161,6 @@ impl Machine<'_> {
         // The connection may end before the command has.
         let _ = self.run("bootctl reboot");
         self.wait_for_boot(REBOOT)
-    }
-
-    /// Installs [`Version::Defective`] from `url` and has one thing after another go wrong at its starts: each is seen on
-    /// the console, by the line beside it, and ends in another start. When in a start it happens is left to chance.
-    ///
-    /// # Errors
-    /// One of them is not seen, or the machine does not come back.
-    pub fn install_defects(&mut self, url: &str, defects: &[(&str, &str)]) -> Result<()> {
-        let list = "/var/lib/sternpost-tests/defects";
-        let mut chance = self.context.chance();
-        let lines: Vec<String> = defects
-            .iter()
-            .map(|(defect, _)| format!("{defect} {}", chance.u8(0..10)))
-            .collect();
-        self.run(&format!(
-            "mkdir -p /var/lib/sternpost-tests && printf '%s %s\\n' {} > {list} && sync {list}",
-            lines.join(" ")
-        ))?;
-        self.install_now(url)?;
-        for (defect, sign) in defects {
-            self.wait_for_line("starting slot B", REBOOT)?;
-            let line = format!("sternpost-tests: defect {defect}");
-            self.wait_for_line(&line, self.boot_limit())?;
-            self.wait_for_line(sign, self.boot_limit())?;
-            self.wait_for_boot(REBOOT)?;
-        }
-        Ok(())
     }
 
     /// Waits until version 1.0.0 in slot A is good again, with slot B left as `left` says. What `status` says then.

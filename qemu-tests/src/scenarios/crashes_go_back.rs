@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::artefacts::Version;
+use crate::defects::Defect;
 use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
@@ -19,11 +20,24 @@ pub(super) const SCENARIO: Scenario = Scenario {
     run,
 };
 
-/// What goes wrong at each start, and what says on the console that it was noticed.
-const DEFECTS: [(&str, &str); 3] = [
-    ("kernel-panics", "Kernel panic"),
-    ("pid-1-crashes", "reboot: Restarting system"),
-    ("serve-crashes", "reboot: Restarting system"),
+const DEFECTS: [Defect; 3] = [
+    Defect {
+        name: "kernel-panics",
+        sign: "Kernel panic - not syncing: sysrq triggered crash",
+        no_sooner: 0,
+    },
+    Defect {
+        name: "pid-1-crashes",
+        sign: "reboot: Restarting system",
+        // systemd waits for that long before it restarts.
+        no_sooner: 10,
+    },
+    Defect {
+        name: "serve-crashes",
+        sign: "reboot: Restarting system",
+        // Between five starts there are four pauses of 2 s.
+        no_sooner: 8,
+    },
 ];
 
 fn run(context: &Context) -> Result<()> {
@@ -32,5 +46,13 @@ fn run(context: &Context) -> Result<()> {
     let (_disk, mut machine) = context.well(Options::default())?;
     machine.install_defects(&server.url("bundle.spb"), &DEFECTS)?;
     machine.wait_until_back("unproven")?;
-    Ok(())
+    // A crash of PID 1, and five of the service, the last of which ended the machine.
+    machine.expect_in_log(&[
+        ("Caught <SEGV>", 1..=4),
+        ("status=11/SEGV", 5..=5),
+        (
+            "sternpost.service: Start request repeated too quickly",
+            1..=1,
+        ),
+    ])
 }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::artefacts::Version;
+use crate::defects::Defect;
 use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
@@ -20,11 +21,17 @@ pub(super) const SCENARIO: Scenario = Scenario {
     run,
 };
 
+const DEFECT: Defect = Defect {
+    name: "bus-hangs",
+    sign: "unhealthy, going back",
+    // The deadline of the image's profile.
+    no_sooner: 90,
+};
+
 fn run(context: &Context) -> Result<()> {
     let server = Server::start(context.image(Version::Defective)?.directory())?;
     let (_disk, mut machine) = context.well(Options::default())?;
-    let defects = [("bus-hangs", "unhealthy, going back")];
-    machine.install_defects(&server.url("bundle.spb"), &defects)?;
+    machine.install_defects(&server.url("bundle.spb"), &[DEFECT])?;
     machine.wait_until_back("given-up")?;
     let history = machine.history()?;
     expect(

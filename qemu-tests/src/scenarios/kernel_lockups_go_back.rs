@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::artefacts::Version;
 use crate::gdb::Socket;
 use crate::machine::Options;
+use crate::qmp::ResetBy;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::{REBOOT, expect};
@@ -23,18 +24,36 @@ pub(super) const SCENARIO: Scenario = Scenario {
     run,
 };
 
-/// What is put into the running kernel, and what it says then. Where it idles, mostly: so all processors get there.
-const FAULTS: [(&[u8], Option<&str>); 3] = [
+/// What a kernel says that panics.
+const PANIC: &str = "Kernel panic - not syncing: ";
+
+/// How long each may take to be ended.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Its own time; systemd gives it a sign of life every half of that.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// What is put into the running kernel, and what is to end it. Where it idles, mostly: so all processors get there.
+const FAULTS: [(&[u8], Ended); 3] = [
     // ud2
-    (&[0x0f, 0x0b], Some("Kernel panic - not syncing: ")),
+    (&[0x0f, 0x0b], Ended::Panic("Fatal exception")),
     // sti; jmp to itself
     (
         &[0xfb, 0xeb, 0xfe],
-        Some("Kernel panic - not syncing: softlockup"),
+        Ended::LatePanic("softlockup: hung tasks"),
     ),
     // cli; jmp to itself
-    (&[0xfa, 0xeb, 0xfe], None),
+    (&[0xfa, 0xeb, 0xfe], Ended::Watchdog),
 ];
+
+enum Ended {
+    /// The kernel says that it panics because of this, and resets the machine.
+    Panic(&'static str),
+    /// The same, so late that the watchdog may come before its reset: until then nothing gives it a sign of life.
+    LatePanic(&'static str),
+    /// The hardware watchdog.
+    Watchdog,
+}
 
 fn run(context: &Context) -> Result<()> {
     let server = Server::start(context.image(Version::Undecided)?.directory())?;
@@ -47,15 +66,29 @@ fn run(context: &Context) -> Result<()> {
     };
     let mut machine = context.start_well(&[&disk], options, Version::First)?;
     machine.install_now(&server.url("bundle.spb"))?;
-    for (instructions, sign) in FAULTS {
+    for (instructions, ended) in FAULTS {
         machine.wait_for_line("starting slot B", REBOOT)?;
         machine.wait_for_ssh(machine.boot_limit())?;
+        // Before it happens: an event that nobody is there for is lost.
+        let mut qmp = machine.qmp()?;
         debugger.patch_kernel(instructions)?;
-        if let Some(sign) = sign {
-            machine.wait_for_line(sign, Duration::from_secs(300))?;
+        match ended {
+            Ended::Panic(why) => {
+                machine.wait_for_line(&format!("{PANIC}{why}"), LIMIT)?;
+                qmp.wait_for_reset(ResetBy::Itself, Duration::ZERO, REBOOT)?;
+            }
+            Ended::LatePanic(why) => {
+                machine.wait_for_line(&format!("{PANIC}{why}"), LIMIT)?;
+                qmp.wait_for_event("RESET", REBOOT)?;
+            }
+            Ended::Watchdog => qmp.wait_for_reset(ResetBy::Watchdog, WATCHDOG / 3, LIMIT)?,
         }
-        machine.wait_for_boot(Duration::from_secs(300) + REBOOT)?;
+        drop(qmp);
+        machine.wait_for_boot(REBOOT)?;
     }
+    let said = machine.console().text();
+    let panics = said.lines().filter(|line| line.contains(PANIC)).count();
+    expect(panics == 2, "two panics", &panics.into())?;
     let status = machine.wait_until_back("unproven")?;
     expect(
         status["watchdog"]["hardware"] == "i6300esb",

@@ -16,23 +16,23 @@ pub(super) const SCENARIO: Scenario = Scenario {
     shows: "a kernel that hangs before its initramfs is reset by the timer that the loader armed, and the old version runs again",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
-    begins: Begins::PowerOn,
+    begins: Begins::Well,
     gate: false,
     seconds: 700,
     run,
 };
 
-/// More than the 180 s that the loader arms the timer for.
-const TIMER: Duration = Duration::from_secs(300);
+/// The loader arms the timer for 180 s.
+const LEAST: Duration = Duration::from_secs(150);
+const MOST: Duration = Duration::from_secs(300);
 
 fn run(context: &Context) -> Result<()> {
     let server = Server::start(context.image(Version::Stuck)?.directory())?;
-    let disk = context.first_disk()?;
     let options = Options {
         watchdog: true,
         ..Options::default()
     };
-    let mut machine = context.start_well(&[&disk], options.clone(), Version::First)?;
+    let (_disk, mut machine) = context.well(options)?;
     let status = machine.status()?;
     expect(
         status["watchdog"]["timer"].is_null() && status["watchdog"]["stretches"][1]["by"].is_null(),
@@ -42,8 +42,8 @@ fn run(context: &Context) -> Result<()> {
     machine.install_now(&server.url("bundle.spb"))?;
     machine.wait_for_line("timer i6300esb armed, 180 s", REBOOT)?;
     machine.wait_for_line("starting slot B", REBOOT)?;
-    machine.wait_for_boot(TIMER)?;
-    let mut machine = context.use_up_tries(machine, &disk, &options, TIMER)?;
+    machine.wait_for_watchdog(LEAST, MOST)?;
+    machine.use_up_tries(LEAST, MOST)?;
     machine.wait_for_line("timer i6300esb armed, 180 s", REBOOT)?;
     let status = machine.wait_until_back("unproven")?;
     expect(
