@@ -1,9 +1,9 @@
-//! with both slots damaged, recovery comes up with network and console, and installs a working system from HTTP
+//! with a flipped bit in one slot's UKI and a wrong key in the other slot, recovery comes up with network and console, says why, and installs a working system from HTTP
 
 use std::time::Duration;
 
 use anyhow::Result;
-use boot_core::Target;
+use boot_core::{Slot, Target};
 
 use crate::artefacts::Version;
 use crate::machine::Options;
@@ -15,7 +15,7 @@ use crate::steps::{REBOOT, expect};
 /// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "both-slots-bad-ends-in-recovery",
-    shows: "with both slots damaged, recovery comes up with network and console, and installs a working system from HTTP",
+    shows: "with a flipped bit in one slot's UKI and a wrong key in the other slot, recovery comes up with network and console, says why, and installs a working system from HTTP",
     architecture: Architecture::X86_64,
     recipe: "minimal-vm",
     begins: Begins::PowerOn,
@@ -28,8 +28,9 @@ fn run(context: &Context) -> Result<()> {
     let server = Server::start(context.image(Version::Second)?.directory())?;
     let disk = context.first_disk()?;
     slots::twin(&disk, true)?;
-    slots::damage_uki(&disk, Target::A)?;
-    slots::damage_uki(&disk, Target::B)?;
+    let uki = slots::uki(&disk, Target::A)?;
+    disk.flip_any_bit("boot-a", uki, &mut context.chance())?;
+    slots::sign_again(&disk, Slot::B, &context.artefacts().other_keys()?, |_| {})?;
     let mut machine = context.start(
         &[&disk],
         Options {
@@ -39,9 +40,22 @@ fn run(context: &Context) -> Result<()> {
     )?;
     machine.wait_for_boot(machine.boot_limit())?;
     machine.wait_for_line("starting recovery", machine.boot_limit())?;
+    let said = machine.console().text();
+    for reason in [
+        "slot A: not started: its UKI does not have the digest",
+        "slot B: not started: the manifest is not signed",
+    ] {
+        expect(said.contains(reason), reason, &said.as_str().into())?;
+    }
     machine.wait_for_line("root@", machine.boot_limit())?;
     machine.type_line("bootctl status")?;
-    machine.wait_for_line("the recovery system is running", Duration::from_secs(60))?;
+    for problem in [
+        "! the loader did not start slot B: the manifest is not signed",
+        "! the loader did not start slot A: its UKI does not have the digest",
+        "! the recovery system is running",
+    ] {
+        machine.wait_for_line(problem, Duration::from_secs(60))?;
+    }
 
     machine.type_line(&format!(
         "bootctl install --slot a --now {}",

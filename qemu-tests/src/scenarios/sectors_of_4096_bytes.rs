@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::artefacts::Version;
 use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
-use crate::server::Server;
+use crate::scenarios::upgrade_is_marked_good;
 use crate::steps::expect;
 
 /// The scenario.
@@ -22,7 +22,6 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 fn run(context: &Context) -> Result<()> {
     let built = context.image_for(Version::First, 4096)?;
-    let server = Server::start(context.image(Version::Second)?.directory())?;
     let disk = context.disk(&built.disk(), "disk.raw", 4096)?;
     disk.grow(6 << 30)?;
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
@@ -32,7 +31,5 @@ fn run(context: &Context) -> Result<()> {
         "a grown state filesystem",
         &status["state"],
     )?;
-    machine.install_now(&server.url("bundle.spb"))?;
-    machine.wait_until_good(Version::Second.number())?;
-    Ok(())
+    upgrade_is_marked_good::is_upgraded(context, &mut machine)
 }
