@@ -22,24 +22,18 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 fn run(context: &Context) -> Result<()> {
     let server = Server::start(context.image(Version::Undecided)?.directory())?;
-    let (disk, mut machine) = context.well(Options::default())?;
+    let (disk, mut machine) = context.well(Options::recorded())?;
     machine.install_now(&server.url("bundle.spb"))?;
-    for start in 0..3 {
-        if start > 0 {
-            machine = context.start(&[&disk], Options::default())?;
-            machine.wait_for_boot(machine.boot_limit())?;
-        }
+    let mut chance = context.chance();
+    for _ in 0..3 {
         machine.wait_for_line("starting slot B", machine.boot_limit())?;
         machine.wait_for_line("sternpost: initrd agent", machine.boot_limit())?;
-        machine.cut_power();
+        let loss = machine.lose_power(&disk, &mut chance)?;
+        eprintln!("the power: {loss}");
+        machine = context.start_recorded(&disk, Options::default())?;
+        machine.wait_for_boot(machine.boot_limit())?;
     }
-    let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
-    let status = machine.status()?;
-    expect(
-        status["slots"]["b"]["status"] == "unproven",
-        "slot B to be unproven",
-        &status["slots"],
-    )?;
+    let status = machine.wait_until_back("unproven")?;
     expect(
         status["slots"]["b"]["quarantined"] == false,
         "nothing in quarantine",
