@@ -158,3 +158,41 @@ impl Qmp {
         bail!("QEMU did not say {what} within {} s", limit.as_secs())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection to a QEMU that has said this already.
+    fn said(lines: &str) -> (Qmp, UnixStream) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_millis(10)))
+            .unwrap();
+        theirs.write_all(lines.as_bytes()).unwrap();
+        let qmp = Qmp {
+            reader: BufReader::new(ours),
+            line: String::new(),
+        };
+        (qmp, theirs)
+    }
+
+    #[test]
+    fn another_reset_than_the_one_meant_or_one_too_soon_does_not_count() {
+        let by_watchdog = "{\"event\": \"WATCHDOG\"}\n{\"event\": \"RESET\"}\n";
+        let by_itself = "{\"event\": \"SHUTDOWN\"}\n{\"event\": \"RESET\"}\n";
+        let most = Duration::from_secs(5);
+        for (lines, meant, other) in [
+            (by_watchdog, ResetBy::Watchdog, ResetBy::Itself),
+            (by_itself, ResetBy::Itself, ResetBy::Watchdog),
+        ] {
+            let waited = |by, least| said(lines).0.wait_for_reset(by, least, most);
+            waited(meant, Duration::ZERO).unwrap();
+            waited(other, Duration::ZERO).unwrap_err();
+            waited(meant, most).unwrap_err();
+        }
+        let (mut silent, _qemu) = said("");
+        let none =
+            silent.wait_for_reset(ResetBy::Itself, Duration::ZERO, Duration::from_millis(30));
+        none.unwrap_err();
+    }
+}
