@@ -11,6 +11,7 @@ use profile::{Rendered, When, Work};
 use self::files::write_files;
 use self::lanes::{Board, Progress};
 use crate::failure::Result;
+use crate::kubernetes::ApiServers;
 use crate::machine::clock::implausible;
 use crate::os::clock::Pace;
 use crate::os::paths::Paths;
@@ -22,14 +23,14 @@ const LOOK: Duration = Duration::from_secs(2);
 const FILES: &str = "files";
 
 /// Begins to bring everything up, beside whatever else is done; gives where to look how far it has come.
-pub(crate) fn begin(paths: Paths, rendered: Rendered) -> Progress {
+pub(crate) fn begin(paths: Paths, rendered: Rendered, api: ApiServers) -> Progress {
     let lanes = rendered.lanes.iter().map(|lane| lane.name.as_str());
     let (board, progress) = Board::new([FILES].into_iter().chain(lanes));
-    tokio::task::spawn_local(async move { all(paths, rendered, &board).await });
+    tokio::task::spawn_local(async move { all(paths, rendered, api, &board).await });
     progress
 }
 
-async fn all(paths: Paths, rendered: Rendered, board: &Board) {
+async fn all(paths: Paths, rendered: Rendered, api: ApiServers, board: &Board) {
     // No certificate is made while the time is a guess. The gate knows how long that may take.
     if !rendered.lanes.is_empty() && implausible(&paths).is_some() {
         board.begins(FILES, "wait for the time");
@@ -47,7 +48,7 @@ async fn all(paths: Paths, rendered: Rendered, board: &Board) {
         if !matches!(step.work, Work::Start { .. }) && !paths.are_real() {
             return Ok(());
         }
-        step::attempt(step, number, &paths).await
+        step::attempt(step, number, &paths, &api).await
     })
     .await;
 }
@@ -72,7 +73,13 @@ mod tests {
 
     async fn standing(paths: &Paths, rendered: &Rendered) -> BringUp {
         let local = tokio::task::LocalSet::new();
-        let begun = async { begin(paths.clone(), rendered.clone()) };
+        let begun = async {
+            begin(
+                paths.clone(),
+                rendered.clone(),
+                ApiServers::new(paths.clone()),
+            )
+        };
         let mut progress = local.run_until(begun).await;
         let settled = local.run_until(progress.wait_for(|all| {
             all.iter().all(|lane| lane.standing == Standing::Through)

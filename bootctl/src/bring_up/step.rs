@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use profile::{Condition, Step, Work};
-use tokio::time::timeout;
 
 use crate::failure::{Doing, Failure, Result};
-use crate::kubernetes::{Answer, ApiServer};
+use crate::kubernetes::ApiServers;
 use crate::os::clock::Pace;
 use crate::os::files::write_whole;
 use crate::os::paths::Paths;
@@ -46,7 +45,12 @@ fn is_due(step: &Step, paths: &Paths) -> Result<bool> {
 }
 
 /// One attempt at a step, if its conditions hold; they are numbered from 1.
-pub(crate) async fn attempt(step: &Step, number: u32, paths: &Paths) -> Result<()> {
+pub(crate) async fn attempt(
+    step: &Step,
+    number: u32,
+    paths: &Paths,
+    api: &ApiServers,
+) -> Result<()> {
     let tried = async {
         if !is_due(step, paths)? {
             return Ok(());
@@ -54,7 +58,7 @@ pub(crate) async fn attempt(step: &Step, number: u32, paths: &Paths) -> Result<(
         if number > 1
             && let Some(recover) = &step.recover
         {
-            Box::pin(attempt(recover, 1, paths)).await?;
+            Box::pin(attempt(recover, 1, paths, api)).await?;
         }
         match &step.work {
             Work::Start { unit } => {
@@ -71,21 +75,23 @@ pub(crate) async fn attempt(step: &Step, number: u32, paths: &Paths) -> Result<(
             Work::Ask {
                 kubeconfig,
                 question,
-                timeout: patience,
+                timeout,
             } => {
-                let api = ApiServer::new(paths.at(kubeconfig));
-                answer(timeout(*patience, api.answer(question)).await)?;
+                let api = api.at(kubeconfig);
+                let answer = api.answer(question, *timeout).await;
+                answer.map_err(Failure::failed)?;
             }
             Work::Apply {
                 kubeconfig,
                 file,
-                timeout: patience,
+                timeout,
             } => {
                 let file = paths.at(file);
                 let documents = std::fs::read_to_string(&file)
                     .doing(|| format!("reading {}", file.display()))?;
-                let api = ApiServer::new(paths.at(kubeconfig));
-                answer(timeout(*patience, api.apply(&documents)).await)?;
+                let api = api.at(kubeconfig);
+                let applied = api.apply(&documents, *timeout).await;
+                applied.map_err(Failure::failed)?;
             }
         }
         match &step.stamp {
@@ -94,12 +100,6 @@ pub(crate) async fn attempt(step: &Step, number: u32, paths: &Paths) -> Result<(
         }
     };
     tried.await.map_err(|e| e.doing(&step.name))
-}
-
-/// What came of a request to the Kubernetes API.
-fn answer(came: std::result::Result<Answer, tokio::time::error::Elapsed>) -> Result<()> {
-    came.unwrap_or_else(|_| Err("the API server did not answer in time".into()))
-        .map_err(Failure::failed)
 }
 
 fn put(path: &Path, content: &[u8]) -> Result<()> {
@@ -112,6 +112,10 @@ mod tests {
     use std::time::Duration;
 
     use profile::Stamp;
+
+    async fn attempted(step: &Step, number: u32, paths: &Paths) -> Result<()> {
+        attempt(step, number, paths, &ApiServers::new(paths.clone())).await
+    }
 
     fn sh(script: &str) -> Vec<String> {
         ["/bin/sh", "-c", script].map(str::to_owned).to_vec()
@@ -148,8 +152,8 @@ mod tests {
             path: "/stamp".into(),
             content: "1".into(),
         });
-        attempt(&s, 1, &paths).await.unwrap();
-        attempt(&s, 1, &paths).await.unwrap();
+        attempted(&s, 1, &paths).await.unwrap();
+        attempted(&s, 1, &paths).await.unwrap();
         assert_eq!(std::fs::read_to_string(log).unwrap(), "ran\n");
     }
 
@@ -162,11 +166,11 @@ mod tests {
             "test -e {} || {{ echo no such luck >&2; exit 3; }}",
             good.display()
         ));
-        let failed = attempt(&s, 1, &paths).await.unwrap_err();
+        let failed = attempted(&s, 1, &paths).await.unwrap_err();
         assert!(failed.to_string().contains("no such luck"), "{failed}");
         s.recover = Some(Box::new(a_step(&format!("touch {}", good.display()))));
-        attempt(&s, 1, &paths).await.unwrap_err();
-        attempt(&s, 2, &paths).await.unwrap();
+        attempted(&s, 1, &paths).await.unwrap_err();
+        attempted(&s, 2, &paths).await.unwrap();
     }
 
     #[tokio::test]
@@ -191,12 +195,15 @@ mod tests {
         ] {
             let mut s = a_step(&format!("echo ran >> {}", log.display()));
             s.conditions = vec![condition.clone()];
-            let e = attempt(&s, 1, &paths).await.unwrap_err().to_string();
+            let e = attempted(&s, 1, &paths).await.unwrap_err().to_string();
             assert!(e.contains("test: looking at "), "{condition:?}: {e}");
             // Nor is anything cleared on the strength of it.
             let mut failing = a_step("exit 1");
             failing.recover = Some(Box::new(s));
-            let e = attempt(&failing, 2, &paths).await.unwrap_err().to_string();
+            let e = attempted(&failing, 2, &paths)
+                .await
+                .unwrap_err()
+                .to_string();
             assert!(e.contains("looking at "), "{condition:?}: {e}");
         }
         assert!(!log.exists());
@@ -210,7 +217,7 @@ mod tests {
             let _ = std::fs::remove_file(&log);
             let mut s = a_step(&format!("echo ran >> {}", log.display()));
             s.conditions = vec![condition.clone()];
-            attempt(&s, 1, &paths).await.unwrap();
+            attempted(&s, 1, &paths).await.unwrap();
             assert_eq!(log.exists(), holds, "{condition:?}");
         }
     }

@@ -2,41 +2,17 @@
 
 use profile::{Check, Probe};
 
-use crate::kubernetes::{Answer, ApiServer};
-use crate::os::paths::Paths;
+use crate::kubernetes::{Answer, ApiServers};
 use crate::os::process::{self, shorten};
 
-/// What checks are made with; keeps the connection to the Kubernetes API from one look to the next.
-pub(crate) struct Checks {
-    paths: Paths,
-    api: Option<ApiServer>,
-}
-
-impl Checks {
-    pub(crate) fn new(paths: Paths) -> Self {
-        Self { paths, api: None }
-    }
-
-    /// `Ok` if it holds, else why it does not.
-    pub(crate) async fn look(&mut self, check: &Check) -> Answer {
-        match &check.probe {
-            Probe::Command { command, expect } => prints(check, command, expect.as_deref()).await,
-            Probe::Kubernetes {
-                kubeconfig,
-                question,
-            } => {
-                let kubeconfig = self.paths.at(kubeconfig);
-                let api = self.api.take().filter(|api| api.is_of(&kubeconfig));
-                let api = self
-                    .api
-                    .insert(api.unwrap_or_else(|| ApiServer::new(kubeconfig)));
-                tokio::time::timeout(check.timeout, api.answer(question))
-                    .await
-                    .unwrap_or_else(|_| {
-                        Err(format!("no answer within {} s", check.timeout.as_secs()))
-                    })
-            }
-        }
+/// `Ok` if it holds, else why it does not.
+pub(crate) async fn look(check: &Check, api: &ApiServers) -> Answer {
+    match &check.probe {
+        Probe::Command { command, expect } => prints(check, command, expect.as_deref()).await,
+        Probe::Kubernetes {
+            kubeconfig,
+            question,
+        } => api.at(kubeconfig).answer(question, check.timeout).await,
     }
 }
 
@@ -78,23 +54,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_check_compares_what_is_printed() {
-        let mut checks = Checks::new(Paths::new(std::path::Path::new("/")));
+        let paths = crate::os::paths::Paths::new(std::path::Path::new("/"));
+        let api = ApiServers::new(paths);
         let mut c = Check {
             name: "x".into(),
             probe: printing("echo True", Some("True")),
             blame: profile::Blame::Image,
             timeout: Duration::from_secs(10),
         };
-        checks.look(&c).await.unwrap();
+        look(&c, &api).await.unwrap();
         c.probe = printing("echo True", Some("False"));
         assert_eq!(
-            checks.look(&c).await.unwrap_err(),
+            look(&c, &api).await.unwrap_err(),
             "\"True\", expected \"False\""
         );
         c.probe = printing("echo a >&2; echo b >&2; exit 1", None);
-        assert_eq!(checks.look(&c).await.unwrap_err(), "b");
+        assert_eq!(look(&c, &api).await.unwrap_err(), "b");
         c.probe = printing("sleep 9", None);
         c.timeout = Duration::from_millis(200);
-        assert!(checks.look(&c).await.unwrap_err().starts_with("no answer"));
+        assert!(look(&c, &api).await.unwrap_err().starts_with("no answer"));
     }
 }

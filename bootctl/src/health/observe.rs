@@ -2,10 +2,11 @@
 
 use profile::HealthPlan;
 
-use super::checks::Checks;
+use super::checks;
 use super::gate::{Finding, Observation};
 use crate::bring_up::lanes::LaneState;
 use crate::failure::{Failure, Result};
+use crate::kubernetes::ApiServers;
 use crate::os::systemd::Link;
 
 /// What of the bring-up does not hold: each lane that is not through.
@@ -40,7 +41,7 @@ pub(crate) async fn observe(
     health: &HealthPlan,
     lanes: &[LaneState],
     systemd: &mut Link,
-    checks: &mut Checks,
+    api: &ApiServers,
     alive: impl Fn(),
 ) -> Observation {
     let mut findings = self::lanes(lanes);
@@ -67,7 +68,7 @@ pub(crate) async fn observe(
         }
     }
     for check in &health.checks {
-        let result = checks.look(check).await;
+        let result = checks::look(check, api).await;
         let failed = result.is_err();
         findings.push(Finding {
             blame: Some(check.blame),

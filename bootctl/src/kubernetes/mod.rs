@@ -1,8 +1,8 @@
 //! The Kubernetes API of this machine's cluster. Nothing else in `bootctl` reaches it.
 //!
 //! ```text
-//! kubeconfig ─ ApiServer ─┬─ answer   a question of the health plan or of the bring-up
-//!                         └─ apply    objects, server-side, as "sternpost"
+//! ApiServers ─ kubeconfig ─ ApiServer ─┬─ answer   a question of the health plan or of the bring-up
+//!                                      └─ apply    objects, server-side, as "sternpost"
 //! ```
 //!
 //! A client is kept, with its connection, for as long as the kubeconfig says the same: renewed
@@ -10,13 +10,14 @@
 //! sentence for people; the API server's own words where it has any, else the innermost cause
 //! ("connection refused").
 //!
-//! Nothing here waits: a request has [`PATIENCE`], and is asked again by whoever wants to know.
+//! Nothing here waits or tries again: whoever wants to know says how long all of it may take, and asks again.
 
 mod apply;
 mod rollout;
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
@@ -26,12 +27,40 @@ use kube::{Api, Client, Config, Error};
 use profile::Question;
 use profile::schema::{Workload, WorkloadKind};
 
-/// How long one request may take. An emulated machine that brings up its control plane answers
-/// within a few seconds, or with an error.
+use crate::os::paths::Paths;
+
+/// How long a connection may take to come about, and how long one may then be silent: a machine that went away is
+/// noticed by that. The whole of a question, or of a file that is applied, is bounded by what its caller gives.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why something does not hold, or could not be asked.
 pub(crate) type Answer<T = ()> = std::result::Result<T, String>;
+
+/// The API servers of a machine, each with its connection: the bring-up and the health checks share them.
+#[derive(Clone)]
+pub(crate) struct ApiServers {
+    paths: Paths,
+    known: Arc<Mutex<BTreeMap<String, Arc<ApiServer>>>>,
+}
+
+impl ApiServers {
+    pub(crate) fn new(paths: Paths) -> Self {
+        Self {
+            paths,
+            known: Arc::default(),
+        }
+    }
+
+    /// The one that `kubeconfig` names, a path on the machine.
+    pub(crate) fn at(&self, kubeconfig: &str) -> Arc<ApiServer> {
+        let mut known = lock(&self.known);
+        let new = || Arc::new(ApiServer::new(self.paths.at(kubeconfig)));
+        known
+            .entry(kubeconfig.to_owned())
+            .or_insert_with(new)
+            .clone()
+    }
+}
 
 /// The API server that a kubeconfig names.
 pub(crate) struct ApiServer {
@@ -46,31 +75,36 @@ struct Connected {
 }
 
 impl ApiServer {
-    pub(crate) fn new(kubeconfig: impl Into<PathBuf>) -> Self {
+    fn new(kubeconfig: impl Into<PathBuf>) -> Self {
         Self {
             kubeconfig: kubeconfig.into(),
             connected: Mutex::default(),
         }
     }
 
-    /// Whether it is the one that this kubeconfig names.
-    pub(crate) fn is_of(&self, kubeconfig: &Path) -> bool {
-        self.kubeconfig == kubeconfig
+    /// `Ok` if what is asked holds, else why it does not; also if that is not known in time.
+    pub(crate) async fn answer(&self, question: &Question, within: Duration) -> Answer {
+        let asked = async {
+            match question {
+                Question::ApiReady => self.is_ready().await,
+                Question::NodeReady { node, boot_id } => self.node_is_ready(node, boot_id).await,
+                Question::RolledOut(workload) => self.has_rolled_out(workload).await,
+            }
+        };
+        in_time(within, asked).await
     }
 
-    /// `Ok` if what is asked holds, else why it does not.
-    pub(crate) async fn answer(&self, question: &Question) -> Answer {
-        match question {
-            Question::ApiReady => self.is_ready().await,
-            Question::NodeReady { node, boot_id } => self.node_is_ready(node, boot_id).await,
-            Question::RolledOut(workload) => self.has_rolled_out(workload).await,
-        }
+    /// Applies every object of a file of YAML documents, in their order; ours are the fields that
+    /// it names, whoever had them before. Stops at the first that is refused, and when the time is over.
+    pub(crate) async fn apply(&self, documents: &str, within: Duration) -> Answer {
+        let applied = async { apply::documents(&self.client().await?, documents).await };
+        in_time(within, applied).await
     }
 
     async fn client(&self) -> Answer<Client> {
         let file = self.kubeconfig.display();
         let text = std::fs::read_to_string(&self.kubeconfig).map_err(|e| format!("{file}: {e}"))?;
-        if let Some(connected) = &*self.lock()
+        if let Some(connected) = &*lock(&self.connected)
             && connected.by == text
         {
             return Ok(connected.client.clone());
@@ -87,17 +121,11 @@ impl ApiServer {
         // The one that asks again is whoever wants to know, at its own pace.
         config.default_retry = false;
         let client = Client::try_from(config).map_err(|e| format!("{file}: {}", words(&e)))?;
-        *self.lock() = Some(Connected {
+        *lock(&self.connected) = Some(Connected {
             by: text,
             client: client.clone(),
         });
         Ok(client)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Connected>> {
-        self.connected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the API server says of itself that it is ready (`/readyz`).
@@ -138,12 +166,16 @@ impl ApiServer {
             }
         }
     }
+}
 
-    /// Applies every object of a file of YAML documents, in their order; ours are the fields that
-    /// it names, whoever had them before. Stops at the first that is refused.
-    pub(crate) async fn apply(&self, documents: &str) -> Answer {
-        apply::documents(&self.client().await?, documents).await
-    }
+async fn in_time(within: Duration, asked: impl Future<Output = Answer>) -> Answer {
+    tokio::time::timeout(within, asked)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {} s", within.as_secs())))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What an error of `kube` comes down to.
@@ -246,16 +278,34 @@ mod tests {
         assert!(said.starts_with("/does/not/exist: No such file"), "{said}");
 
         // Nothing listens on port 1.
-        std::fs::write(
-            &file,
-            r#"{"apiVersion": "v1", "kind": "Config", "current-context": "a",
-                "clusters": [{"name": "a", "cluster": {"server": "http://127.0.0.1:1"}}],
-                "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
-                "users": [{"name": "a", "user": {}}]}"#,
-        )
-        .unwrap();
-        let nobody = ApiServer::new(file.path());
-        let said = nobody.is_ready().await.unwrap_err();
+        std::fs::write(&file, kubeconfig(1)).unwrap();
+        let all = ApiServers::new(Paths::new(std::path::Path::new("/")));
+        let nobody = all.at(file.path().to_str().unwrap());
+        let said = nobody.answer(&Question::ApiReady, PATIENCE).await;
+        let said = said.unwrap_err();
         assert!(said.contains("refused"), "{said}");
+        // With its connection it stays the same one, until the kubeconfig says something else.
+        assert!(Arc::ptr_eq(&nobody, &all.at(file.path().to_str().unwrap())));
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_says_nothing_has_its_time_and_no_more() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, kubeconfig(silent.local_addr().unwrap().port())).unwrap();
+        let within = Duration::from_millis(200);
+        let server = ApiServer::new(file.path());
+        let said = server.answer(&Question::ApiReady, within).await;
+        assert_eq!(said, Err("no answer within 0 s".into()));
+    }
+
+    fn kubeconfig(port: u16) -> String {
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "a",
+            "clusters": [{"name": "a", "cluster": {"server": format!("http://127.0.0.1:{port}")}}],
+            "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+            "users": [{"name": "a", "user": {}}],
+        })
+        .to_string()
     }
 }

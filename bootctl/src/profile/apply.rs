@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::choose::choose;
 use crate::bring_up::files::write_files;
+use crate::bring_up::step;
 use crate::failure::{Doing, Failure, Result};
+use crate::kubernetes::ApiServers;
 use crate::machine::facts::image_facts;
 use crate::os::clock::{self, Clock, Known};
 use crate::os::files::{read_json, write_whole};
@@ -94,8 +96,9 @@ fn early_steps(paths: &Paths, rendered: &Rendered) -> Result<()> {
         .enable_all()
         .build()
         .doing(|| "starting the runtime")?;
+    let api = ApiServers::new(paths.clone());
     for step in &rendered.early {
-        let done = runtime.block_on(crate::bring_up::step::attempt(step, 1, paths));
+        let done = runtime.block_on(step::attempt(step, 1, paths, &api));
         match done {
             Err(e) if step.required => return Err(e),
             Err(e) => eprintln!("{e}"),

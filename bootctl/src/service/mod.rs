@@ -37,8 +37,8 @@ use self::step::{Action, Phase, Plan, Seen, Spoken, Todo};
 use crate::boot::control::Control;
 use crate::bring_up::lanes::Progress;
 use crate::failure::{Code, Doing, Result};
-use crate::health::checks::Checks;
 use crate::health::gate::Gate;
+use crate::kubernetes::ApiServers;
 use crate::machine::Machine;
 use crate::os::device::BlockFile;
 use crate::os::lock::Lock;
@@ -114,7 +114,7 @@ struct Service<'m> {
     reporter: Reporter,
     pulse: Pulse,
     systemd: Link,
-    checks: Checks,
+    api: ApiServers,
     /// The profile in force, once it was chosen, and what was begun by it.
     plan: Option<Chosen>,
     bring_up: Option<Progress>,
@@ -130,7 +130,7 @@ impl<'m> Service<'m> {
             reporter: Reporter::new(machine.paths().run("serve.json"), notify.clone()),
             pulse: Pulse::new(notify),
             systemd: Link::new(machine.paths(), machine.pace),
-            checks: Checks::new(machine.paths()),
+            api: ApiServers::new(machine.paths()),
             plan: None,
             bring_up: None,
             gate: None,

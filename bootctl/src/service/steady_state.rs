@@ -102,7 +102,7 @@ impl Service<'_> {
         let profile_holds = plan.problem.is_none();
         let health = &plan.rendered.health;
         let lanes = &self.reporter.report.lanes;
-        let seen = observe(health, lanes, &mut self.systemd, &mut self.checks, || {
+        let seen = observe(health, lanes, &mut self.systemd, &self.api, || {
             self.pulse.beat()
         })
         .await;

@@ -60,9 +60,7 @@ impl Service<'_> {
                     let left = health.deadline.saturating_sub(elapsed) + self.machine.pace.of(LOOK);
                     let lanes = &self.reporter.report.lanes;
                     let looking =
-                        observe::observe(&health, lanes, systemd, &mut self.checks, || {
-                            self.pulse.beat()
-                        });
+                        observe::observe(&health, lanes, systemd, &self.api, || self.pulse.beat());
                     tokio::time::timeout(left, looking)
                         .await
                         .unwrap_or_else(|_| Observation {
@@ -99,7 +97,11 @@ impl Service<'_> {
         if let (Some(plan), None) = (&self.plan, &self.bring_up) {
             self.reporter.report.known.brought_up = None;
             let rendered = plan.rendered.clone();
-            self.bring_up = Some(bring_up::begin(self.machine.paths(), rendered));
+            self.bring_up = Some(bring_up::begin(
+                self.machine.paths(),
+                rendered,
+                self.api.clone(),
+            ));
         }
     }
 
