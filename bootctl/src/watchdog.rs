@@ -123,7 +123,7 @@ fn make_mutable(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use boot_core::boot_report::BootReport;
+    use boot_core::boot_report::{self, BootReport};
     use boot_core::{Digest, Target};
 
     use super::*;
@@ -171,7 +171,7 @@ mod tests {
             let mut boot = BootReport::new(Target::A, Digest([0x22; 32]));
             boot.watchdog = watchdog.map(Into::into);
             boot.watchdog_seconds = Some(60);
-            fs::write(run.join("boot.json"), boot.to_json()).unwrap();
+            fs::write(run.join(boot_report::FILE), boot.to_json()).unwrap();
             let handover = serde_json::json!({
                 "version": 1, "slot": "a", "why": "priority", "nonce": "11".repeat(16),
                 "recorded": true, "disk": "x", "manifest": "22".repeat(32), "record_versions": [1, 1],

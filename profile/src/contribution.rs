@@ -236,7 +236,7 @@ pub enum Question {
     RolledOut(Workload),
 }
 
-/// Whose fault a failure is.
+/// Whose fault a failure is. It is shown in `status` and decides nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Blame {

@@ -35,8 +35,8 @@
 //! # Rendering
 //!
 //! [`render`] is a pure function. A Kubernetes distribution is a folder in `kubernetes` behind the
-//! trait [`kubernetes::Distribution`], a VM runtime one in `vm` behind [`vm::VmRuntime`]; nothing
-//! else knows their names. Each gives a [`Contribution`].
+//! trait [`kubernetes::Distribution`], a VM runtime one in `vm` behind [`vm::VmRuntime`]; beside them
+//! only `schema` knows their names, where a profile writes them. Each gives a [`Contribution`].
 //!
 //! # Errors
 //!

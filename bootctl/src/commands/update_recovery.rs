@@ -1,4 +1,4 @@
-//! `update-recovery`: opens what [`crate::install::recovery`] works on.
+//! `update-recovery`: opens what [`crate::install::replace_recovery`] works on.
 
 use boot_core::{Slot, Target};
 use indicatif::HumanBytes;
@@ -8,7 +8,7 @@ use crate::boot;
 use crate::boot::slot_check;
 use crate::cli::UpdateRecovery;
 use crate::failure::Result;
-use crate::install::recovery;
+use crate::install::replace_recovery;
 use crate::machine::Machine;
 use crate::os::lock::Lock;
 use crate::output::Outcome;
@@ -27,7 +27,7 @@ pub fn update_recovery(machine: &Machine, arguments: &UpdateRecovery) -> Result<
     let [a, b] = Slot::BOTH.map(|slot| machine.open(slot.label_boot(), false));
     let progress = Progress::new();
     let mut source = source::open_at(&arguments.source, &progress, machine.pace)?;
-    let replaced = recovery::replace(
+    let replaced = replace_recovery::replace(
         &mut control,
         &mut target,
         [&mut a?, &mut b?],

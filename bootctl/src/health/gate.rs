@@ -36,7 +36,7 @@ pub struct Finding {
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Whose fault it is, most likely, where the profile says so.
+    /// Whose fault it is, most likely, where what renders the check says so. It decides nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blame: Option<Blame>,
 }

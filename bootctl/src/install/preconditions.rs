@@ -1,5 +1,7 @@
 //! What forbids an installation because of what is in the slots. The other refusals: the record's in
-//! [`boot_core::transition::clear`], the bundle's in [`super::bundle_front`], the quarantine's in [`super`].
+//! [`boot_core::transition::clear`], the bundle's in [`super::bundle_front`], the quarantine's in [`super`],
+//! and the command line's, which may not name the slot that runs, in `commands::target_slot`: it takes the slot beside
+//! the running one where none is named.
 
 use boot_core::record::Record;
 use boot_core::slot_header::read_slot;

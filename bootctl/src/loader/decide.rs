@@ -23,7 +23,7 @@ pub enum Next {
     /// The new loader started this machine: the other ESP gets it too.
     Spread,
     /// It did not, for this reason: its ESP gets the loader back that did.
-    Restore(String),
+    PutBack(String),
 }
 
 /// Decides. The slot that runs is good: a loader that starts nothing good has proved nothing.
@@ -37,11 +37,11 @@ pub fn next(update: &Update, seen: &Seen) -> Next {
         (true, _) => Next::Spread,
         // Whatever the other one holds, this one may hold nothing.
         (false, Stage::Writing) => {
-            Next::Restore(format!("writing {} did not come to an end", update.esp))
+            Next::PutBack(format!("writing {} did not come to an end", update.esp))
         }
         // The copy was complete, and has started the machine as well.
         (false, Stage::Written) if seen.other_has_it => Next::Finished,
-        (false, Stage::Written) => Next::Restore(format!(
+        (false, Stage::Written) => Next::PutBack(format!(
             "the machine started from {started_from} instead of {}: firmware did not start the new loader, or it did not get as far as a good slot",
             update.esp
         )),
@@ -86,7 +86,7 @@ mod tests {
             assert_eq!(next(true, Esp::B, true), Next::Finished);
         }
         let reason = |stage, has| match next(&update(stage), &seen(true, Esp::A, has)) {
-            Next::Restore(why) => why,
+            Next::PutBack(why) => why,
             other => panic!("{other:?}"),
         };
         for has in [false, true] {
@@ -108,7 +108,7 @@ mod tests {
                     let update = update(stage);
                     let written = match next(&update, &seen(true, from, has)) {
                         Next::Spread => Some(update.esp.other()),
-                        Next::Restore(_) => Some(update.esp),
+                        Next::PutBack(_) => Some(update.esp),
                         _ => None,
                     };
                     assert_ne!(written, Some(from));

@@ -294,7 +294,7 @@ pub fn settle<D: Device>(
             esps.copy_to(other, Some(&update.loader), architecture)?;
             Ok(Settled::Done)
         }
-        Next::Restore(why) => {
+        Next::PutBack(why) => {
             esps.copy_to(update.esp, update.old.as_ref(), architecture)?;
             Ok(Settled::GivenUp(why))
         }

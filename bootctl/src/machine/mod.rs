@@ -199,7 +199,7 @@ mod tests {
             problem: Some(StateProblem::Missing),
             reason: Some("looking for the partition state".into()),
         };
-        fs::write(run.join("boot.json"), report.to_json()).unwrap();
+        fs::write(run.join(boot_report::FILE), report.to_json()).unwrap();
         let machine = Machine::read(dir.path()).unwrap();
         assert_eq!(machine.booted, Target::Recovery);
         let e = machine.partition("boot-state").unwrap_err();
@@ -214,7 +214,7 @@ mod tests {
         let run = dir.path().join("run/sternpost");
         fs::create_dir_all(&run).unwrap();
         let report = BootReport::new(Target::A, boot_core::Digest::ZERO);
-        fs::write(run.join("boot.json"), report.to_json()).unwrap();
+        fs::write(run.join(boot_report::FILE), report.to_json()).unwrap();
         let hand_over = |slot| {
             let handover = HandOver {
                 version: 1,

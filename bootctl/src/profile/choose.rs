@@ -3,12 +3,14 @@
 //! A profile on `state` that is not valid does not leave the machine without network and users: the
 //! image's own is used, and `status`, `health` and the health gate say so. Recovery takes from a profile
 //! what makes a machine reachable and what it is to install by itself, and nothing else.
+//!
+//! A profile is looked for in the image and on `state`, nowhere else: no stick and no firmware is searched for one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use boot_core::Target;
-use boot_core::boot_report::BootReport;
+use boot_core::boot_report::{self, BootReport};
 use profile::{ImageFacts, MachineFacts, Rendered};
 
 use crate::failure::{Code, Failure, Result};
@@ -80,7 +82,7 @@ pub fn keep_for_recovery(paths: &Paths, chosen: &Chosen) {
 
 /// Whether it is the recovery system that runs.
 fn is_recovery(paths: &Paths) -> bool {
-    read_json::<BootReport>(&paths.run("boot.json"))
+    read_json::<BootReport>(&paths.run(boot_report::FILE))
         .is_ok_and(|report| report.slot == Target::Recovery)
 }
 

@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// What is to be installed, and how far that is.
-pub(super) struct Restore {
+pub(super) struct AutoInstall {
     /// The address of a bundle.
     from: String,
     stage: Stage,
@@ -46,7 +46,7 @@ enum Stage {
     NotNeeded,
 }
 
-impl Restore {
+impl AutoInstall {
     /// What the machine's profile says, if it says something.
     pub(super) fn by_profile(machine: &Machine) -> Option<Self> {
         let chosen = choose::choose(&machine.paths()).ok()?;
@@ -69,28 +69,28 @@ impl Restore {
 
 impl Service<'_> {
     /// Begins to install when it is time to, and starts the machine again when that has worked.
-    pub(super) async fn restore(&mut self, restore: &mut Restore, alone: &Alone) {
-        match &mut restore.stage {
+    pub(super) async fn install_by_itself(&mut self, install: &mut AutoInstall, alone: &Alone) {
+        match &mut install.stage {
             Stage::Due(due)
                 if Instant::now() >= *due && alone.lasts(self.machine.pace.of(PAUSE)) =>
             {
-                let (machine, from) = (self.machine.clone(), restore.from.clone());
+                let (machine, from) = (self.machine.clone(), install.from.clone());
                 let running = tokio::task::spawn_blocking(move || put(&machine, &from));
-                restore.stage = Stage::UnderWay(Instant::now(), running);
-                let doing = format!("installing {}", source::shown(&restore.from));
+                install.stage = Stage::UnderWay(Instant::now(), running);
+                let doing = format!("installing {}", source::shown(&install.from));
                 self.reporter.report.doing = Some(doing);
                 self.reporter.show();
             }
             Stage::UnderWay(_, running) if running.is_finished() => {
                 let ended = running.await.map_err(Failure::failed).flatten();
-                restore.stage = self.restored(&source::shown(&restore.from), ended);
+                install.stage = self.installed(&source::shown(&install.from), ended);
             }
             Stage::Installed if alone.lasts(self.machine.pace.of(PAUSE)) => self.reboot().await,
             _ => {}
         }
     }
 
-    fn restored(&mut self, shown: &str, ended: Result<Option<Slot>>) -> Stage {
+    fn installed(&mut self, shown: &str, ended: Result<Option<Slot>>) -> Stage {
         let prefix = format!("installing {shown} by itself: ");
         self.reporter.report.doing = None;
         // Of many tries, the last one counts.

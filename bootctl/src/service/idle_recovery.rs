@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::Service;
-use super::auto_install::Restore;
+use super::auto_install::AutoInstall;
 use crate::os::lock::Lock;
 use crate::os::paths::Paths;
 
@@ -24,12 +24,16 @@ impl Service<'_> {
     }
 
     /// Recovery that nobody asked for: what is done about it while nobody is there.
-    pub(super) async fn left_alone(&mut self, alone: &mut Alone, restore: Option<&mut Restore>) {
-        let under_way = restore.as_ref().is_some_and(|it| it.is_under_way());
+    pub(super) async fn left_alone(
+        &mut self,
+        alone: &mut Alone,
+        install: Option<&mut AutoInstall>,
+    ) {
+        let under_way = install.as_ref().is_some_and(|it| it.is_under_way());
         alone.look(&self.machine.paths(), under_way);
-        if let Some(restore) = restore {
-            self.restore(restore, alone).await;
-            if restore.is_hopeful() {
+        if let Some(install) = install {
+            self.install_by_itself(install, alone).await;
+            if install.is_hopeful() {
                 return;
             }
         }

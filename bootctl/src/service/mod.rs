@@ -6,7 +6,12 @@
 //!                                               └─ gate: look, wait, look … verdict
 //! ```
 //!
-//! [`step`] decides; this does what it says. A verdict on a slot on trial is committed and acted upon at once; on a good
+//! [`step`] decides about the slot that runs, and this does what it says: what a start found, the verdict, whether the
+//! machine is well after all. What else the service does of its own accord is decided where it is done, each in a module
+//! of its own: a `state` that errs or is damaged, recovery that is left alone (`idle_recovery`, `auto_install`), an
+//! update of the loader (`loader_update`). For what the machine is restarted: the table at `Service::reboot`.
+//!
+//! A verdict on a slot on trial is committed and acted upon at once; on a good
 //! slot it is shown. The machine stays up, degraded, where going back would not help: no other slot that verifies, or a
 //! clock that cannot be right (then the fault may well be the clock's). A service that was started again goes on with
 //! the same deadline, and with the same verdict if there was one.
@@ -15,12 +20,12 @@ mod auto_install;
 mod idle_recovery;
 mod loader_update;
 pub mod report;
-mod root_scan;
+mod root_reads;
+mod settle_verdict;
 mod state;
 mod steady_state;
 pub mod step;
 mod until_verdict;
-mod verdict;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -340,6 +345,20 @@ impl<'m> Service<'m> {
     }
 
     /// Reboots in an orderly way, and by force if that does not come about.
+    ///
+    /// All for which this machine restarts by itself while it runs:
+    ///
+    /// | why | who decides | what bounds it |
+    /// | --- | --- | --- |
+    /// | a verdict against a slot on trial, or a root that is damaged | [`step`]: `Action::Reboot`, unless [`step::Known::stays`] says why not | the same commit gives the slot up; where it could not be written, the loader counts the tries |
+    /// | a good slot that is not well, where the profile asks for it | [`step`]: `Action::RebootGood` | `may_reboot_good`: once in six hours, as `state` remembers |
+    /// | the kernel found an error in `state` | `restart_for_state` | not in the first six hours after a start; not if the whole disk is read-only |
+    /// | a damaged `state` was erased, where the profile asks for it | `erases_state`, `erase_state` | two minutes for somebody to stop the service; only what is damaged, so not again once it worked |
+    /// | recovery that nobody asked for and nobody uses | `left_alone` | 15 minutes without a key or an installation |
+    /// | recovery has installed what the profile names | `install_by_itself` | a minute without a key; only where no slot is whole |
+    /// | the service ended five times in two hours | systemd, by `sternpost.service` | each is a start that counts: a try on trial, the streak of a good slot |
+    ///
+    /// Where it does not come to run, kernel panics, watchdogs and the agent in the initramfs restart the machine.
     async fn reboot(&mut self) {
         eprintln!("bootctl: rebooting");
         self.reporter.show();

@@ -3,11 +3,11 @@
 use boot_core::Slot;
 use tokio::time::{Instant, sleep_until};
 
-use super::auto_install::Restore;
+use super::auto_install::AutoInstall;
 use super::idle_recovery::Alone;
 use super::state::ERASE_AFTER;
 use super::step::{Phase, Seen};
-use super::{LOOK_AFTER, LOOK_DEGRADED, SAVE_CLOCK, Service, root_scan};
+use super::{LOOK_AFTER, LOOK_DEGRADED, SAVE_CLOCK, Service, root_reads};
 use crate::bring_up::lanes;
 use crate::failure::Code;
 use crate::health::observe::observe;
@@ -20,9 +20,9 @@ impl Service<'_> {
         let slot = self.machine.slot();
         let mut saved = Instant::now();
         let mut alone = self.is_recovery_by_itself().then(Alone::new);
-        let mut restore = alone
+        let mut install = alone
             .as_ref()
-            .and_then(|_| Restore::by_profile(self.machine));
+            .and_then(|_| AutoInstall::by_profile(self.machine));
         self.look_at_silent(silent).await;
         let mut erase = None;
         if let Some(slot) = slot
@@ -50,7 +50,7 @@ impl Service<'_> {
                 };
             }
             if let Some(alone) = &mut alone {
-                self.left_alone(alone, restore.as_mut()).await;
+                self.left_alone(alone, install.as_mut()).await;
             }
             if let Some(slot) = slot {
                 self.restart_for_state(slot).await;
@@ -68,7 +68,7 @@ impl Service<'_> {
             let next = Instant::now() + self.machine.pace.of(pause);
             let ended = loop {
                 tokio::select! {
-                    ended = root_scan::ended(&mut self.root_scan) => break Some(ended),
+                    ended = root_reads::ended(&mut self.root_scan) => break Some(ended),
                     () = lanes::changed(&mut self.bring_up) => {}
                     () = sleep_until(next) => break None,
                 }

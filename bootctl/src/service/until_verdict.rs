@@ -4,7 +4,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::step::{Phase, Seen};
-use super::{LOOK, LOOK_DEGRADED, Service, root_scan};
+use super::{LOOK, LOOK_DEGRADED, Service, root_reads};
 use crate::boot::verdict::Verdict;
 use crate::bring_up;
 use crate::bring_up::lanes::{self, BringUp};
@@ -28,7 +28,7 @@ impl Service<'_> {
         report.known.phase = Phase::BringingUp;
         let seen = loop {
             if self.root_scan.as_ref().is_some_and(JoinHandle::is_finished) {
-                break Seen::Root(root_scan::ended(&mut self.root_scan).await);
+                break Seen::Root(root_reads::ended(&mut self.root_scan).await);
             }
             let began = Instant::now();
             self.pulse.beat();

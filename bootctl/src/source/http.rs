@@ -2,8 +2,8 @@
 //!
 //! The first request asks for a range; a server that answers 206 is asked for exactly the ranges
 //! that are wanted, one that answers 200 is read front to back. A connection that breaks, stalls
-//! or ends early is opened again where it stopped, with growing pauses; every byte that arrives
-//! starts the count of attempts anew. The size and the validator (ETag or Last-Modified) of the
+//! or ends early is opened again where it stopped, with growing pauses; every byte that was
+//! wanted and arrives starts the count of attempts anew (one that is only read over does not). The size and the validator (ETag or Last-Modified) of the
 //! first answer must be those of every later one: otherwise it is another file.
 
 use std::io::Read;
@@ -25,7 +25,7 @@ const FIRST: u64 = 256 * 1024;
 /// How often and how patiently a request is tried.
 #[derive(Debug, Clone)]
 pub struct Retry {
-    /// Attempts without one byte of progress.
+    /// Attempts without one wanted byte.
     pub attempts: u32,
     /// The first pause; each later one is twice as long, up to 30 s.
     pub pause: Duration,

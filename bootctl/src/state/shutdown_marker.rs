@@ -1,9 +1,10 @@
 //! The marker by which a start knows that the run before it did not end in a clean shutdown.
 //!
-//! A marker on `state` says that the machine is running. If it still does at the next start, the
-//! last run ended by power cut, panic or watchdog, and the root of the booted slot is read in whole,
-//! past dm-verity (which would restart the machine) and past the page cache. It is never removed,
-//! only written over: a full `state` must not keep an unclean end from being seen.
+//! A marker on `state` says that the machine is running. If it still does at the next start, the last run ended by power
+//! cut, panic or watchdog. What follows is decided by `take_last_run` in `service::step`: the event `unclean-shutdown`,
+//! and the root of the booted slot is read in whole, past dm-verity (which would restart the machine) and past the page
+//! cache. Until that has ended the gate calls nothing healthy. The marker is never removed, only written over: a full
+//! `state` must not keep an unclean end from being seen.
 
 use std::path::Path;
 

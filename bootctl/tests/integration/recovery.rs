@@ -8,7 +8,7 @@ use boot_core::trust::Trust;
 use boot_core::verify::would_start;
 use boot_core::{Nonce, SecurityVersion, Slot, Target, transition};
 use bootctl::boot::control::{Context, Control};
-use bootctl::install::recovery;
+use bootctl::install::replace_recovery;
 use bootctl::os::device::BlockFile;
 use bootctl::progress::Progress;
 
@@ -156,7 +156,7 @@ fn whichever_write_is_the_last_there_is_no_half_of_a_recovery() {
         };
         let trust: Trust = trust();
         let mut replace = |target: &mut Failing| {
-            recovery::replace(
+            replace_recovery::replace(
                 &mut Control::new(&mut state, context),
                 &mut &mut *target,
                 [&mut &mut a, &mut &mut b],

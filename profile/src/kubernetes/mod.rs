@@ -1,7 +1,8 @@
 //! Kubernetes distributions: each a folder, each behind [`Distribution`].
 //!
 //! A distribution has no state and no settings of its own: what it is to do comes as a [`Cluster`], and what it wants
-//! done goes out as a [`Contribution`]. The one list of them is [`ALL`].
+//! done goes out as a [`Contribution`]. They are listed twice: in [`ALL`], and as profiles write them in
+//! [`crate::schema::Kubernetes`]. A test holds both lists together.
 
 mod cluster;
 pub mod kubeadm;
@@ -33,6 +34,15 @@ pub struct Context<'a> {
 }
 
 /// A Kubernetes distribution.
+///
+/// What a machine does follows from [`check`](Self::check) and [`render`](Self::render). Of the others, [`identity`],
+/// [`access`], [`state`] and [`change`], nothing is in force: only tests call them, so a cluster whose networks change is
+/// not refused by them, and no path is restored.
+///
+/// [`identity`]: Self::identity
+/// [`access`]: Self::access
+/// [`state`]: Self::state
+/// [`change`]: Self::change
 pub trait Distribution: Sync {
     /// Its name in profiles and in image.json.
     fn name(&self) -> &'static str;

@@ -12,7 +12,7 @@ use crate::kubernetes::{
     Cluster, Datastore, Distribution, Encryption, Endpoint, Names, NodeSettings, Settings, kubeadm,
 };
 
-/// Kubernetes: which distribution, and its settings. The one list of distributions.
+/// Kubernetes: which distribution, and its settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "distribution", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Kubernetes {

@@ -292,6 +292,8 @@ impl<'w> Machine<'w> {
                     begun.overdue.as_ref().map_err(does_not_work)?;
                     Seen::Begun(Ok(begun))
                 }
+                // The marker lies on `state`, which this disk has not. What follows from an unclean end would find nothing:
+                // a slot whose root has rotted did not get as far as userland (`is_all_there`).
                 Action::AskLastRun => Seen::LastRun(LastRun::Clean),
                 Action::Choose => Seen::Chosen(Plan {
                     is_there: true,
