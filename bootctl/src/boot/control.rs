@@ -36,8 +36,8 @@ pub struct Context {
     pub now: fn() -> i64,
 }
 
-/// The boot state, opened for a change (the caller holds the lock, or takes it with [`Control::lock`] for each) or for
-/// reading.
+/// The boot state over a device. Of this machine's, `boot` gives one to look at, one that holds the lock, or one that
+/// takes it for each change ([`Control::lock`]).
 pub struct Control<D: Device> {
     store: BootState<D>,
     context: Context,

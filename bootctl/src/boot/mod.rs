@@ -6,6 +6,8 @@ pub mod root_scan;
 pub mod slot_check;
 pub mod verdict;
 
+use std::ops::{Deref, DerefMut};
+
 use boot_core::Nonce;
 
 use self::control::{Context, Control};
@@ -13,9 +15,70 @@ use crate::failure::Result;
 use crate::machine::Machine;
 use crate::os::clock;
 use crate::os::device::BlockFile;
+use crate::os::lock::Lock;
 
-/// Opens this machine's boot state. Whoever opens it to write holds the lock.
-pub fn open(machine: &Machine, write: bool) -> Result<Control<BlockFile>> {
+/// This machine's boot state to look at: the device refuses whatever is written.
+pub fn view(machine: &Machine) -> Result<Control<BlockFile>> {
+    open(machine, false)
+}
+
+/// This machine's boot state for a change of some moments, under its lock.
+pub struct Locked {
+    control: Control<BlockFile>,
+    _lock: Lock,
+}
+
+impl Locked {
+    /// Opens it for `what`, as soon as whoever holds the lock has let go.
+    ///
+    /// # Errors
+    /// That takes too long; or nothing may be written on this machine.
+    pub fn wait_for(machine: &Machine, what: &str) -> Result<Self> {
+        let lock = Lock::wait_for(&machine.paths().lock(), what)?;
+        Self::by(machine, lock)
+    }
+
+    /// Opens it by the lock of the boot state, which the caller has taken.
+    ///
+    /// # Errors
+    /// Nothing may be written on this machine.
+    pub fn by(machine: &Machine, lock: Lock) -> Result<Self> {
+        machine.writable()?;
+        let control = open(machine, true)?;
+        Ok(Self {
+            control,
+            _lock: lock,
+        })
+    }
+}
+
+impl Deref for Locked {
+    type Target = Control<BlockFile>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.control
+    }
+}
+
+impl DerefMut for Locked {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.control
+    }
+}
+
+/// For what writes slots, recovery or an ESP: the lock of installations, and the boot state, which takes its own lock for
+/// each change ([`Control::lock`]).
+///
+/// # Errors
+/// Somebody installs; or nothing may be written on this machine.
+pub fn installing(machine: &Machine, what: &str) -> Result<(Lock, Control<BlockFile>)> {
+    let lock = Lock::take(&machine.paths().install_lock(), what)?;
+    machine.writable()?;
+    let control = open(machine, true)?.locking(machine.paths().lock(), what);
+    Ok((lock, control))
+}
+
+fn open(machine: &Machine, write: bool) -> Result<Control<BlockFile>> {
     let device = machine.open("boot-state", write)?;
     let nonce = machine.handover.as_ref().map_or(Nonce::ZERO, |h| h.nonce);
     let context = Context {

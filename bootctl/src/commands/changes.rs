@@ -4,20 +4,16 @@ use boot_core::verify::would_start;
 use serde_json::json;
 
 use super::{target_slot, then_reboot};
-use crate::boot;
-use crate::boot::slot_check;
+use crate::boot::{Locked, slot_check};
 use crate::cli::{Activate, Rollback};
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
-use crate::os::lock::Lock;
 use crate::output::Outcome;
 
 /// `bootctl activate`.
 pub fn activate(machine: &Machine, arguments: &Activate) -> Result<Outcome> {
-    let _lock = Lock::wait_for(&machine.paths().lock(), "activate")?;
-    machine.writable()?;
+    let mut control = Locked::wait_for(machine, "activate")?;
     let slot = target_slot(machine, arguments.slot)?;
-    let mut control = boot::open(machine, true)?;
     let record = control.record()?;
     if record.slot(slot).contents().is_some() {
         // Not the tries of a slot that the loader would reject anyway.
@@ -58,12 +54,10 @@ pub fn activate(machine: &Machine, arguments: &Activate) -> Result<Outcome> {
 
 /// `bootctl mark-good`.
 pub fn mark_good(machine: &Machine) -> Result<Outcome> {
-    let _lock = Lock::wait_for(&machine.paths().lock(), "mark-good")?;
-    machine.writable()?;
+    let mut control = Locked::wait_for(machine, "mark-good")?;
     let slot = machine
         .slot()
         .ok_or_else(|| Failure::refused("the recovery system is running: it is not marked good"))?;
-    let mut control = boot::open(machine, true)?;
     let before = control.record()?;
     let digest = machine.boot.manifest_digest;
     let was_good = before.slot(slot).is_good();
@@ -82,13 +76,11 @@ pub fn mark_good(machine: &Machine) -> Result<Outcome> {
 
 /// `bootctl rollback`.
 pub fn rollback(machine: &Machine, arguments: &Rollback) -> Result<Outcome> {
-    let _lock = Lock::wait_for(&machine.paths().lock(), "rollback")?;
-    machine.writable()?;
+    let mut control = Locked::wait_for(machine, "rollback")?;
     let booted = machine.slot().ok_or_else(|| {
         Failure::refused("the recovery system is running: there is no slot to leave")
             .next("`bootctl activate --slot a` or `--slot b` chooses one")
     })?;
-    let mut control = boot::open(machine, true)?;
     let record = control.record()?;
     if record.slot(booted.other()).is_good() {
         slot_check::startable(machine, &record, booted.other())

@@ -16,7 +16,7 @@ use crate::output::{Outcome, short};
 
 /// `bootctl history`.
 pub fn history(machine: &Machine, arguments: &History) -> Result<Outcome> {
-    let mut control = boot::open(machine, false)?;
+    let mut control = boot::view(machine)?;
     let mut events = control
         .store()
         .events()

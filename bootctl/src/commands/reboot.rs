@@ -4,20 +4,17 @@ use boot_core::Target;
 use boot_core::verify::would_start;
 use serde_json::json;
 
-use crate::boot::{self, slot_check};
+use crate::boot::{Locked, slot_check};
 use crate::cli::Reboot;
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
-use crate::os::lock::Lock;
 use crate::os::power;
 use crate::output::Outcome;
 
 /// `bootctl reboot`.
 pub fn reboot(machine: &Machine, arguments: &Reboot) -> Result<Outcome> {
     if arguments.recovery {
-        let _lock = Lock::wait_for(&machine.paths().lock(), "reboot --recovery")?;
-        machine.writable()?;
-        let mut control = boot::open(machine, true)?;
+        let mut control = Locked::wait_for(machine, "reboot --recovery")?;
         let record = control.record()?;
         let mut device = machine.open(Target::Recovery.label_boot(), false)?;
         would_start(

@@ -13,18 +13,15 @@ use crate::install::Options;
 use crate::install::repair::repair;
 use crate::machine::Machine;
 use crate::machine::facts::target_name;
-use crate::os::lock::Lock;
 use crate::output::Outcome;
 use crate::progress::Progress;
 
 /// `bootctl repair-slot`.
 pub fn repair_slot(machine: &Machine, arguments: &RepairSlot) -> Result<Outcome> {
     let what = "repair-slot";
-    let _lock = Lock::take(&machine.paths().install_lock(), what)?;
-    machine.writable()?;
+    let (_lock, mut control) = boot::installing(machine, what)?;
     let slot = target_slot(machine, arguments.slot)?;
     let from = slot.other();
-    let mut control = boot::open(machine, true)?.locking(machine.paths().lock(), what);
     let trust = slot_check::trust(machine)?;
     let options = Options {
         trust: &trust,
@@ -81,10 +78,8 @@ fn nothing_to_repair(record: &Record, slot: Slot) -> Result<Outcome> {
 /// `bootctl give-up`.
 pub fn give_up(machine: &Machine, arguments: &GiveUp) -> Result<Outcome> {
     let what = "give-up";
-    let _lock = Lock::take(&machine.paths().install_lock(), what)?;
-    machine.writable()?;
+    let (_lock, mut control) = boot::installing(machine, what)?;
     let slot = target_slot(machine, arguments.slot)?;
-    let mut control = boot::open(machine, true)?.locking(machine.paths().lock(), what);
     let record = control.record()?;
     let entry = record.slot(slot);
     if entry.contents().is_none() {

@@ -21,7 +21,6 @@ use crate::loader::{self, Esp, Stage, Update, under_way};
 use crate::machine::Machine;
 use crate::machine::facts;
 use crate::os::device::BlockFile;
-use crate::os::lock::Lock;
 use crate::output::Outcome;
 use crate::progress::Progress;
 use crate::source;
@@ -32,13 +31,11 @@ pub fn update_loader(machine: &Machine, arguments: &UpdateLoader) -> Result<Outc
         Some(source) => format!("update-loader {}", source::shown(source)),
         None => "update-loader --copy".into(),
     };
-    let _lock = Lock::take(&machine.paths().install_lock(), &what)?;
-    machine.writable()?;
+    let (_lock, mut control) = boot::installing(machine, &what)?;
     let booted = machine.slot().ok_or_else(|| {
         Failure::refused("the recovery system is running: it does not change the loader")
             .next("bring a slot up first, with `bootctl install --slot a --now SOURCE`")
     })?;
-    let mut control = boot::open(machine, true)?.locking(machine.paths().lock(), &what);
     let record = control.record()?;
     if !record.slot(booted).is_good() {
         let status = record.slot(booted).status();

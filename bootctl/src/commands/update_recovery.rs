@@ -10,7 +10,6 @@ use crate::cli::UpdateRecovery;
 use crate::failure::Result;
 use crate::install::replace_recovery;
 use crate::machine::Machine;
-use crate::os::lock::Lock;
 use crate::output::Outcome;
 use crate::progress::Progress;
 use crate::source;
@@ -19,9 +18,7 @@ use crate::source;
 pub fn update_recovery(machine: &Machine, arguments: &UpdateRecovery) -> Result<Outcome> {
     let shown = source::shown(&arguments.source);
     let what = format!("update-recovery {shown}");
-    let _lock = Lock::take(&machine.paths().install_lock(), &what)?;
-    machine.writable()?;
-    let mut control = boot::open(machine, true)?.locking(machine.paths().lock(), &what);
+    let (_lock, mut control) = boot::installing(machine, &what)?;
     let trust = slot_check::trust(machine)?;
     let mut target = machine.open(Target::Recovery.label_boot(), true)?;
     let [a, b] = Slot::BOTH.map(|slot| machine.open(slot.label_boot(), false));

@@ -5,7 +5,6 @@ use crate::boot;
 use crate::boot::slot_check::{self, Parts};
 use crate::failure::Result;
 use crate::machine::Machine;
-use crate::os::lock::Lock;
 use crate::progress::Progress;
 use crate::source;
 
@@ -32,9 +31,7 @@ pub fn into_slot(machine: &Machine, request: Request<'_>) -> Result<Installed> {
     let slot = request.slot;
     let shown = source::shown(request.source);
     let what = format!("install {shown}");
-    let _lock = Lock::take(&machine.paths().install_lock(), &what)?;
-    machine.writable()?;
-    let mut control = boot::open(machine, true)?.locking(machine.paths().lock(), &what);
+    let (_lock, mut control) = boot::installing(machine, &what)?;
     let trust = slot_check::trust(machine)?;
     let mut target = Parts::open(machine, slot, true)?;
     // Without a slot to copy from, everything is fetched.

@@ -9,10 +9,9 @@ use boot_core::event::EventKind;
 use super::efi::{self, Variables};
 use super::{Esp, Esps, Settled, Update};
 use crate::boot::{self, slot_check};
-use crate::failure::{Doing as _, Result};
+use crate::failure::{Code, Doing as _, Result};
 use crate::machine::{Machine, facts};
 use crate::os::device::BlockFile;
-use crate::os::lock::Lock;
 
 /// Where an update is kept that is under way.
 pub fn path(machine: &Machine) -> PathBuf {
@@ -43,14 +42,13 @@ pub fn go_on(machine: &Machine, booted: Slot) -> Result<Option<Settled>> {
     if !path.exists() {
         return Ok(None);
     }
-    let Ok(_lock) = Lock::take(&machine.paths().install_lock(), "serve") else {
-        return Ok(None);
-    };
-    let mut control = boot::open(machine, true)?.locking(machine.paths().lock(), "serve");
-    if !control.record()?.slot(booted).is_good() {
+    if !boot::view(machine)?.record()?.slot(booted).is_good() {
         return Ok(None);
     }
-    machine.writable()?;
+    let (_lock, mut control) = match boot::installing(machine, "serve") {
+        Err(e) if e.code == Code::Locked => return Ok(None),
+        other => other?,
+    };
     let Some(update) = Update::read(&path)? else {
         return Ok(None);
     };

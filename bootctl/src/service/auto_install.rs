@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::Service;
 use super::idle_recovery::Alone;
-use crate::boot;
 use crate::boot::slot_check::{self, Parts};
+use crate::boot::{self, Locked};
 use crate::failure::{Code, Failure, Result};
 use crate::install::into_slot::{Request, into_slot};
 use crate::machine::Machine;
@@ -127,8 +127,7 @@ impl Service<'_> {
 
 /// Installs and activates; into which slot. None, and nothing done, if a slot is whole that the record lets start.
 fn put(machine: &Machine, from: &str) -> Result<Option<Slot>> {
-    let mut control = boot::open(machine, true)?.locking(machine.paths().lock(), "recovery");
-    let record = control.record()?;
+    let record = boot::view(machine)?.record()?;
     let damages = Slot::BOTH
         .into_iter()
         .map(|slot| Ok((slot, damage(machine, &record, slot)?)))
@@ -153,8 +152,7 @@ fn put(machine: &Machine, from: &str) -> Result<Option<Slot>> {
             && !refused
             && transition::clear(&record, slot, Target::Recovery).is_err()
         {
-            let _lock = control.lock()?;
-            control.give_up_damaged(slot, &damage)?;
+            Locked::wait_for(machine, "recovery")?.give_up_damaged(slot, &damage)?;
         }
         let request = Request {
             source: from,

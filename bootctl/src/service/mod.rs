@@ -39,20 +39,19 @@ use tokio::time::{Instant, sleep};
 
 use self::report::Reporter;
 use self::step::{Action, Phase, Plan, Seen, Spoken, Todo};
-use crate::boot::control::Control;
+use crate::boot::Locked;
 use crate::bring_up::lanes::Progress;
 use crate::failure::{Code, Doing, Result};
 use crate::health::gate::Gate;
 use crate::kubernetes::ApiServers;
 use crate::machine::Machine;
-use crate::os::device::BlockFile;
 use crate::os::lock::Lock;
 use crate::os::notify::{self, Notify};
 use crate::os::power;
 use crate::os::systemd::Link;
 use crate::profile::choose::{self, Chosen};
 use crate::state::{owner, shutdown_marker};
-use crate::{boot, machine, watchdog};
+use crate::{machine, watchdog};
 
 /// Between two looks while a verdict is open, after it, and while the machine is degraded.
 const LOOK: Duration = Duration::from_secs(2);
@@ -188,7 +187,7 @@ impl<'m> Service<'m> {
         match action {
             Action::Begin => {
                 let begun = self.control().await;
-                let begun = begun.and_then(|(_lock, mut control)| control.begin(slot));
+                let begun = begun.and_then(|mut control| control.begin(slot));
                 return Some(Seen::Begun(begun));
             }
             Action::AskLastRun => {
@@ -218,7 +217,7 @@ impl<'m> Service<'m> {
             Action::NoteCorrupt(lost) => self.note(EventKind::ROOT_CORRUPT, slot, &lost).await,
             Action::ClearStreak => {
                 let cleared = self.control().await;
-                if let Err(e) = cleared.and_then(|(_lock, mut it)| it.clear_streak(slot)) {
+                if let Err(e) = cleared.and_then(|mut it| it.clear_streak(slot)) {
                     self.reporter.degrade(e.to_string());
                 }
             }
@@ -279,7 +278,7 @@ impl<'m> Service<'m> {
         self.reporter.show();
         // There may be no disk at all.
         let begun = self.control().await;
-        match begun.and_then(|(_lock, mut control)| control.begin_recovery()) {
+        match begun.and_then(|mut control| control.begin_recovery()) {
             Ok(silent) => silent,
             Err(e) => {
                 self.reporter.degrade(e.to_string());
@@ -289,21 +288,20 @@ impl<'m> Service<'m> {
     }
 
     /// Opens the boot state for one change, when whoever holds the lock has let go of it.
-    async fn control(&self) -> Result<(Lock, Control<BlockFile>)> {
+    async fn control(&self) -> Result<Locked> {
         let lock = loop {
             match Lock::take(&self.machine.paths().lock(), "serve") {
                 Err(e) if e.code == Code::Locked => sleep(Duration::from_millis(100)).await,
                 other => break other?,
             }
         };
-        self.machine.writable()?;
-        Ok((lock, boot::open(self.machine, true)?))
+        Locked::by(self.machine, lock)
     }
 
     /// Appends an event about the booted slot, for people.
     async fn note(&mut self, kind: EventKind, slot: Slot, text: &str) {
         match self.control().await {
-            Ok((_lock, mut control)) => {
+            Ok(mut control) => {
                 let digest = self.machine.boot.manifest_digest;
                 control.event(kind, Some(slot.into()), digest, text);
             }

@@ -52,7 +52,7 @@ impl Service<'_> {
                 continue;
             };
             let written = match self.control().await {
-                Ok((_lock, mut control)) => control.root_lost(slot, &lost),
+                Ok(mut control) => control.root_lost(slot, &lost),
                 Err(e) => Err(e),
             };
             if let Err(e) = written {

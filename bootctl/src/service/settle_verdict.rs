@@ -83,7 +83,7 @@ impl Service<'_> {
 
     /// Writes what follows from a verdict into the boot state.
     async fn commit(&mut self, slot: Slot, verdict: &Verdict) -> Result<Settled> {
-        let (_lock, mut control) = self.control().await?;
+        let mut control = self.control().await?;
         let known = &self.reporter.report.known;
         let booted = known.booted(slot, Some(self.machine.boot.manifest_digest));
         control.settle(&booted, verdict, &self.healthy(), |record| {
@@ -104,7 +104,7 @@ impl Service<'_> {
     /// Whether a slot whose verdict cannot be written is left all the same: one on trial is, where
     /// there is another, because the loader counts its tries.
     fn may_leave_untold(&self, slot: Slot) -> bool {
-        boot::open(self.machine, false)
+        boot::view(self.machine)
             .and_then(|mut control| control.record())
             .is_ok_and(|record| !record.slot(slot).is_good() && self.stays(&record, slot).is_none())
     }

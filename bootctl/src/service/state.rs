@@ -46,7 +46,7 @@ impl Service<'_> {
         }
         let line = format!("{why}; restarting the machine, so that it is repaired");
         match self.control().await {
-            Ok((_lock, mut control)) => {
+            Ok(mut control) => {
                 let digest = machine.boot.manifest_digest;
                 let about = Some(slot.into());
                 control.event(EventKind::STATE_PROBLEM, about, digest, &line);
@@ -70,7 +70,7 @@ impl Service<'_> {
     }
 
     fn is_good(&self, slot: Slot) -> bool {
-        boot::open(self.machine, false)
+        boot::view(self.machine)
             .and_then(|mut control| control.record())
             .is_ok_and(|record| record.slot(slot).is_good())
     }
@@ -79,7 +79,7 @@ impl Service<'_> {
     /// that was marked good, or the only one that starts. One on trial may be what is wrong.
     pub(super) fn erases_state(&self, slot: Slot) -> bool {
         let alone = || {
-            boot::open(self.machine, false)
+            boot::view(self.machine)
                 .and_then(|mut control| control.record())
                 .is_ok_and(|record| {
                     slot_check::startable(self.machine, &record, slot.other()).is_err()

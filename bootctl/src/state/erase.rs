@@ -10,7 +10,7 @@ use boot_core::boot_report::StateProblem;
 use boot_core::event::EventKind;
 use boot_core::{Digest, layout};
 
-use crate::boot;
+use crate::boot::Locked;
 use crate::failure::{Doing, Failure, Result};
 use crate::machine::Machine;
 use crate::os::lock::Lock;
@@ -50,8 +50,8 @@ pub fn erase(machine: &Machine, force: bool, why: &str) -> Result<String> {
 
 /// Events are for people: without this one, `state` is no less erased.
 fn note(machine: &Machine, why: &str) -> Result<()> {
-    let _lock = Lock::wait_for(&machine.paths().lock(), "erase-state")?;
-    boot::open(machine, true)?.event(EventKind::STATE_ERASED, None, Digest::ZERO, why);
+    let mut control = Locked::wait_for(machine, "erase-state")?;
+    control.event(EventKind::STATE_ERASED, None, Digest::ZERO, why);
     Ok(())
 }
 

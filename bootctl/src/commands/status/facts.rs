@@ -276,7 +276,7 @@ pub struct Profile {
 
 /// Looks at everything.
 pub(super) fn gather(machine: &Machine) -> Result<Status> {
-    let mut control = boot::open(machine, false)?;
+    let mut control = boot::view(machine)?;
     let loaded = control.load();
     let quarantined: Vec<_> = control
         .store()
