@@ -1,9 +1,22 @@
-//! The command line: what can be said, and the help that teaches it.
+//! The command line: what can be said, and the help that teaches it. The arguments of a command are in its own file.
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
+
+use crate::commands::activate::Activate;
+use crate::commands::erase_state::EraseState;
+use crate::commands::give_up::GiveUp;
+use crate::commands::health::Health;
+use crate::commands::history::History;
+use crate::commands::install::Install;
+use crate::commands::profile::Profile;
+use crate::commands::reboot::Reboot;
+use crate::commands::repair_slot::RepairSlot;
+use crate::commands::rollback::Rollback;
+use crate::commands::update_loader::UpdateLoader;
+use crate::commands::update_recovery::UpdateRecovery;
 
 const AFTER: &str = "\
 Examples:
@@ -228,157 +241,6 @@ Examples:
         /// Where to
         dir: PathBuf,
     },
-}
-
-/// Arguments of `install`.
-#[derive(Debug, Args)]
-pub struct Install {
-    /// A bundle (.spb): a file, - for standard input, or an http:// or https:// address
-    pub source: String,
-    /// Activate it and reboot when it is in place
-    #[arg(long)]
-    pub now: bool,
-    /// Install even a bundle that is in quarantine, and release it
-    #[arg(long)]
-    pub force: bool,
-    /// Which slot; only in recovery, where none is booted
-    #[arg(long, value_enum)]
-    pub slot: Option<SlotName>,
-}
-
-/// Arguments of `update-recovery`.
-#[derive(Debug, Args)]
-pub struct UpdateRecovery {
-    /// A bundle of a recovery system (.spb): a file, - for standard input, or an http:// or https:// address
-    pub source: String,
-}
-
-/// Arguments of `update-loader`.
-#[derive(Debug, Args)]
-pub struct UpdateLoader {
-    /// A bundle of a loader (.spb): a file, - for standard input, or an http:// or https:// address
-    #[arg(required_unless_present = "copy")]
-    pub source: Option<String>,
-    /// Write the ESP that was not started from as a copy of the one that was; ends an update that
-    /// has not been started yet
-    #[arg(long, conflicts_with_all = ["source", "now"])]
-    pub copy: bool,
-    /// Reboot when it is in place
-    #[arg(long)]
-    pub now: bool,
-}
-
-/// Arguments of `repair-slot`.
-#[derive(Debug, Args)]
-pub struct RepairSlot {
-    /// Activate it and reboot when it is in place
-    #[arg(long)]
-    pub now: bool,
-    /// Which slot; only in recovery, where none is booted
-    #[arg(long, value_enum)]
-    pub slot: Option<SlotName>,
-}
-
-/// Arguments of `give-up`.
-#[derive(Debug, Args)]
-pub struct GiveUp {
-    /// Which slot; only in recovery, where none is booted
-    #[arg(long, value_enum)]
-    pub slot: Option<SlotName>,
-}
-
-/// Arguments of `activate`.
-#[derive(Debug, Args)]
-pub struct Activate {
-    /// Reboot into it at once
-    #[arg(long)]
-    pub now: bool,
-    /// Which slot; only in recovery, where none is booted
-    #[arg(long, value_enum)]
-    pub slot: Option<SlotName>,
-}
-
-/// Arguments of `rollback`.
-#[derive(Debug, Args)]
-pub struct Rollback {
-    /// Reboot into the other slot at once
-    #[arg(long)]
-    pub now: bool,
-    /// Why, for the history
-    #[arg(long, default_value = "by an operator")]
-    pub reason: String,
-}
-
-/// Arguments of `history`.
-#[derive(Debug, Args)]
-pub struct History {
-    /// The latest N events only
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub limit: usize,
-}
-
-/// Arguments of `health`.
-#[derive(Debug, Args)]
-pub struct Health {
-    /// Wait up to SECONDS for the machine to be healthy
-    #[arg(long, value_name = "SECONDS")]
-    pub wait: Option<u64>,
-}
-
-/// Arguments of `reboot`.
-#[derive(Debug, Args)]
-pub struct Reboot {
-    /// Start the recovery system, once
-    #[arg(long)]
-    pub recovery: bool,
-}
-
-/// Arguments of `erase-state`.
-#[derive(Debug, Args)]
-pub struct EraseState {
-    /// Even one that could not be used for another reason than damage
-    #[arg(long)]
-    pub force: bool,
-}
-
-/// The commands about profiles.
-#[derive(Debug, Subcommand)]
-pub enum Profile {
-    /// Say everything that is wrong with a profile, with line and column
-    #[command(after_help = "\
-Examples:
-  bootctl profile check                  the one that this machine uses
-  bootctl profile check profile.yaml")]
-    Check {
-        /// The profile; without it, the one that this machine uses
-        file: Option<PathBuf>,
-    },
-    /// Show the profile that this machine uses and what it turns into (secrets left out)
-    #[command(after_help = "\
-Examples:
-  bootctl profile show
-  bootctl profile show --json | jq .rendered.health")]
-    Show,
-    /// Write what has to be there early in the boot (sternpost-render.service)
-    Apply,
-}
-
-/// A slot on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SlotName {
-    /// Slot A
-    A,
-    /// Slot B
-    B,
-}
-
-impl From<SlotName> for boot_core::Slot {
-    fn from(name: SlotName) -> Self {
-        match name {
-            SlotName::A => Self::A,
-            SlotName::B => Self::B,
-        }
-    }
 }
 
 #[cfg(test)]

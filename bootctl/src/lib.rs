@@ -7,7 +7,8 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`commands`] | one file a command, and what can be said on the command line ([`cli`]) |
+//! | [`cli`] | the command line as a whole, and its help |
+//! | [`commands`] | one file a command: its arguments and what it does |
 //! | [`service`] | `bootctl serve`: from userland to a verdict, and after it; what it decides is [`service::step`] |
 //! | [`health`] | whether the machine is well |
 //! | [`profile`] | which profile is in force, and its early part |
@@ -65,8 +66,8 @@ mod tests {
         "profile",
         "health",
         "service",
-        "cli",
         "commands",
+        "cli",
     ];
 
     fn files(dir: &Path) -> Vec<std::path::PathBuf> {

@@ -37,13 +37,13 @@ fn run(cli: Cli) -> Result<Outcome> {
         Command::UpdateLoader(arguments) => {
             commands::update_loader::update_loader(&machine()?, arguments)
         }
-        Command::Activate(arguments) => commands::changes::activate(&machine()?, arguments),
+        Command::Activate(arguments) => commands::activate::activate(&machine()?, arguments),
         Command::RepairSlot(arguments) => {
             commands::repair_slot::repair_slot(&machine()?, arguments)
         }
-        Command::GiveUp(arguments) => commands::repair_slot::give_up(&machine()?, arguments),
-        Command::MarkGood => commands::changes::mark_good(&machine()?),
-        Command::Rollback(arguments) => commands::changes::rollback(&machine()?, arguments),
+        Command::GiveUp(arguments) => commands::give_up::give_up(&machine()?, arguments),
+        Command::MarkGood => commands::mark_good::mark_good(&machine()?),
+        Command::Rollback(arguments) => commands::rollback::rollback(&machine()?, arguments),
         Command::History(arguments) => commands::history::history(&machine()?, arguments),
         Command::Health(arguments) => commands::health::health(&machine()?, arguments),
         Command::Reboot(arguments) => commands::reboot::reboot(&machine()?, arguments),

@@ -3,15 +3,23 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use serde_json::json;
 
-use crate::cli::Health;
 use crate::failure::{Code, Failure, Result};
 use crate::machine::Machine;
 use crate::machine::facts;
 use crate::output::Outcome;
 use crate::service::report::Report;
 use crate::service::step::Phase;
+
+/// Arguments of `health`.
+#[derive(Debug, Args)]
+pub struct Health {
+    /// Wait up to SECONDS for the machine to be healthy
+    #[arg(long, value_name = "SECONDS")]
+    pub wait: Option<u64>,
+}
 
 /// `bootctl health`.
 pub fn health(machine: &Machine, arguments: &Health) -> Result<Outcome> {

@@ -4,15 +4,23 @@ use std::fmt::Write as _;
 
 use boot_core::event::Event;
 use boot_core::quarantine::QuarantineEntry;
+use clap::Args;
 use serde_json::{Value, json};
 
 use crate::boot;
-use crate::cli::History;
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
 use crate::machine::facts::target_name;
 use crate::os::clock;
 use crate::output::{Outcome, short};
+
+/// Arguments of `history`.
+#[derive(Debug, Args)]
+pub struct History {
+    /// The latest N events only
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+}
 
 /// `bootctl history`.
 pub fn history(machine: &Machine, arguments: &History) -> Result<Outcome> {

@@ -1,15 +1,31 @@
 //! `install`: what [`crate::install::into_slot`] does, told.
 
 use boot_core::record::SlotStatus;
+use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::json;
 
-use super::{target_slot, then_reboot};
-use crate::cli::Install;
+use super::{SlotName, target_slot, then_reboot};
 use crate::failure::Result;
 use crate::install::into_slot::{Request, into_slot};
 use crate::machine::Machine;
 use crate::output::Outcome;
+
+/// Arguments of `install`.
+#[derive(Debug, Args)]
+pub struct Install {
+    /// A bundle (.spb): a file, - for standard input, or an http:// or https:// address
+    pub source: String,
+    /// Activate it and reboot when it is in place
+    #[arg(long)]
+    pub now: bool,
+    /// Install even a bundle that is in quarantine, and release it
+    #[arg(long)]
+    pub force: bool,
+    /// Which slot; only in recovery, where none is booted
+    #[arg(long, value_enum)]
+    pub slot: Option<SlotName>,
+}
 
 /// `bootctl install`.
 pub fn install(machine: &Machine, arguments: &Install) -> Result<Outcome> {

@@ -1,23 +1,44 @@
 //! One file a command, and what they share.
 
-pub mod changes;
+pub mod activate;
 pub mod erase_state;
+pub mod give_up;
 pub mod health;
 pub mod history;
 pub mod install;
+pub mod mark_good;
 pub mod profile;
 pub mod reboot;
 pub mod repair_slot;
+pub mod rollback;
 pub mod status;
 pub mod update_loader;
 pub mod update_recovery;
 
+use clap::ValueEnum;
 use serde_json::Value;
 
-use crate::cli::SlotName;
 use crate::failure::{Code, Failure, Result};
 use crate::machine::Machine;
 use crate::output::Outcome;
+
+/// A slot on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SlotName {
+    /// Slot A
+    A,
+    /// Slot B
+    B,
+}
+
+impl From<SlotName> for boot_core::Slot {
+    fn from(name: SlotName) -> Self {
+        match name {
+            SlotName::A => Self::A,
+            SlotName::B => Self::B,
+        }
+    }
+}
 
 /// The slot that a command is for: the one beside the booted one, or the one named in recovery.
 pub fn target_slot(machine: &Machine, named: Option<SlotName>) -> Result<boot_core::Slot> {
@@ -53,4 +74,12 @@ pub fn then_reboot(machine: &Machine, now: bool, outcome: Outcome) -> Result<Out
         map.insert("rebooting".into(), true.into());
     }
     Ok(Outcome::new(format!("{text}; rebooting"), json))
+}
+
+/// The same where another slot starts next: says how to get there, if not `now`.
+fn starts_next(machine: &Machine, now: bool, mut outcome: Outcome) -> Result<Outcome> {
+    if !now {
+        outcome.text.push_str("; reboot with `bootctl reboot`");
+    }
+    then_reboot(machine, now, outcome)
 }

@@ -1,16 +1,39 @@
 //! `profile check`, `show`, `apply`.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
+use clap::Subcommand;
 use serde_json::json;
 
-use crate::cli::Profile;
 use crate::failure::{Code, Failure, Result};
 use crate::machine::facts;
 use crate::os::paths::Paths;
 use crate::output::Outcome;
 use crate::profile::apply;
 use crate::profile::choose;
+
+/// The commands about profiles.
+#[derive(Debug, Subcommand)]
+pub enum Profile {
+    /// Say everything that is wrong with a profile, with line and column
+    #[command(after_help = "\
+Examples:
+  bootctl profile check                  the one that this machine uses
+  bootctl profile check profile.yaml")]
+    Check {
+        /// The profile; without it, the one that this machine uses
+        file: Option<PathBuf>,
+    },
+    /// Show the profile that this machine uses and what it turns into (secrets left out)
+    #[command(after_help = "\
+Examples:
+  bootctl profile show
+  bootctl profile show --json | jq .rendered.health")]
+    Show,
+    /// Write what has to be there early in the boot (sternpost-render.service)
+    Apply,
+}
 
 /// `bootctl profile …`.
 pub fn profile(paths: &Paths, command: &Profile, real: bool) -> Result<Outcome> {

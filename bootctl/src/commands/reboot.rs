@@ -2,14 +2,22 @@
 
 use boot_core::Target;
 use boot_core::verify::would_start;
+use clap::Args;
 use serde_json::json;
 
 use crate::boot::{Locked, slot_check};
-use crate::cli::Reboot;
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
 use crate::os::power;
 use crate::output::Outcome;
+
+/// Arguments of `reboot`.
+#[derive(Debug, Args)]
+pub struct Reboot {
+    /// Start the recovery system, once
+    #[arg(long)]
+    pub recovery: bool,
+}
 
 /// `bootctl reboot`.
 pub fn reboot(machine: &Machine, arguments: &Reboot) -> Result<Outcome> {

@@ -1,20 +1,30 @@
-//! `repair-slot` and `give-up`: what is done about a slot whose disk has rotted.
+//! `repair-slot`: writes a slot whose disk has rotted from the other one.
 
+use boot_core::Slot;
 use boot_core::record::{Record, SlotStatus};
-use boot_core::{Slot, Target};
+use clap::Args;
 use serde_json::json;
 
-use super::{target_slot, then_reboot};
+use super::{SlotName, target_slot, then_reboot};
 use crate::boot;
 use crate::boot::slot_check::{self, Parts};
-use crate::cli::{GiveUp, RepairSlot};
-use crate::failure::{Code, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::install::Options;
 use crate::install::repair::repair;
 use crate::machine::Machine;
-use crate::machine::facts::target_name;
 use crate::output::Outcome;
 use crate::progress::Progress;
+
+/// Arguments of `repair-slot`.
+#[derive(Debug, Args)]
+pub struct RepairSlot {
+    /// Activate it and reboot when it is in place
+    #[arg(long)]
+    pub now: bool,
+    /// Which slot; only in recovery, where none is booted
+    #[arg(long, value_enum)]
+    pub slot: Option<SlotName>,
+}
 
 /// `bootctl repair-slot`.
 pub fn repair_slot(machine: &Machine, arguments: &RepairSlot) -> Result<Outcome> {
@@ -73,43 +83,4 @@ fn nothing_to_repair(record: &Record, slot: Slot) -> Result<Outcome> {
         "slot {slot} is not damaged: it holds version {version}, every byte as it was signed"
     ))
     .next("to have something else in it, `bootctl install SOURCE`"))
-}
-
-/// `bootctl give-up`.
-pub fn give_up(machine: &Machine, arguments: &GiveUp) -> Result<Outcome> {
-    let what = "give-up";
-    let (_lock, mut control) = boot::installing(machine, what)?;
-    let slot = target_slot(machine, arguments.slot)?;
-    let record = control.record()?;
-    let entry = record.slot(slot);
-    if entry.contents().is_none() {
-        return Err(Failure::refused(format!("slot {slot} is empty"))
-            .next("install something into it: `bootctl install SOURCE`"));
-    }
-    let trust = slot_check::trust(machine)?;
-    let mut slot_parts = Parts::open(machine, slot, false)?;
-    let why = match slot_check::whole(&mut slot_parts, slot, &trust, &record) {
-        Ok(()) => {
-            let next = match machine.booted {
-                Target::Recovery => "restart the machine: `bootctl reboot`",
-                _ => "`bootctl install SOURCE` replaces it",
-            };
-            return Err(Failure::refused(format!(
-                "slot {slot} is not damaged: it holds version {}, every byte as it was signed",
-                entry.version
-            ))
-            .next(next));
-        }
-        Err(e) if e.code == Code::Verification => e.what,
-        Err(e) => return Err(e),
-    };
-    let _lock = control.lock()?;
-    control.give_up_damaged(slot, &why)?;
-    Ok(Outcome::new(
-        format!(
-            "slot {slot} is given up: {why}; write it with `bootctl install --slot {} SOURCE`",
-            target_name(slot.into())
-        ),
-        json!({"given_up": slot, "why": why}),
-    ))
 }

@@ -7,13 +7,13 @@ use boot_core::slot_header::UKI_OFFSET;
 use boot_core::trust::Trust;
 use boot_core::verify::would_start;
 use boot_core::{Digest, Target, esp};
+use clap::Args;
 use serde_json::json;
 
 use super::then_reboot;
 use crate::boot;
 use crate::boot::control::Control;
 use crate::boot::slot_check;
-use crate::cli::UpdateLoader;
 use crate::failure::{Failure, Result};
 use crate::install::{self, Head, Room, Wanted};
 use crate::loader::efi::{self, Variables};
@@ -24,6 +24,21 @@ use crate::os::device::BlockFile;
 use crate::output::Outcome;
 use crate::progress::Progress;
 use crate::source;
+
+/// Arguments of `update-loader`.
+#[derive(Debug, Args)]
+pub struct UpdateLoader {
+    /// A bundle of a loader (.spb): a file, - for standard input, or an http:// or https:// address
+    #[arg(required_unless_present = "copy")]
+    pub source: Option<String>,
+    /// Write the ESP that was not started from as a copy of the one that was; ends an update that
+    /// has not been started yet
+    #[arg(long, conflicts_with_all = ["source", "now"])]
+    pub copy: bool,
+    /// Reboot when it is in place
+    #[arg(long)]
+    pub now: bool,
+}
 
 /// `bootctl update-loader`.
 pub fn update_loader(machine: &Machine, arguments: &UpdateLoader) -> Result<Outcome> {

@@ -1,18 +1,25 @@
 //! `update-recovery`: opens what [`crate::install::replace_recovery`] works on.
 
 use boot_core::{Slot, Target};
+use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::json;
 
 use crate::boot;
 use crate::boot::slot_check;
-use crate::cli::UpdateRecovery;
 use crate::failure::Result;
 use crate::install::replace_recovery;
 use crate::machine::Machine;
 use crate::output::Outcome;
 use crate::progress::Progress;
 use crate::source;
+
+/// Arguments of `update-recovery`.
+#[derive(Debug, Args)]
+pub struct UpdateRecovery {
+    /// A bundle of a recovery system (.spb): a file, - for standard input, or an http:// or https:// address
+    pub source: String,
+}
 
 /// `bootctl update-recovery`.
 pub fn update_recovery(machine: &Machine, arguments: &UpdateRecovery) -> Result<Outcome> {
