@@ -29,6 +29,39 @@ pub struct ImageFacts {
     pub kernel: String,
 }
 
+/// What a profile finds on a machine. That is what the image brings; whoever renders or validates asks here all the same,
+/// so that there is one place for whatever else comes to a machine.
+#[derive(Debug, Clone, Copy)]
+pub struct EffectiveFacts<'a> {
+    image: &'a ImageFacts,
+}
+
+impl<'a> EffectiveFacts<'a> {
+    /// Those of a machine that runs this image.
+    #[must_use]
+    pub fn new(image: &'a ImageFacts) -> Self {
+        Self { image }
+    }
+
+    /// `x86_64` or `aarch64`.
+    #[must_use]
+    pub fn architecture(self) -> &'a str {
+        &self.image.architecture
+    }
+
+    /// The Kubernetes distribution, if there is one.
+    #[must_use]
+    pub fn kubernetes(self) -> Option<&'a KubernetesFacts> {
+        self.image.kubernetes.as_ref()
+    }
+
+    /// The VM runtimes, `none` among them.
+    #[must_use]
+    pub fn vm(self) -> &'a [String] {
+        &self.image.vm
+    }
+}
+
 /// Which Kubernetes an image contains.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KubernetesFacts {

@@ -62,7 +62,7 @@ pub use contribution::{
     Blame, Check, Condition, Contribution, File, Lane, Probe, Question, Stamp, Step, When, Work,
 };
 pub use diagnostics::{Diagnostic, Diagnostics};
-pub use facts::{ImageFacts, KubernetesFacts, MachineFacts};
+pub use facts::{EffectiveFacts, ImageFacts, KubernetesFacts, MachineFacts};
 pub use render::{HealthPlan, RenderError, Rendered, render};
 pub use schema::{Profile, json_schema};
 
@@ -80,5 +80,5 @@ pub fn parse(text: &str, file: &str) -> Result<Profile, Diagnostics> {
 /// # Errors
 /// Everything that is wrong with it, each with line and column.
 pub fn parse_for(text: &str, file: &str, image: &ImageFacts) -> Result<Profile, Diagnostics> {
-    schema::read(text, file, Some(image))
+    schema::read(text, file, Some(EffectiveFacts::new(image)))
 }

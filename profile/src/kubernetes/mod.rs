@@ -15,7 +15,7 @@ pub use cluster::{
 
 use crate::diagnostics::Problem;
 use crate::schema::Network;
-use crate::{Contribution, ImageFacts, KubernetesFacts};
+use crate::{Contribution, EffectiveFacts, KubernetesFacts};
 
 /// All distributions.
 pub const ALL: [&dyn Distribution; 1] = [&kubeadm::Kubeadm];
@@ -25,8 +25,8 @@ pub const ALL: [&dyn Distribution; 1] = [&kubeadm::Kubeadm];
 pub struct Context<'a> {
     /// The whole profile.
     pub profile: &'a crate::Profile,
-    /// The image.
-    pub image: &'a ImageFacts,
+    /// What the machine has.
+    pub facts: EffectiveFacts<'a>,
     /// The machine.
     pub machine: &'a crate::MachineFacts,
     /// The final host name.
@@ -63,7 +63,7 @@ pub trait Distribution: Sync {
     ///
     /// # Errors
     /// If not, with the version that may.
-    fn change(&self, from: &KubernetesFacts, to: &ImageFacts) -> Result<(), Skew>;
+    fn change(&self, from: &KubernetesFacts, to: EffectiveFacts<'_>) -> Result<(), Skew>;
 
     /// Files, lanes and checks.
     fn render(&self, cluster: &Cluster, context: &Context<'_>) -> Contribution;

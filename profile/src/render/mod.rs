@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::contribution::Contribution;
 use crate::kubernetes::Context;
 use crate::schema::{OnDamage, validate};
-use crate::{Check, File, ImageFacts, Lane, MachineFacts, Profile, Step};
+use crate::{Check, EffectiveFacts, File, ImageFacts, Lane, MachineFacts, Profile, Step};
 
 /// Why a valid profile cannot be rendered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +44,8 @@ pub fn render(
     image: &ImageFacts,
     machine: &MachineFacts,
 ) -> Result<Rendered, RenderError> {
-    if let Some(problem) = validate::problems_with_image(profile, image)
+    let facts = EffectiveFacts::new(image);
+    if let Some(problem) = validate::problems_with_facts(profile, facts)
         .into_iter()
         .next()
     {
@@ -71,7 +72,7 @@ pub fn render(
 
     let context = Context {
         profile,
-        image,
+        facts,
         machine,
         hostname: &hostname,
     };

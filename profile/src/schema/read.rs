@@ -4,12 +4,12 @@ use super::check::Checker;
 use super::tree::{self, Kind, Node};
 use super::{Profile, json_schema, validate};
 use crate::diagnostics::Fault;
-use crate::{Diagnostics, ImageFacts};
+use crate::{Diagnostics, EffectiveFacts};
 
 pub(crate) fn read(
     text: &str,
     file: &str,
-    image: Option<&ImageFacts>,
+    facts: Option<EffectiveFacts<'_>>,
 ) -> Result<Profile, Diagnostics> {
     let root = match tree::read(text) {
         Ok(root) => root,
@@ -19,8 +19,8 @@ pub(crate) fn read(
     let mut checker = Checker::new(&schema);
     let value = checker.value(&root, &schema);
     let (mut faults, secrets) = (checker.faults, checker.secrets);
-    if let Some(image) = image {
-        foreign_distribution(&root, image, &mut faults);
+    if let Some(facts) = facts {
+        foreign_distribution(&root, facts, &mut faults);
     }
     let profile = match value {
         Some(value) if faults.is_empty() => match serde_json::from_value::<Profile>(value) {
@@ -36,8 +36,8 @@ pub(crate) fn read(
     };
     if let Some(profile) = profile {
         let mut problems = validate::problems(&profile);
-        if let Some(image) = image {
-            problems.extend(validate::problems_with_image(&profile, image));
+        if let Some(facts) = facts {
+            problems.extend(validate::problems_with_facts(&profile, facts));
         }
         if problems.is_empty() {
             return Ok(profile);
@@ -61,7 +61,7 @@ pub(crate) fn read(
 
 /// A distribution of which this version of Sternpost knows nothing is, above all, one that the image
 /// does not have: say so, with both names.
-fn foreign_distribution(root: &Node, image: &ImageFacts, faults: &mut [Fault]) {
+fn foreign_distribution(root: &Node, facts: EffectiveFacts<'_>, faults: &mut [Fault]) {
     let path = ["kubernetes".to_owned(), "distribution".to_owned()];
     let Kind::Scalar { text, .. } = &root.nearest(&path).kind else {
         return;
@@ -70,7 +70,7 @@ fn foreign_distribution(root: &Node, image: &ImageFacts, faults: &mut [Fault]) {
         let (message, help) = validate::not_in_image(
             "Kubernetes distribution",
             text,
-            image.kubernetes.as_ref().map(|k| k.distribution.as_str()),
+            facts.kubernetes().map(|k| k.distribution.as_str()),
         );
         fault.message = message;
         fault.help = Some(help);

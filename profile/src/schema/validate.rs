@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::{Interface, Profile};
-use crate::ImageFacts;
+use crate::EffectiveFacts;
 use crate::diagnostics::Problem;
 
 /// Everything that does not fit together.
@@ -144,12 +144,12 @@ fn health_problems(profile: &Profile) -> Vec<Problem> {
     problems
 }
 
-/// What this image cannot be.
-pub(crate) fn problems_with_image(profile: &Profile, image: &ImageFacts) -> Vec<Problem> {
+/// What a machine with these facts cannot be.
+pub(crate) fn problems_with_facts(profile: &Profile, facts: EffectiveFacts<'_>) -> Vec<Problem> {
     let mut problems = Vec::new();
     if let Some(kubernetes) = &profile.kubernetes {
         let wanted = kubernetes.distribution().name();
-        let present = image.kubernetes.as_ref().map(|k| k.distribution.as_str());
+        let present = facts.kubernetes().map(|k| k.distribution.as_str());
         if present != Some(wanted) {
             let (message, help) = not_in_image("Kubernetes distribution", wanted, present);
             problems.push(Problem::new(
@@ -160,8 +160,8 @@ pub(crate) fn problems_with_image(profile: &Profile, image: &ImageFacts) -> Vec<
         }
     }
     let wanted = profile.vm.runtime().name();
-    if wanted != "none" && !image.vm.iter().any(|name| name == wanted) {
-        let present: Vec<&str> = image.vm.iter().map(String::as_str).collect();
+    if wanted != "none" && !facts.vm().iter().any(|name| name == wanted) {
+        let present: Vec<&str> = facts.vm().iter().map(String::as_str).collect();
         let present = (!present.is_empty()).then(|| present.join(", "));
         let (message, help) = not_in_image("VM runtime", wanted, present.as_deref());
         problems.push(Problem::new(["vm"], message, Some(help)));

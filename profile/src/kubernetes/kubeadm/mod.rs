@@ -52,7 +52,7 @@ mod steps;
 use super::{Access, Class, Cluster, Context, Distribution, Identity, Role, Skew, StatePath};
 use crate::diagnostics::Problem;
 use crate::schema::Network;
-use crate::{Contribution, ImageFacts, KubernetesFacts};
+use crate::{Contribution, EffectiveFacts, KubernetesFacts};
 
 /// The distribution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,20 +104,19 @@ impl Distribution for Kubeadm {
     }
 
     /// etcd and kubeadm go up one minor version at a time, and not down.
-    fn change(&self, from: &KubernetesFacts, to: &ImageFacts) -> Result<(), Skew> {
+    fn change(&self, from: &KubernetesFacts, to: EffectiveFacts<'_>) -> Result<(), Skew> {
         let skew = |wanted: String| {
             let named =
                 |facts: &KubernetesFacts| format!("{} {}", facts.distribution, facts.version);
             Err(Skew {
                 from: named(from),
-                to: to.kubernetes.as_ref().map_or("none".into(), named),
+                to: to.kubernetes().map_or("none".into(), named),
                 wanted,
             })
         };
         let same = || format!("an image with {} {}", from.distribution, from.version);
         let Some(to) = to
-            .kubernetes
-            .as_ref()
+            .kubernetes()
             .filter(|to| to.distribution == from.distribution)
         else {
             return skew(same());
@@ -137,15 +136,14 @@ impl Distribution for Kubeadm {
 
     fn render(&self, cluster: &Cluster, context: &Context<'_>) -> Contribution {
         let version = context
-            .image
-            .kubernetes
-            .as_ref()
+            .facts
+            .kubernetes()
             .map_or("", |k| k.version.as_str());
         let plan = config::Plan::new(
             cluster,
             version.trim_start_matches('v'),
             context.hostname,
-            &context.image.architecture,
+            context.facts.architecture(),
         );
         let files = plan.files();
         let key = plan.key(&files);
@@ -167,6 +165,7 @@ fn minor(version: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ImageFacts;
 
     fn image(kubernetes: Option<(&str, &str)>) -> ImageFacts {
         serde_json::from_value(serde_json::json!({
@@ -183,8 +182,12 @@ mod tests {
             distribution: "kubeadm".into(),
             version: version.into(),
         };
-        let change =
-            |was: &str, is: &str| Kubeadm.change(&from(was), &image(Some(("kubeadm", is))));
+        let change = |was: &str, is: &str| {
+            Kubeadm.change(
+                &from(was),
+                EffectiveFacts::new(&image(Some(("kubeadm", is)))),
+            )
+        };
         for (was, is) in [
             ("1.36.3", "v1.36.3"),
             ("1.36.3", "1.36.1"),
@@ -206,7 +209,9 @@ mod tests {
             assert!(change(was, is).is_err(), "{was} to {is}");
         }
         for other in [None, Some(("k3s", "1.36.3"))] {
-            let skew = Kubeadm.change(&from("1.36.3"), &image(other)).unwrap_err();
+            let skew = Kubeadm
+                .change(&from("1.36.3"), EffectiveFacts::new(&image(other)))
+                .unwrap_err();
             assert_eq!(skew.wanted, "an image with kubeadm 1.36.3");
         }
     }
