@@ -68,6 +68,7 @@ async fn files(paths: &Paths, rendered: &Rendered) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::facts::stand_in;
     use lanes::{BringUp, Standing};
     use profile::{Lane, Step};
 
@@ -94,21 +95,9 @@ mod tests {
     async fn nothing_is_brought_up_before_the_time_is_plausible() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path());
-        let put = |path: std::path::PathBuf, text: &str| {
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
-        put(
-            paths.image("image.json"),
-            r#"{"product":"demo","version":"1.0","architecture":"x86_64","security_version":1,
-                "state_epoch":1,"build_time":1790000000,"kubernetes":null,"vm":["none"],"kernel":"6.12"}"#,
-        );
-        put(
-            paths.at("/etc/machine-id"),
-            "0123456789abcdef0123456789abcdef\n",
-        );
-        put(
-            paths.run("applied.json"),
+        stand_in::image(&paths);
+        stand_in::put(
+            &paths.run("applied.json"),
             r#"{"profile":"x","problem":null,
                 "clock":{"found":0,"raised_to":1790000000,"implausible":"never saved"}}"#,
         );
@@ -134,7 +123,7 @@ mod tests {
         let waiting = standing(&paths, &rendered).await;
         let doing = waiting.doing().unwrap();
         assert!(doing.starts_with("wait for the time: "), "{doing}");
-        put(paths.at("/run/systemd/timesync/synchronized"), "");
+        stand_in::put(&paths.at("/run/systemd/timesync/synchronized"), "");
         let BringUp::Failed(why) = standing(&paths, &rendered).await else {
             panic!("there is no systemd");
         };

@@ -12,6 +12,11 @@
 //!
 //! Killed at any point and run again, it goes on: what step 4 wrote is found by step 2. Everything
 //! runs over [`Device`] and [`Source`]; [`into_slot`] opens what this machine has.
+//!
+//! Who gives a chunk is not believed: the slot beside (`reference`) and the frames of a bundle (`unpack`, over a
+//! [`Source`]) give bytes, and who uses them (`write`, [`replace_recovery`], `payload` for a loader) alone compares them
+//! with the signed manifest, before anything is written. So another place where chunks are found needs no trust: it
+//! stands beside `reference`, and what it gives wrongly is fetched from the bundle.
 
 mod bundle_front;
 mod chunk_plan;

@@ -29,3 +29,25 @@ pub fn target_name(target: Target) -> &'static str {
         Target::Recovery => "recovery",
     }
 }
+
+/// The least that stands in for a machine, in tests.
+#[cfg(test)]
+pub(crate) mod stand_in {
+    use super::Paths;
+
+    pub(crate) fn put(path: &std::path::Path, text: &str) {
+        crate::os::files::write_whole(path, text.as_bytes(), 0o644, false).unwrap();
+    }
+
+    pub(crate) fn image(paths: &Paths) {
+        put(
+            &paths.image("image.json"),
+            r#"{"product":"demo","version":"1.0","architecture":"x86_64","security_version":1,
+                "state_epoch":1,"build_time":1790000000,"kubernetes":null,"vm":["none"],"kernel":"6.12"}"#,
+        );
+        put(
+            &paths.at("/etc/machine-id"),
+            "0123456789abcdef0123456789abcdef\n",
+        );
+    }
+}

@@ -135,6 +135,15 @@ pub(crate) async fn output(argv: &[String], timeout: Duration) -> Result<Output>
     })
 }
 
+/// Waits for something asynchronous where there is no runtime.
+pub(crate) fn wait_for<T>(what: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .doing(|| "starting the runtime")?
+        .block_on(what)
+}
+
 /// At most `max` characters of `text`.
 pub(crate) fn shorten(text: &str, max: usize) -> String {
     if text.chars().count() <= max {

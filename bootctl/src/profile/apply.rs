@@ -15,6 +15,7 @@ use crate::machine::facts::image_facts;
 use crate::os::clock::{self, Clock, Known};
 use crate::os::files::{read_json, write_whole};
 use crate::os::paths::Paths;
+use crate::os::process;
 
 /// What `profile apply` did, in `/run/sternpost/applied.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -92,13 +93,9 @@ fn set_hostname(paths: &Paths, name: &str, real: bool) -> Result<()> {
 }
 
 fn early_steps(paths: &Paths, rendered: &Rendered) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .doing(|| "starting the runtime")?;
     let api = ApiServers::new(paths.clone());
     for step in &rendered.early {
-        let done = runtime.block_on(step::attempt(step, 1, paths, &api));
+        let done = process::wait_for(step::attempt(step, 1, paths, &api));
         match done {
             Err(e) if step.required => return Err(e),
             Err(e) => eprintln!("{e}"),

@@ -154,27 +154,16 @@ pub fn choose(paths: &Paths) -> Result<Chosen> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::facts::stand_in;
 
     #[test]
     fn a_profile_that_cannot_be_looked_at_is_a_problem_and_not_missing() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path());
-        let put = |path: PathBuf, text: &str| {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        put(
-            paths.image("image.json"),
-            r#"{"product":"demo","version":"1.0","architecture":"x86_64","security_version":1,
-                "state_epoch":1,"build_time":1790000000,"kubernetes":null,"vm":["none"],"kernel":"6.12"}"#,
-        );
-        put(
-            paths.at("/etc/machine-id"),
-            "0123456789abcdef0123456789abcdef\n",
-        );
+        stand_in::image(&paths);
         assert_eq!(choose(&paths).unwrap().problem, None);
         // ENOTDIR stands for whatever a disk may answer.
-        put(paths.at("/state/sternpost"), "");
+        stand_in::put(&paths.at("/state/sternpost"), "");
         let problem = choose(&paths).unwrap().problem.unwrap();
         assert!(
             problem.contains("profile.yaml is not in force"),

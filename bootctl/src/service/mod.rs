@@ -369,7 +369,7 @@ impl<'m> Service<'m> {
             Ok(()) => forced,
             Err(e) => {
                 eprintln!("bootctl: {e}");
-                if self.machine.is_real() && ask_without_bus().await {
+                if self.machine.is_real() && power::ask_without_bus().await.is_ok() {
                     forced
                 } else {
                     Instant::now() + Duration::from_secs(10)
@@ -381,15 +381,6 @@ impl<'m> Service<'m> {
             power::reboot_by_force();
         }
     }
-}
-
-/// Asks through systemctl, which may hang as well.
-async fn ask_without_bus() -> bool {
-    let asking = tokio::task::spawn_blocking(power::ask_without_bus);
-    matches!(
-        tokio::time::timeout(ASK_PATIENCE, asking).await,
-        Ok(Ok(Ok(())))
-    )
 }
 
 #[cfg(test)]

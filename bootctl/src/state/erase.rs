@@ -4,16 +4,20 @@
 //! /state is in memory and nothing has the partition open.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use boot_core::boot_report::StateProblem;
 use boot_core::event::EventKind;
 use boot_core::{Digest, layout};
 
 use crate::boot::Locked;
-use crate::failure::{Doing, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::machine::Machine;
 use crate::os::lock::Lock;
+use crate::os::process;
+
+/// How long one of the programs may take, on whatever disk.
+const PATIENCE: Duration = Duration::from_secs(60 * 60);
 
 /// Makes it anew; the device that it is on.
 ///
@@ -57,35 +61,32 @@ fn note(machine: &Machine, why: &str) -> Result<()> {
 
 /// Makes the filesystem, and reads it back from the device.
 fn make(path: &Path, is_device: bool) -> Result<()> {
-    let mut mkfs = Command::new("/usr/sbin/mkfs.ext4");
-    mkfs.args(layout::STATE_FILESYSTEM)
-        .args(["-E", "root_owner=0:0"])
-        .arg(path);
-    run(&mut mkfs)?;
-    let mut check = Command::new("/usr/sbin/e2fsck");
-    check.args(["-f", "-n"]);
-    if is_device {
-        // Out of the kernel's cache: what counts is what the disk has.
-        check.arg("-F");
-    }
-    run(check.arg(path))
+    let device = path.display().to_string();
+    let mut mkfs = vec!["/usr/sbin/mkfs.ext4"];
+    mkfs.extend(layout::STATE_FILESYSTEM);
+    mkfs.extend(["-E", "root_owner=0:0", &device]);
+    run(&mkfs)?;
+    let mut check = vec!["/usr/sbin/e2fsck", "-f", "-n"];
+    // Out of the kernel's cache: what counts is what the disk has.
+    check.extend(is_device.then_some("-F"));
+    check.push(&device);
+    run(&check)
 }
 
-fn run(command: &mut Command) -> Result<()> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .doing(|| format!("running {program}"))?;
+fn run(command: &[&str]) -> Result<()> {
+    let command: Vec<String> = command.iter().map(|&it| it.to_owned()).collect();
+    let output = process::wait_for(process::output(&command, PATIENCE))
+        .map_err(|e| e.doing(format!("running {}", command[0])))?;
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().map(str::trim).rfind(|line| !line.is_empty());
+    let mut said = output.stderr.lines().map(str::trim);
     Err(Failure::failed(format!(
-        "{program} ended with {}: {}",
+        "{} ended with {}: {}",
+        command[0],
         output.status,
-        last.unwrap_or("it said nothing")
+        said.rfind(|line| !line.is_empty())
+            .unwrap_or("it said nothing")
     ))
     .doing("making the state filesystem anew")
     .next(
