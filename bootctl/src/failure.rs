@@ -1,6 +1,7 @@
 //! What a failure looks like: what was being done, what went wrong, what to do next, and the
 //! exit code that says the same to a program.
 
+use std::error::Error;
 use std::fmt;
 
 use serde::Serialize;
@@ -56,7 +57,7 @@ pub const CODES: [(Code, &str); 9] = [
 ];
 
 /// A failure as a person and a program get it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Failure {
     /// What to exit with.
     #[serde(rename = "name")]
@@ -69,6 +70,9 @@ pub struct Failure {
     /// What to do next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// The error that it is about, where there is one; `what` says the same.
+    #[serde(skip)]
+    source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 /// What a command returns.
@@ -82,6 +86,21 @@ impl Failure {
             doing: None,
             what: what.to_string(),
             next: None,
+            source: None,
+        }
+    }
+
+    /// An error that has no code of its own.
+    pub fn of(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::by(Code::Failed, error)
+    }
+
+    /// An error with its code.
+    pub fn by(code: Code, error: impl Error + Send + Sync + 'static) -> Self {
+        let failure = Self::new(code, &error);
+        Self {
+            source: Some(Box::new(error)),
+            ..failure
         }
     }
 
@@ -136,7 +155,11 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|it| it as _)
+    }
+}
 
 /// Says what was being done when an error passes by.
 pub trait Doing<T> {
@@ -152,12 +175,29 @@ impl<T> Doing<T> for Result<T, Failure> {
 
 impl<T> Doing<T> for Result<T, std::io::Error> {
     fn doing<D: fmt::Display>(self, doing: impl FnOnce() -> D) -> Result<T> {
-        self.map_err(|e| Failure::failed(e).doing(doing()))
+        self.map_err(|e| Failure::of(e).doing(doing()))
     }
 }
 
 impl<T> Doing<T> for Result<T, zbus::Error> {
     fn doing<D: fmt::Display>(self, doing: impl FnOnce() -> D) -> Result<T> {
-        self.map_err(|e| Failure::failed(e).doing(doing()))
+        self.map_err(|e| Failure::of(e).doing(doing()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_keeps_the_error_that_it_is_about() {
+        let missing = std::fs::read("/does/not/exist").doing(|| "reading it");
+        let failure = missing.unwrap_err();
+        assert_eq!(
+            failure.to_string(),
+            "reading it: No such file or directory (os error 2)"
+        );
+        let source = failure.source().unwrap().downcast_ref::<std::io::Error>();
+        assert_eq!(source.unwrap().kind(), std::io::ErrorKind::NotFound);
     }
 }

@@ -28,7 +28,7 @@ pub fn of_slot(machine: &Machine, slot: Slot) -> Result<()> {
 pub fn of<D: Device>(boot: &mut D, root: &mut D) -> Result<()> {
     let parts = read_slot(boot)
         .map_err(|e| Failure::failed(e).doing("reading the manifest beside the root"))?;
-    let (manifest, _) = parts.manifest_unverified().map_err(Failure::failed)?;
+    let (manifest, _) = parts.manifest_unverified().map_err(Failure::of)?;
     match manifest.root {
         Some(it) => check(root, &it),
         None => Ok(()),

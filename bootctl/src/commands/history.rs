@@ -28,11 +28,11 @@ pub fn history(machine: &Machine, arguments: &History) -> Result<Outcome> {
     let mut events = control
         .store()
         .events()
-        .map_err(|e| Failure::failed(e).doing("reading the event ring"))?;
+        .map_err(|e| Failure::of(e).doing("reading the event ring"))?;
     let quarantined = control
         .store()
         .quarantined()
-        .map_err(|e| Failure::failed(e).doing("reading the quarantine ring"))?;
+        .map_err(|e| Failure::of(e).doing("reading the quarantine ring"))?;
     let first = events.len().saturating_sub(arguments.limit);
     events.drain(..first);
     let json = json!({

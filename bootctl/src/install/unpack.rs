@@ -19,10 +19,10 @@ pub(super) struct Unpacker {
 
 impl Unpacker {
     pub(super) fn new() -> Result<Self> {
-        let mut decompressor = zstd::bulk::Decompressor::new().map_err(Failure::failed)?;
+        let mut decompressor = zstd::bulk::Decompressor::new().map_err(Failure::of)?;
         decompressor
             .window_log_max(boot_core::bundle::WINDOW_LOG_MAX)
-            .map_err(Failure::failed)?;
+            .map_err(Failure::of)?;
         Ok(Self {
             decompressor,
             frame: Vec::new(),

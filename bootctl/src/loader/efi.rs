@@ -108,7 +108,7 @@ impl Variables {
             .open(&path)
             .and_then(|mut file| file.write_all(&bytes));
         written.map_err(|e| {
-            Failure::failed(e)
+            Failure::of(e)
                 .doing(format!("setting the firmware variable {name}"))
                 .next("this firmware does not let the running system set what is started next: the loader of this machine cannot be updated in the field")
         })

@@ -125,7 +125,7 @@ impl Update {
 
     /// Keeps it, past the cache.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let json = serde_json::to_vec_pretty(self).map_err(Failure::failed)?;
+        let json = serde_json::to_vec_pretty(self).map_err(Failure::of)?;
         write_whole(path, &json, 0o644, true).doing(|| format!("writing {}", path.display()))
     }
 
@@ -165,7 +165,7 @@ impl<D: Device> Esps<D> {
     pub fn loader(&mut self, which: Esp, architecture: Architecture) -> Result<Vec<u8>> {
         let program = esp::read_loader(self.device(which), architecture)
             .map_err(|e| Failure::failed(e).doing(which))?;
-        Trust::from_program(&program).map_err(|e| Failure::failed(e).doing(which))?;
+        Trust::from_program(&program).map_err(|e| Failure::of(e).doing(which))?;
         Ok(program)
     }
 

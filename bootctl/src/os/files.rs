@@ -11,7 +11,7 @@ use crate::failure::{Doing, Failure, Result};
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = fs::read(path).doing(|| format!("reading {}", path.display()))?;
     serde_json::from_slice(&bytes)
-        .map_err(|e| Failure::failed(e).doing(format!("reading {}", path.display())))
+        .map_err(|e| Failure::of(e).doing(format!("reading {}", path.display())))
 }
 
 /// Puts `bytes` at `path` so that a reader sees the old or the new ones and nothing between.

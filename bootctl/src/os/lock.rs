@@ -81,7 +81,7 @@ impl Lock {
                 .next("wait until it has ended, or end it; nothing was changed"));
             }
             Err(e) => {
-                return Err(Failure::failed(std::io::Error::from(e))
+                return Err(Failure::of(std::io::Error::from(e))
                     .doing(format!("locking {}", path.display())));
             }
         }

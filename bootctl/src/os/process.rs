@@ -79,7 +79,7 @@ pub(crate) async fn run(
         } else {
             format!("{} ended with {status}: {}", argv[0], shorten(&last, 160))
         })),
-        Ok(Err(e)) => Err(Failure::failed(e).doing(argv.join(" "))),
+        Ok(Err(e)) => Err(Failure::of(e).doing(argv.join(" "))),
         Err(_) => {
             kill(&mut child).await;
             Err(Failure::failed(format!(

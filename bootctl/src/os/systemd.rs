@@ -117,7 +117,7 @@ impl Systemd {
             })
         };
         match tokio::time::timeout(pace.of(CONNECT), connecting).await {
-            Ok(connected) => connected.map_err(Failure::failed),
+            Ok(connected) => connected.map_err(Failure::of),
             Err(_) => Err(Failure::failed(format!(
                 "no answer within {} s",
                 CONNECT.as_secs()

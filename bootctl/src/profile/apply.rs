@@ -57,7 +57,7 @@ pub fn apply(paths: &Paths, real: bool) -> Result<Applied> {
         clock,
     };
     // First, so that `serve` and `status` can say it whatever comes next.
-    let json = serde_json::to_vec_pretty(&applied).map_err(Failure::failed)?;
+    let json = serde_json::to_vec_pretty(&applied).map_err(Failure::of)?;
     let out = paths.run("applied.json");
     write_whole(&out, &json, 0o644, false).doing(|| format!("writing {}", out.display()))?;
     let chosen = chosen?;

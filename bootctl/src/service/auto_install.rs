@@ -82,7 +82,7 @@ impl Service<'_> {
                 self.reporter.show();
             }
             Stage::UnderWay(_, running) if running.is_finished() => {
-                let ended = running.await.map_err(Failure::failed).flatten();
+                let ended = running.await.map_err(Failure::of).flatten();
                 install.stage = self.installed(&source::shown(&install.from), ended);
             }
             Stage::Installed if alone.lasts(self.machine.pace.of(PAUSE)) => self.reboot().await,

@@ -103,5 +103,5 @@ pub(super) async fn ended(check: &mut Option<JoinHandle<Result<()>>>) -> Root {
 }
 
 fn joined(ended: std::result::Result<Result<()>, JoinError>) -> Result<()> {
-    ended.unwrap_or_else(|e| Err(Failure::failed(e).doing("reading the whole root")))
+    ended.unwrap_or_else(|e| Err(Failure::of(e).doing("reading the whole root")))
 }

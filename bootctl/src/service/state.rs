@@ -98,7 +98,7 @@ impl Service<'_> {
         let machine = self.machine.clone();
         let why = "it was damaged, and the profile says so";
         let erasing = tokio::task::spawn_blocking(move || erase::erase(&machine, false, why));
-        let device = erasing.await.map_err(Failure::failed)??;
+        let device = erasing.await.map_err(Failure::of)??;
         let line = format!("{device}, the state partition, was damaged and has been erased");
         console::announce(&self.machine.paths(), &line);
         self.reboot().await;

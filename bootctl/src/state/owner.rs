@@ -113,7 +113,7 @@ pub fn claim(paths: &Paths, image: &ImageFacts, manifest: Option<Digest>) -> Res
             .as_ref()
             .map(|it| format!("{} {}", it.distribution, it.version)),
     };
-    let mut bytes = serde_json::to_vec_pretty(&owner).map_err(Failure::failed)?;
+    let mut bytes = serde_json::to_vec_pretty(&owner).map_err(Failure::of)?;
     bytes.push(b'\n');
     if std::fs::read(&path).is_ok_and(|found| found == bytes) {
         return Ok(());

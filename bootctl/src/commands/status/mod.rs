@@ -16,7 +16,7 @@ pub use facts::Status;
 /// `bootctl status`.
 pub fn status(machine: &Machine) -> Result<Outcome> {
     let status = facts::gather(machine)?;
-    let json = serde_json::to_value(&status).map_err(Failure::failed)?;
+    let json = serde_json::to_value(&status).map_err(Failure::of)?;
     Ok(Outcome::new(text::text(&status), json))
 }
 
