@@ -6,8 +6,8 @@ use boot_core::store::COPIES;
 use boot_core::{Device as _, Slot, Target};
 use bootctl::boot::control::Control;
 use bootctl::boot::slot_check::Parts;
-use bootctl::install::replace_recovery::replace;
 use bootctl::install::repair::repair;
+use bootctl::install::replace_recovery::replace;
 use bootctl::install::{Options, install};
 use bootctl::progress::Progress;
 
