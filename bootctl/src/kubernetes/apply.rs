@@ -5,7 +5,8 @@ use kube::core::GroupVersionKind;
 use kube::discovery::{Scope, pinned_kind};
 use kube::{Api, Client};
 
-use super::{Answer, words};
+use super::Answer;
+use super::server::words;
 
 /// Who owns, in the API server's books, the fields that we apply.
 const MANAGER: &str = "sternpost";
