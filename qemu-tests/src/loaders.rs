@@ -57,14 +57,14 @@ pub fn one_that_fails(context: &Context, feature: &str) -> Result<Loader> {
     let directory = context.artefacts().programs().join(feature);
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     build
-        .args(["build", "--release", "--locked", "--quiet"])
+        .args(["build", "--profile", "machine", "--locked", "--quiet"])
         .args(["--package", "loader", "--features", feature])
         .args(["--target", &target])
         .env("CARGO_TARGET_DIR", &directory)
         .current_dir(crate::workspace());
     let status = build.status().context("cannot run cargo")?;
     ensure!(status.success(), "cargo did not build it: {status}");
-    let built = directory.join(target).join("release/loader.efi");
+    let built = directory.join(target).join("machine/loader.efi");
     let failing =
         std::fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     changed(context, |program| {

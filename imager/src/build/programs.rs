@@ -57,6 +57,9 @@ pub fn workspace() -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// The profile of cargo that they are built with, and its folder.
+const PROFILE: &str = "machine";
+
 /// Builds all three.
 ///
 /// # Errors
@@ -162,7 +165,8 @@ impl Cargo<'_> {
         command
             .args([
                 "build",
-                "--release",
+                "--profile",
+                PROFILE,
                 "--locked",
                 "--offline",
                 "--quiet",
@@ -214,7 +218,7 @@ impl Cargo<'_> {
         } else {
             package.to_owned()
         };
-        let path = self.target_dir.join(target).join("release").join(file);
+        let path = self.target_dir.join(target).join(PROFILE).join(file);
         ensure!(
             path.exists(),
             "cargo built {package} but {} is not there",
