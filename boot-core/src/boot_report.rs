@@ -12,7 +12,7 @@ use crate::{manifest::Kind, slot::Target, types::Digest};
 /// Name of the file in /run/sternpost.
 pub const FILE: &str = "boot.json";
 
-/// One start.
+/// One start. Written by the initrd agent alone; read by `bootctl`, in `machine/mod.rs` and `profile/choose.rs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootReport {
     /// Version of this file: 1.

@@ -115,9 +115,9 @@ pub(crate) fn write_and_read_back<D: Device>(
     }
 }
 
-/// What came of the first of a few attempts whose place gives back what it was given, or else of the last one. A device
-/// that refuses to write is not asked again: it may take half a minute to do so, and a watchdog runs.
-pub(crate) fn retry_write<E: Debug + Display>(
+/// What came of the first of four attempts whose place gives back what it was given, or else of the last one. A write
+/// that the device refuses ends it: refusing may take half a minute, and a watchdog runs.
+pub(crate) fn first_that_reads_back<E: Debug + Display>(
     attempts: impl Iterator<Item = Result<(), WriteError<E>>>,
 ) -> Result<(), WriteError<E>> {
     const MOST: usize = 4;

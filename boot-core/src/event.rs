@@ -9,7 +9,7 @@ use core::fmt;
 
 use crate::{
     bytes::{self, STRUCTURE, field, put, u8_at, u16_at, u64_at},
-    device::{Device, WriteError, retry_write, write_and_read_back},
+    device::{Device, WriteError, first_that_reads_back, write_and_read_back},
     slot::Target,
     store::{BootState, EVENT_RING, STRIDE},
     types::{Digest, Nonce},
@@ -131,7 +131,7 @@ event_kinds! {
     ROLLED_BACK = 36, "rolled-back";
     /// A slot's tries ended without a verdict.
     UNPROVEN = 37, "unproven";
-    /// A manifest digest was quarantined.
+    /// A manifest digest was quarantined. Reserved: nothing writes it yet, [`GIVEN_UP`](Self::GIVEN_UP) says it too.
     QUARANTINED = 38, "quarantined";
     /// A manifest digest was released from quarantine.
     RELEASED = 39, "released";
@@ -310,7 +310,7 @@ pub(crate) fn scan<D: Device>(
 
 impl<D: Device> BootState<D> {
     /// Appends `event` under the next number, and flushes. A place that cannot be read, or does not give back what it was
-    /// given, costs its number.
+    /// given, costs its number. A write that the device refuses ends it; four tries at most.
     ///
     /// # Errors
     /// What the device said last. Events are for people: a caller goes on without.
@@ -321,7 +321,7 @@ impl<D: Device> BootState<D> {
             .map_or(0, |last| last.sequence.saturating_add(1));
         let index_of = |number: u64| number.checked_rem(ENTRIES).unwrap_or(0);
         let numbers = (next..).filter(|number| !unreadable.contains(&index_of(*number)));
-        retry_write(numbers.map(|sequence| {
+        first_that_reads_back(numbers.map(|sequence| {
             let event = Event {
                 sequence,
                 ..event.clone()

@@ -7,7 +7,7 @@ use alloc::{string::String, vec::Vec};
 
 use crate::{
     bytes::{self, STRUCTURE, field, put, u16_at, u64_at},
-    device::{Device, WriteError, retry_write, write_and_read_back},
+    device::{Device, WriteError, first_that_reads_back, write_and_read_back},
     event::{cut, scan, text_at},
     store::{BootState, QUARANTINE_RING, STRIDE},
     types::Digest,
@@ -110,7 +110,7 @@ impl<D: Device> BootState<D> {
     }
 
     /// Quarantines `digest`, and flushes. Writes nothing if it is there already. A free place that cannot be read, or does
-    /// not give back what it was given, is passed over.
+    /// not give back what it was given, is passed over. A write that the device refuses ends it; four tries at most.
     pub fn quarantine(
         &mut self,
         digest: &Digest,
@@ -132,7 +132,7 @@ impl<D: Device> BootState<D> {
         let bytes = entry.encode();
         let oldest = taken.first().map(|(index, _)| *index);
         let in_turn = free.into_iter().chain(oldest);
-        retry_write(in_turn.map(|index| self.write_quarantine(index, &bytes)))
+        first_that_reads_back(in_turn.map(|index| self.write_quarantine(index, &bytes)))
     }
 
     /// Releases `digest`, and flushes. Returns whether it was quarantined.

@@ -267,7 +267,11 @@ pub fn raise_floor(record: &Record) -> Record {
     }
 }
 
-/// Raises recovery's floor to the security version of the recovery system just installed.
+/// Raises recovery's floor to the security version of a recovery system that was installed.
+///
+/// Nothing does so yet. The field is read and honoured: by the loader under Secure Boot
+/// ([`boot::Floors`](crate::boot::Floors)), by `bootctl` when it replaces recovery, by
+/// [`would_start`](crate::verify::would_start).
 pub fn raise_recovery_floor(record: &Record, installed: SecurityVersion) -> Record {
     Record {
         recovery_floor: record.recovery_floor.max(installed),

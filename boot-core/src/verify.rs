@@ -219,8 +219,8 @@ pub fn check_manifest<D: Device>(
     Ok((parts.header, verified))
 }
 
-/// Whether the loader would start what `target` holds by its counters, were nothing else in the way: it verifies, is not
-/// below the record's floor, is what the record is about, and its UKI is the manifest's to the byte.
+/// Whether the loader would start what `target` holds, as far as its contents go: it verifies, is not below the record's
+/// floor, is what the record is about, and its UKI is the manifest's to the byte. Counters are not looked at.
 ///
 /// # Errors
 /// [`Rejected`], with the first thing that does not check.

@@ -454,7 +454,7 @@ impl<'t, V: Verify> Boot<'t, V> {
                 self.record = store.load().record.or_else(|| self.record.take());
                 self.writable = false;
                 platform.log(format_args!(
-                    "boot-state: {error}; only a good slot may start"
+                    "boot-state: {error}; only a good slot may start, except in the last resort"
                 ));
                 let event = Event::new(Stage::LOADER, EventKind::RECORD_NOT_WRITTEN, error);
                 self.event(platform, event);
