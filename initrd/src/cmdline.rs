@@ -1,4 +1,8 @@
 //! The kernel's command line: ours to the letter, or the start ends. Pure.
+//!
+//! This finds what was added, and cannot be what keeps it out: a word such as `rdinit=` would start another program in
+//! place of this one. Kept out it is before: the loader gives the UKI no load options and no device, and its stub is made
+//! deaf to SMBIOS (imager/src/boot/stub.rs). All of it: docs/explanation/boot-chain.md, "Trust".
 
 use boot_core::RootHash;
 

@@ -14,8 +14,8 @@
 //!
 //! # Failures
 //! Every failure is a [`failure::Failure`]: what, on what, why, what next. [`abort::end`] says it on every console,
-//! notes it in the event ring (once the disk is known) and restarts. Two things never end a start: a `state` that cannot be used, and a disk
-//! whose table cannot be grown. Both are recorded.
+//! notes it in the event ring (once the disk is known) and restarts. Two things never end a start: a `state` that cannot
+//! be used, and a disk whose table cannot be grown. Both are recorded.
 //!
 //! # Kernel modules
 //! The list is data: recipes/initramfs/modules.toml. `always` (in order), `watchdog` (loaded first), `storage` (loaded

@@ -2,10 +2,11 @@
 //! memory in pages, registers, exceptions, the trust section that is patched after linking, the image authentication
 //! hook.
 //!
-//! The only module of this crate with `unsafe` in it: the workspace's lints deny it everywhere else. Nothing here decides anything: which registers of a hardware timer
-//! are written, and with what, is `hardware_timer`'s to say from what the firmware says of its own hardware, and nothing
-//! can check that the firmware tells the truth. It is asked only on a machine on which a running system has driven that
-//! very timer (`app::timer`).
+//! The only module of this crate with `unsafe` in it: the workspace's lints deny it everywhere else. One thing is decided
+//! here, under Secure Boot: [`permit_verified`] lets the firmware load the one buffer that was verified. Which registers
+//! of a hardware timer are written, and with what, is `hardware_timer`'s to say from what the firmware says of its own
+//! hardware, and nothing can check that the firmware tells the truth. It is asked only on a machine on which a running
+//! system has driven that very timer (`app::timer`).
 #![allow(unsafe_code)]
 
 use core::ffi::c_void;
@@ -235,8 +236,8 @@ pub(super) fn start_program(program: &[u8], path: &[u8]) -> uefi::Result {
 
 /// Loads `image`, which the caller has verified, and gives its handle.
 ///
-/// With neither device path nor device, so that the image finds no file beside the ESP to pick up. Under Secure Boot
-/// (`override_authentication`) the image carries no signature that `db` knows: the firmware's check is replaced for
+/// With no load options, so that nothing is added to its command line, and neither device path nor device, so that the
+/// image finds no file beside the ESP to pick up. Under Secure Boot (`override_authentication`) the image carries no signature that `db` knows: the firmware's check is replaced for
 /// exactly this buffer and put back before this returns.
 pub(super) fn load_image(image: &[u8], override_authentication: bool) -> uefi::Result<Handle> {
     let source = LoadImageSource::FromBuffer {
