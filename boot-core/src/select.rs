@@ -6,7 +6,7 @@
 //! 3. But a good slot whose failure streak is long yields to another good one with a shorter streak.
 //!
 //! Recovery is in the list as the one-shot target, or once in front of a good slot that never comes up
-//! ([`never_comes_up`]). When nothing in the list starts, the last resort ([`round`]) goes through A, B
+//! (*recovery's turn*, [`never_comes_up`]). When nothing in the list starts, the last resort ([`round`]) goes through A, B
 //! and recovery.
 
 use core::cmp::Reverse;
@@ -28,8 +28,9 @@ pub enum Why {
     Priority,
     /// It was to be started once.
     OneShot,
-    /// Nothing else could start, or what started never came up.
-    LastResort,
+    /// A start that changes no counter: the last resort, or recovery's turn. The hand-over has one word for both.
+    #[serde(rename = "last-resort")]
+    Uncounted,
     /// The record was lost and has been rebuilt from what verifies.
     Rebuilt,
     /// The record could not be written, so that only a good slot may start (or, in the last resort, any that verifies).
@@ -42,7 +43,7 @@ impl Why {
         match self {
             Self::Priority => "priority",
             Self::OneShot => "one-shot",
-            Self::LastResort => "last-resort",
+            Self::Uncounted => "last-resort",
             Self::Rebuilt => "rebuilt",
             Self::Unrecorded => "unrecorded",
         }
@@ -68,7 +69,7 @@ pub struct Candidate {
 #[derive(Clone, Debug)]
 pub struct Selector {
     one_shot: Option<Target>,
-    recovery: bool,
+    recoverys_turn: bool,
     first: Option<Slot>,
     second: Option<Slot>,
 }
@@ -96,7 +97,7 @@ impl Selector {
         Self {
             one_shot,
             // Somebody who asked for one start gets that one.
-            recovery: one_shot.is_none()
+            recoverys_turn: one_shot.is_none()
                 && record.last_tried != Some(Target::Recovery)
                 && first
                     .or(second)
@@ -117,10 +118,10 @@ impl Iterator for Selector {
                 why: Why::OneShot,
             });
         }
-        if core::mem::take(&mut self.recovery) {
+        if core::mem::take(&mut self.recoverys_turn) {
             return Some(Candidate {
                 target: Target::Recovery,
-                why: Why::LastResort,
+                why: Why::Uncounted,
             });
         }
         let slot = self.first.take().or_else(|| self.second.take())?;

@@ -75,7 +75,7 @@ pub fn first_image(contents: SlotContents) -> Record {
 /// # Errors
 /// If `target` is a slot that is empty or has neither been marked good nor tries left.
 pub fn start(record: &Record, target: Target, nonce: Nonce) -> Refusable {
-    let mut next = last_resort(record, target, nonce);
+    let mut next = start_uncounted(record, target, nonce);
     if let Some(slot) = target.slot() {
         let entry = next.slot_mut(slot);
         match entry.status() {
@@ -88,9 +88,9 @@ pub fn start(record: &Record, target: Target, nonce: Nonce) -> Refusable {
     Ok(next)
 }
 
-/// The loader's commit before it starts `target` as a last resort: because nothing else could, or recovery once before a
-/// slot that never comes up. No counter changes.
-pub fn last_resort(record: &Record, target: Target, nonce: Nonce) -> Record {
+/// The loader's commit before it starts `target` in the last resort, because nothing else could, or recovery in its turn,
+/// before a slot that never comes up. No counter changes.
+pub fn start_uncounted(record: &Record, target: Target, nonce: Nonce) -> Record {
     Record {
         last_tried: Some(target),
         one_shot: None,

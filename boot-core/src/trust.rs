@@ -111,11 +111,11 @@ impl Trust {
         Self::from_json(json)
     }
 
-    /// From a whole loader, as it lies on an ESP.
+    /// From a whole loader, as it lies on an ESP, whose bytes are those that were written ([`Program::is_intact`]).
     ///
     /// # Errors
-    /// [`TrustError`], if it is no loader, or one without a root of trust.
-    pub fn from_program(bytes: &[u8]) -> Result<Self, TrustError> {
+    /// [`TrustError`], if it is no loader, a damaged one, or one without a root of trust.
+    pub fn from_intact_program(bytes: &[u8]) -> Result<Self, TrustError> {
         let program = Program::parse(bytes).ok_or(TrustError::NoLoader)?;
         if !program.is_intact() {
             return Err(TrustError::Damaged);

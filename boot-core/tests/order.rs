@@ -159,7 +159,7 @@ fn reasons_have_the_names_that_the_hand_over_has() {
     for why in [
         Why::Priority,
         Why::OneShot,
-        Why::LastResort,
+        Why::Uncounted,
         Why::Rebuilt,
         Why::Unrecorded,
     ] {

@@ -93,7 +93,7 @@ proptest! {
         prop_assert_eq!(on_disk.nonce, chosen.nonce);
         prop_assert_eq!(on_disk.last_tried, Some(chosen.target));
         prop_assert_eq!(on_disk.one_shot, None);
-        if let (Some(slot), false) = (chosen.target.slot(), chosen.why == Why::LastResort) {
+        if let (Some(slot), false) = (chosen.target.slot(), chosen.why == Why::Uncounted) {
             let (before, now) = (record.slot(slot), on_disk.slot(slot));
             if before.digest != now.digest {
                 prop_assert!(chosen.why == Why::Rebuilt && now.tries == 0 && !now.successful);
@@ -125,7 +125,7 @@ proptest! {
         prop_assert_eq!(chosen.nonce, record.nonce);
         match chosen.why {
             Why::Unrecorded => prop_assert!(record.slot(chosen.target.slot().unwrap()).is_good()),
-            why => prop_assert_eq!(why, Why::LastResort),
+            why => prop_assert_eq!(why, Why::Uncounted),
         }
     }
 
@@ -255,7 +255,7 @@ proptest! {
         let mut proper = Vec::new();
         for _ in 0..boots {
             let Some(chosen) = machine.start(&trust()) else { break };
-            if chosen.why != Why::LastResort {
+            if chosen.why != Why::Uncounted {
                 proper.push(chosen.target);
             }
             let record = machine.record().unwrap();
@@ -282,7 +282,7 @@ proptest! {
         let mut proper = Vec::new();
         for _ in 0..boots {
             let Some(chosen) = machine.start(&trust()) else { break };
-            if chosen.why != Why::LastResort {
+            if chosen.why != Why::Uncounted {
                 prop_assert!(chosen.why == Why::Rebuilt || !proper.is_empty(), "{chosen:?}");
                 proper.push(chosen.target);
             }
@@ -317,7 +317,7 @@ proptest! {
         for _ in 0..pulls {
             let chosen = machine.start(&trust()).unwrap();
             if chosen.target == Target::Recovery {
-                prop_assert_eq!(chosen.why, Why::LastResort);
+                prop_assert_eq!(chosen.why, Why::Uncounted);
                 prop_assert_ne!(before, Some(Target::Recovery), "a good slot has the next turn");
             } else {
                 prop_assert_eq!(chosen.why, Why::Priority);
@@ -411,7 +411,7 @@ proptest! {
         let mut started = Vec::new();
         for _ in 0..startable.len() * 2 {
             let chosen = machine.start(&trust()).unwrap();
-            prop_assert_eq!(chosen.why, Why::LastResort);
+            prop_assert_eq!(chosen.why, Why::Uncounted);
             started.push(chosen.target);
             let now = machine.record().unwrap();
             prop_assert_eq!((&now.a, &now.b), (&record.a, &record.b));
@@ -522,7 +522,7 @@ proptest! {
         let digest = record.b.digest;
         let next = match which {
             0 => transition::start(&record, Target::B, nonce),
-            1 => Ok(transition::last_resort(&record, Target::Recovery, nonce)),
+            1 => Ok(transition::start_uncounted(&record, Target::Recovery, nonce)),
             2 => transition::clear(&record, slot, booted),
             3 => transition::stage(&record, slot, image, booted),
             4 => transition::activate(&record, slot, booted),
@@ -540,7 +540,7 @@ proptest! {
 #[test]
 fn rule_6_a_slot_that_was_adopted_is_tried_once_in_a_start() {
     let rebuilt = |target| (target, Why::Rebuilt);
-    let recovery = (Target::Recovery, Why::LastResort);
+    let recovery = (Target::Recovery, Why::Uncounted);
     let both = vec![rebuilt(Target::A), rebuilt(Target::B), recovery];
     let alone = vec![rebuilt(Target::A), recovery];
     for (other, expected) in [(Health::Sound, both), (Health::BadEnvelope, alone)] {
@@ -592,7 +592,7 @@ fn rule_8_a_slot_of_which_nothing_can_be_recorded_is_the_last_resort() {
     let mut machine = machine(&disk, Some(&record));
     machine.boot_state.as_mut().unwrap().read_only = true;
     let chosen = machine.start(&trust()).unwrap();
-    assert_eq!((chosen.target, chosen.why), (Target::A, Why::LastResort));
+    assert_eq!((chosen.target, chosen.why), (Target::A, Why::Uncounted));
 }
 
 #[test]
@@ -603,7 +603,7 @@ fn rule_9_a_floor_above_every_slot_is_not_believed_in_the_last_resort() {
     record.a = trial(disk.contents(Slot::A), 2, 0);
     record.b = trial(contents(2, disk.highest() + 2), 1, 0);
     let chosen = machine(&disk, Some(&record)).start(&trust()).unwrap();
-    assert_eq!((chosen.target, chosen.why), (Target::A, Why::LastResort));
+    assert_eq!((chosen.target, chosen.why), (Target::A, Why::Uncounted));
 }
 
 #[test]
@@ -629,7 +629,7 @@ fn rule_9_a_floor_that_one_slot_reaches_is_believed() {
     record.b = trial(disk.contents(Slot::B), 1, 0);
     let mut machine = machine(&disk, Some(&record));
     let chosen = machine.start(&trust()).unwrap();
-    assert_eq!((chosen.target, chosen.why), (Target::B, Why::LastResort));
+    assert_eq!((chosen.target, chosen.why), (Target::B, Why::Uncounted));
     assert_eq!(machine.record().unwrap().floor, record.floor);
 }
 

@@ -14,7 +14,7 @@ use boot_core::{
     dsse::{Envelope, pae},
     esp,
     event::{Event, EventKind, Stage},
-    handover::{HandOver, Rejection, Timer, Times},
+    hand_over::{HandOver, Rejection, Timer, Times},
     keyring::Chain,
     layout::{Sizes, plan},
     manifest::{Kind, Manifest},
@@ -215,7 +215,7 @@ fn loader() {
     let fixed = fs::read(path("manifest-loader.json")).unwrap();
     assert_eq!(Manifest::parse(&fixed), Ok(manifest.clone()));
     assert!(header.check_against(&manifest).is_ok());
-    assert_eq!(Trust::from_program(&loader), Ok(trust()));
+    assert_eq!(Trust::from_intact_program(&loader), Ok(trust()));
 
     let mut device = MemoryDevice::new(64 << 20, 512);
     esp::write(&mut device, b"loader for x86_64", Architecture::X86_64).unwrap();

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use boot_core::handover::{WATCHDOG_MAX, WATCHDOG_VARIABLE};
+use boot_core::hand_over::{WATCHDOG_MAX, WATCHDOG_VARIABLE};
 use boot_core::layout::VENDOR;
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use schemars::JsonSchema;

@@ -44,8 +44,8 @@ pub fn run() -> Result<Infallible, Failure> {
     // which of several watchdogs runs already.
     let handed_over = OnceCell::new();
     let mut drivers = Drivers::start(index, || {
-        let (handover, _) = handed_over.get_or_init(read_hand_over).as_ref().ok()?;
-        Some(handover.timer.as_ref()?.driver.clone())
+        let (hand_over, _) = handed_over.get_or_init(read_hand_over).as_ref().ok()?;
+        Some(hand_over.timer.as_ref()?.driver.clone())
     })?;
     timeline.mark("watchdog_us");
     let handed_over = handed_over.into_inner().unwrap_or_else(read_hand_over);
@@ -68,15 +68,15 @@ fn bring_up(
     always: Always,
     timeline: &mut Timeline,
 ) -> Result<Infallible, Failure> {
-    let mut report = BootReport::new(start.handover.slot, start.handover.manifest);
-    if let Some(wrong) = drivers.not_taken_over(start.handover.timer.as_ref()) {
+    let mut report = BootReport::new(start.hand_over.slot, start.hand_over.manifest);
+    if let Some(wrong) = drivers.not_taken_over(start.hand_over.timer.as_ref()) {
         console::announce(&wrong);
         report.notes.push(wrong);
     }
     if let Some(candidate) = &found {
         console::log(format_args!(
             "{} on /dev/{}",
-            start.handover.slot, candidate.name
+            start.hand_over.slot, candidate.name
         ));
         abort::remember(|facts| {
             facts.disk = Some((candidate.name.clone(), candidate.table.clone()))

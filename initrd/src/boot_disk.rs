@@ -55,7 +55,7 @@ pub enum Choice {
     /// The index of the one.
     Found(usize),
     /// None fits; one may still appear.
-    None,
+    NoneFits,
     /// Several fit.
     Ambiguous(Vec<usize>),
 }
@@ -86,7 +86,7 @@ pub fn choose(disks: &[(Option<Nonce>, &str)], wanted: &Wanted) -> Choice {
         found = fits(false, true);
     }
     match found.as_slice() {
-        [] => Choice::None,
+        [] => Choice::NoneFits,
         [one] => Choice::Found(*one),
         _ => Choice::Ambiguous(found),
     }
@@ -128,7 +128,7 @@ pub fn find(wanted: &Wanted) -> Result<Option<Candidate>, Failure> {
         .collect();
     match choose(&facts, wanted) {
         Choice::Found(index) => Ok(Some(disks.swap_remove(index))),
-        Choice::None => Ok(None),
+        Choice::NoneFits => Ok(None),
         Choice::Ambiguous(indices) => {
             let names: Vec<&str> = indices
                 .iter()
@@ -147,9 +147,9 @@ pub fn find(wanted: &Wanted) -> Result<Option<Candidate>, Failure> {
 /// Waits for the disk that this start came from.
 pub(crate) fn wait_for(drivers: &mut Drivers, start: &Start) -> Result<Option<Candidate>, Failure> {
     let wanted = Wanted {
-        nonce: start.handover.nonce,
-        recorded: start.handover.recorded,
-        guid: start.handover.disk.clone(),
+        nonce: start.hand_over.nonce,
+        recorded: start.hand_over.recorded,
+        guid: start.hand_over.disk.clone(),
     };
     let limit = if start.is_recovery() {
         DISK_LIMIT_RECOVERY
@@ -267,7 +267,7 @@ mod tests {
     fn a_recorded_start_never_takes_a_disk_without_its_nonce() {
         assert_eq!(
             choose(&[(Some(OTHER), "aa"), (None, "aa")], &wanted(true)),
-            Choice::None
+            Choice::NoneFits
         );
     }
 

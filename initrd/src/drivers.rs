@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use boot_core::handover::Timer;
+use boot_core::hand_over::Timer;
 
 use crate::boot_disk::Candidate;
 use crate::console;

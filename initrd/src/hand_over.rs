@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use boot_core::handover;
+use boot_core::hand_over;
 use boot_core::layout::VENDOR;
 use rustix::mount::{MountFlags, mount};
 
@@ -45,7 +45,7 @@ pub fn value(raw: &[u8]) -> Result<&[u8], Refused> {
 pub fn read() -> Result<Vec<u8>, Failure> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("efivarfs", EFIVARS, "efivarfs", flags, c"").context("mounting", EFIVARS)?;
-    let variable = format!("{}-{VENDOR}", handover::VARIABLE);
+    let variable = format!("{}-{VENDOR}", hand_over::VARIABLE);
     let raw = fs::read(Path::new(EFIVARS).join(&variable))
         .context(
             "reading the loader's hand-over, the EFI variable",

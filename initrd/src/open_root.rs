@@ -18,7 +18,7 @@ pub(crate) fn verified(
     candidate: &Candidate,
     hash: &RootHash,
 ) -> Result<String, Failure> {
-    let target = start.handover.slot;
+    let target = start.hand_over.slot;
     let slot = target.slot().context("looking for the root of", target)?;
     let place = |label: &str| format!("{label} (/dev/{})", candidate.name);
     let find = |label| {
@@ -31,7 +31,7 @@ pub(crate) fn verified(
     let root = slot_manifest::root(
         &mut Window::partition(&mut device, boot),
         target,
-        &start.handover.manifest,
+        &start.hand_over.manifest,
         hash,
         part.size,
     )

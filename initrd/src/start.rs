@@ -3,7 +3,7 @@
 use std::fs;
 
 use boot_core::Target;
-use boot_core::handover::HandOver;
+use boot_core::hand_over::HandOver;
 
 use crate::cmdline::{self, Root};
 use crate::drivers::EFIVARFS;
@@ -12,7 +12,7 @@ use crate::{abort, hand_over, modules};
 
 /// What this start is.
 pub(crate) struct Start {
-    pub(crate) handover: HandOver,
+    pub(crate) hand_over: HandOver,
     pub(crate) raw: Vec<u8>,
     pub(crate) root: Root,
 }
@@ -28,33 +28,33 @@ pub(crate) fn read_hand_over() -> Result<(HandOver, Vec<u8>), Failure> {
     // Built in, or a failure that the mount will show.
     let _ = modules::load(EFIVARFS);
     let raw = hand_over::read()?;
-    let handover = HandOver::from_json(&raw).context("reading", "the loader's hand-over")?;
-    Ok((handover, raw))
+    let hand_over = HandOver::from_json(&raw).context("reading", "the loader's hand-over")?;
+    Ok((hand_over, raw))
 }
 
 /// Reads the command line and sees that it and the hand-over fit.
-pub(crate) fn identify((handover, raw): (HandOver, Vec<u8>)) -> Result<Start, Failure> {
+pub(crate) fn identify((hand_over, raw): (HandOver, Vec<u8>)) -> Result<Start, Failure> {
     abort::remember(|facts| {
-        facts.target = Some(handover.slot);
-        facts.nonce = Some(handover.nonce);
-        facts.digest = Some(handover.manifest);
+        facts.target = Some(hand_over.slot);
+        facts.nonce = Some(hand_over.nonce);
+        facts.digest = Some(hand_over.manifest);
     });
     let kernel = fs::read_to_string("/proc/cmdline").context("reading", "/proc/cmdline")?;
     let image =
         fs::read_to_string("/sternpost/cmdline").context("reading", "/sternpost/cmdline")?;
     let root = cmdline::check(&kernel, &image).context("checking", "the kernel's command line")?;
-    if (root == Root::Recovery) != (handover.slot == Target::Recovery) {
+    if (root == Root::Recovery) != (hand_over.slot == Target::Recovery) {
         return Err(Failure::new(
             "checking",
             "the kernel's command line",
             format_args!(
                 "the loader started {}, but this kernel is built for something else",
-                handover.slot
+                hand_over.slot
             ),
         ));
     }
     Ok(Start {
-        handover,
+        hand_over,
         raw,
         root,
     })

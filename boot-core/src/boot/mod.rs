@@ -25,7 +25,7 @@ use alloc::{
 
 use crate::{
     event::{Event, EventKind, Stage, cut},
-    handover::Rejection,
+    hand_over::Rejection,
     record::{Record, SlotContents},
     select::{self, Candidate, Selector, Why},
     slot::{Slot, Target},
@@ -158,7 +158,7 @@ impl<'t, V: Verify> Boot<'t, V> {
             }
         }
         self.reconsider_floor(platform);
-        let why = Why::LastResort;
+        let why = Why::Uncounted;
         self.next_in_round().map(|target| Candidate { target, why })
     }
 
@@ -323,7 +323,7 @@ impl<'t, V: Verify> Boot<'t, V> {
             && let Some(record) = &self.record
         {
             let next = match why {
-                Why::LastResort => Ok(transition::last_resort(record, target, self.nonce)),
+                Why::Uncounted => Ok(transition::start_uncounted(record, target, self.nonce)),
                 _ => transition::start(record, target, self.nonce),
             };
             match next {
@@ -399,7 +399,7 @@ impl<'t, V: Verify> Boot<'t, V> {
         let (Some(record), Some(slot)) = (&self.record, candidate.target.slot()) else {
             return Ok(());
         };
-        if candidate.why == Why::LastResort {
+        if candidate.why == Why::Uncounted {
             return Ok(());
         }
         verified

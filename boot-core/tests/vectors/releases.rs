@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, fs};
 
 use boot_core::{
-    Digest, Nonce, Slot, Target, bundle::Header, event::Event, handover::HandOver, keyring::Chain,
+    Digest, Nonce, Slot, Target, bundle::Header, event::Event, hand_over::HandOver, keyring::Chain,
     manifest::Manifest, quarantine::QuarantineEntry, record::Record, slot_header::SlotHeader,
     test_support::trust, transition, trust::Trust,
 };

@@ -165,7 +165,7 @@ impl<D: Device> Esps<D> {
     pub fn loader(&mut self, which: Esp, architecture: Architecture) -> Result<Vec<u8>> {
         let program = esp::read_loader(self.device(which), architecture)
             .map_err(|e| Failure::failed(e).doing(which))?;
-        Trust::from_program(&program).map_err(|e| Failure::of(e).doing(which))?;
+        Trust::from_intact_program(&program).map_err(|e| Failure::of(e).doing(which))?;
         Ok(program)
     }
 
@@ -217,7 +217,7 @@ pub fn check(program: &[u8], manifest: &Manifest, now: &Trust) -> Result<Trust> 
             .doing(format!("the loader of version {}", manifest.version))
             .next("ask the bundle's publisher for another one; nothing was changed")
     };
-    let new = Trust::from_program(program).map_err(|e| wrong(e.to_string()))?;
+    let new = Trust::from_intact_program(program).map_err(|e| wrong(e.to_string()))?;
     for (what, found, expected) in [
         ("product", &new.product, &now.product),
         ("layout", &new.layout, &now.layout),

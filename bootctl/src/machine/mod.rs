@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use boot_core::boot_report::{self, BootReport};
-use boot_core::handover::HandOver;
+use boot_core::hand_over::HandOver;
 use boot_core::record;
 use boot_core::select::Why;
 use boot_core::slot::{Slot, Target};
@@ -230,7 +230,7 @@ mod tests {
                 watchdog_seconds: 0,
                 timer: None,
                 rejected: vec![],
-                times: boot_core::handover::Times::default(),
+                times: boot_core::hand_over::Times::default(),
             };
             fs::write(run.join("handover.json"), handover.to_json()).unwrap();
         };

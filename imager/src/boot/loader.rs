@@ -96,7 +96,7 @@ pub struct Release {
 pub fn sign(program: &Path, authority: &Authority, release: &Release) -> Result<SlotImage> {
     let what = || format!("reading the loader {}", program.display());
     let bytes = std::fs::read(program).with_context(what)?;
-    let trust = Trust::from_program(&bytes).with_context(what)?;
+    let trust = Trust::from_intact_program(&bytes).with_context(what)?;
     ensure!(
         trust == authority.trust(trust.architecture, &trust.layout),
         "{} starts images of product `{}` and other root keys; use the keys that it was built with",

@@ -305,7 +305,7 @@ fn esps(region: &impl Fn(&str) -> Result<Region>, authority: &Authority) -> Resu
 
 /// The root of trust of a loader, which must be the one that is checked against.
 fn trusted(loader: &[u8], authority: &Authority) -> Result<Trust> {
-    let trust = Trust::from_program(loader)?;
+    let trust = Trust::from_intact_program(loader)?;
     let same = match authority {
         Authority::Trust(expected) => trust == *expected,
         Authority::Root(root) => trust.root == *root,

@@ -27,7 +27,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 use boot_core::boot::{Boot, Chosen};
-use boot_core::handover::{self, HandOver, Times};
+use boot_core::hand_over::{self, HandOver, Times};
 use boot_core::record;
 use boot_core::trust::Trust;
 use uefi::boot;
@@ -111,7 +111,7 @@ fn run(clock: Clock, start_us: u64) -> String {
             .as_mut()
             .and_then(|timer| timer.arm(&chosen.verified.manifest.contents.watchdogs));
         let handed_over = HandOver {
-            version: handover::VERSION,
+            version: hand_over::VERSION,
             slot: target,
             why: chosen.why,
             nonce: chosen.nonce,

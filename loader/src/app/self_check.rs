@@ -42,7 +42,7 @@ fn read(disk: &BootDisk, label: &str) -> Result<Vec<u8>, String> {
     let mut partition = disk.partition(label).map_err(|error| error.to_string())?;
     let program =
         esp::read_loader(&mut partition, Architecture::OWN).map_err(|error| error.to_string())?;
-    match Trust::from_program(&program) {
+    match Trust::from_intact_program(&program) {
         Ok(_) => Ok(program),
         Err(error) => Err(error.to_string()),
     }

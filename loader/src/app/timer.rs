@@ -5,8 +5,10 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use boot_core::handover;
-use hardware_timer::{Place, Platform, Register, Registers, Timer, Unusable, Width, acpi, may_arm};
+use boot_core::hand_over;
+use hardware_timer::{
+    HardwareDescription, Place, Register, Registers, Timer, Unusable, Width, acpi, may_arm,
+};
 use uefi::boot::{self, ScopedProtocol};
 use uefi::proto::pci::PciIoAddress;
 use uefi::proto::pci::root_bridge::PciRootBridgeIo;
@@ -44,7 +46,7 @@ impl ProvenTimer {
     }
 
     /// Arms it for an image whose initramfs has `drivers`, if it may be armed for that.
-    pub(super) fn arm(&mut self, drivers: &[String]) -> Option<handover::Timer> {
+    pub(super) fn arm(&mut self, drivers: &[String]) -> Option<hand_over::Timer> {
         let driver = self.timer.driver;
         if !may_arm(driver, &self.proven, drivers) {
             return None;
@@ -62,7 +64,7 @@ impl ProvenTimer {
             self.at_exit = firmware::arm_at_exit(self.timer).ok();
         }
         say!("timer {driver} armed, {} s", self.timer.seconds);
-        Some(handover::Timer {
+        Some(hand_over::Timer {
             driver: driver.into(),
             seconds: self.timer.seconds,
         })
@@ -83,7 +85,7 @@ impl ProvenTimer {
 /// What this machine has.
 struct Hardware;
 
-impl Platform for Hardware {
+impl HardwareDescription for Hardware {
     type Function = Function;
 
     fn acpi_table(&self, signature: [u8; 4]) -> Result<Vec<u8>, Unusable> {

@@ -6,7 +6,7 @@ use alloc::string::String;
 
 use boot_core::SecurityVersion;
 use boot_core::boot::Floors;
-use boot_core::handover::{self, Times};
+use boot_core::hand_over::{self, Times};
 use boot_core::layout::{Guid, VENDOR};
 use uefi::runtime::{self, VariableAttributes, VariableVendor};
 use uefi::{CStr16, CString16, Status, cstr16, guid};
@@ -44,15 +44,15 @@ pub(super) fn secure_boot() -> bool {
 /// Publishes the hand-over to the initrd. Whatever was there before is deleted first: a variable that someone stored
 /// cannot become a volatile one.
 pub(super) fn hand_over(json: &[u8]) -> uefi::Result {
-    let name = name(handover::VARIABLE)?;
+    let name = name(hand_over::VARIABLE)?;
     let _ = runtime::delete_variable(&name, &STERNPOST);
     runtime::set_variable(&name, &STERNPOST, VOLATILE, json)
 }
 
 /// The driver of the hardware watchdog of the last system that came up on this machine, as it says itself.
 pub(super) fn watchdog() -> Option<String> {
-    let name = name(handover::WATCHDOG_VARIABLE).ok()?;
-    let mut value = [0; handover::WATCHDOG_MAX];
+    let name = name(hand_over::WATCHDOG_VARIABLE).ok()?;
+    let mut value = [0; hand_over::WATCHDOG_MAX];
     let (driver, _) = runtime::get_variable(&name, &STERNPOST, &mut value).ok()?;
     core::str::from_utf8(driver).ok().map(String::from)
 }

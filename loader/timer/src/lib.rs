@@ -55,7 +55,7 @@ pub fn may_arm(driver: &str, proven: &str, drivers: &[impl AsRef<str>]) -> bool 
 }
 
 /// What a machine says of its hardware.
-pub trait Platform {
+pub trait HardwareDescription {
     /// A PCI function, with its configuration space.
     type Function: Registers;
 
@@ -79,33 +79,33 @@ pub trait Platform {
 pub type Found<F> = Result<(Timer, Option<F>), Unusable>;
 
 /// The timer that Linux's `driver` drives, set to [`SECONDS`] where it can be; none if nothing tells the loader how.
-pub fn find<P: Platform>(driver: &str, platform: &P) -> Option<Found<P::Function>> {
+pub fn find<H: HardwareDescription>(driver: &str, hardware: &H) -> Option<Found<H::Function>> {
     match driver {
-        wdat::DRIVER => Some(described_by_wdat(platform).map(|timer| (timer, None))),
-        gtdt::DRIVER => Some(described_by_gtdt(platform).map(|timer| (timer, None))),
-        i6300esb::DRIVER => Some(on_pci(platform)),
+        wdat::DRIVER => Some(described_by_wdat(hardware).map(|timer| (timer, None))),
+        gtdt::DRIVER => Some(described_by_gtdt(hardware).map(|timer| (timer, None))),
+        i6300esb::DRIVER => Some(on_pci(hardware)),
         _ => None,
     }
 }
 
-fn described_by_wdat(platform: &impl Platform) -> Result<Timer, Unusable> {
-    wdat::timer(&platform.acpi_table(wdat::SIGNATURE)?, SECONDS)
+fn described_by_wdat(hardware: &impl HardwareDescription) -> Result<Timer, Unusable> {
+    wdat::timer(&hardware.acpi_table(wdat::SIGNATURE)?, SECONDS)
 }
 
-fn described_by_gtdt(platform: &impl Platform) -> Result<Timer, Unusable> {
-    let watchdog = gtdt::Watchdog::find(&platform.acpi_table(gtdt::SIGNATURE)?)?;
-    let identification = platform
+fn described_by_gtdt(hardware: &impl HardwareDescription) -> Result<Timer, Unusable> {
+    let watchdog = gtdt::Watchdog::find(&hardware.acpi_table(gtdt::SIGNATURE)?)?;
+    let identification = hardware
         .read(watchdog.identification())
         .ok_or(Unusable::Nonsense("an address"))?;
     watchdog.timer(
         identification,
-        platform.ticks_per_second().unwrap_or(0),
+        hardware.ticks_per_second().unwrap_or(0),
         SECONDS,
     )
 }
 
-fn on_pci<P: Platform>(platform: &P) -> Found<P::Function> {
-    let mut function = platform
+fn on_pci<H: HardwareDescription>(hardware: &H) -> Found<H::Function> {
+    let mut function = hardware
         .pci_function(i6300esb::FUNCTION)
         .ok_or(Unusable::Absent)?;
     let base = function.read(i6300esb::BASE).ok_or(Unusable::Absent)?;
@@ -395,7 +395,7 @@ mod tests {
     /// A machine with one PCI function, and no tables.
     struct WithFunction;
 
-    impl Platform for WithFunction {
+    impl HardwareDescription for WithFunction {
         type Function = Simulated;
         fn acpi_table(&self, _: [u8; 4]) -> Result<Vec<u8>, Unusable> {
             Err(Unusable::Absent)

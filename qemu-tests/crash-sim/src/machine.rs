@@ -232,7 +232,7 @@ impl<'w> Machine<'w> {
             Some(old) if old.digest == *digest => entry.failure_streak > old.failure_streak,
             _ => true,
         };
-        if now.last_tried != Some(slot.into()) || !(counted || why == Why::LastResort) {
+        if now.last_tried != Some(slot.into()) || !(counted || why == Why::Uncounted) {
             return Err(Invariant::Decrement.broken(format!(
                 "slot {slot} starts ({why}) with {} tries left on the disk",
                 entry.tries

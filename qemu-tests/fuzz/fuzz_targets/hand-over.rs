@@ -3,7 +3,7 @@
 //! What is read is written to what is read as the same; a variable that was stored is not read.
 #![no_main]
 
-use boot_core::handover::HandOver;
+use boot_core::hand_over::HandOver;
 use initrd::hand_over::value;
 use libfuzzer_sys::fuzz_target;
 

@@ -113,7 +113,7 @@ fuzz_target!(|input: Input<'_>| {
         if let Some(slot) = next.target.slot() {
             let good = before.as_ref().is_some_and(|it| it.slot(slot).is_good());
             assert!(
-                next.recorded || good || next.why == Why::LastResort,
+                next.recorded || good || next.why == Why::Uncounted,
                 "{next:?}"
             );
         }

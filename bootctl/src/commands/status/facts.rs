@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use boot_core::boot_report::StateReport;
-use boot_core::handover::{Rejection, Timer};
+use boot_core::hand_over::{Rejection, Timer};
 use boot_core::record::Record;
 use boot_core::select::{Selector, Why};
 use boot_core::slot_header::read_header;
@@ -397,7 +397,7 @@ fn esp(machine: &Machine, esp: Esp, started_from: Option<Esp>) -> EspFacts {
         let mut device = machine.open(esp.label(), false).map_err(|e| e.what)?;
         let program =
             boot_core::esp::read_loader(&mut device, architecture).map_err(|e| e.to_string())?;
-        Trust::from_program(&program).map_err(|e| e.to_string())?;
+        Trust::from_intact_program(&program).map_err(|e| e.to_string())?;
         Ok::<_, String>(Digest::of(&program))
     };
     let (loader, why) = match look() {

@@ -19,7 +19,7 @@ pub(super) fn text(status: &Status) -> String {
         let why = match why {
             Why::Priority => "it comes first",
             Why::OneShot => "it was asked for once",
-            Why::LastResort => "nothing else could be started: last resort",
+            Why::Uncounted => "nothing else could be started: last resort",
             Why::Rebuilt => "the boot-state record was lost and made anew",
             Why::Unrecorded => "the start could not be recorded",
         };
