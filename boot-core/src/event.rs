@@ -4,12 +4,13 @@
 //! end) lies at index `n % 256`. Any stage appends; a torn entry is skipped by readers and overwritten
 //! when its turn comes. Byte by byte: docs/formats/event-ring.md.
 
-use alloc::{string::String, vec, vec::Vec};
+use alloc::{string::String, vec::Vec};
 use core::fmt;
 
 use crate::{
-    bytes::{self, STRUCTURE, field, put, u8_at, u16_at, u64_at},
+    bytes::{STRUCTURE, field, put, u8_at, u16_at},
     device::{Device, WriteError, first_that_reads_back, write_and_read_back},
+    ring::{self, Common},
     slot::Target,
     store::{BootState, EVENT_RING, STRIDE},
     types::{Digest, Nonce},
@@ -19,24 +20,15 @@ use crate::{
 pub const ENTRIES: u64 = 256;
 
 /// Most bytes of text in an entry.
-pub const TEXT_MAX: usize = STRUCTURE - at::TEXT;
+pub const TEXT_MAX: usize = ring::TEXT_MAX;
 
 const MAGIC: [u8; 4] = *b"SPEV";
-const FORMAT: u16 = 1;
-
-/// Where the fields of an entry lie.
+/// Where the fields lie that only events have.
 mod at {
-    pub(super) const FORMAT: usize = 4;
     pub(super) const STAGE: usize = 6;
     pub(super) const SLOT: usize = 7;
-    pub(super) const CRC: usize = 8;
-    pub(super) const SEQUENCE: usize = 16;
-    pub(super) const TIME: usize = 24;
     pub(super) const KIND: usize = 32;
-    pub(super) const TEXT_LENGTH: usize = 34;
     pub(super) const NONCE: usize = 40;
-    pub(super) const DIGEST: usize = 56;
-    pub(super) const TEXT: usize = 88;
 }
 
 /// Numbers above this are damage, not history: a ring written once a nanosecond gets there in 292 years.
@@ -214,97 +206,33 @@ impl Event {
 
     /// The bytes of the entry.
     pub fn encode(&self) -> [u8; STRUCTURE] {
-        let mut bytes = [0; STRUCTURE];
-        let text = cut(&self.text, TEXT_MAX);
-        put(&mut bytes, 0, &MAGIC);
-        put(&mut bytes, at::FORMAT, &FORMAT.to_le_bytes());
-        put(&mut bytes, at::STAGE, &[self.stage.0]);
-        put(&mut bytes, at::SLOT, &[Target::code_or_none(self.slot)]);
-        put(&mut bytes, at::SEQUENCE, &self.sequence.to_le_bytes());
-        put(&mut bytes, at::TIME, &self.time.to_le_bytes());
-        put(&mut bytes, at::KIND, &self.kind.0.to_le_bytes());
-        put(
-            &mut bytes,
-            at::TEXT_LENGTH,
-            &u16::try_from(text.len()).unwrap_or(0).to_le_bytes(),
-        );
-        put(&mut bytes, at::NONCE, &self.nonce.0);
-        put(&mut bytes, at::DIGEST, &self.digest.0);
-        put(&mut bytes, at::TEXT, text.as_bytes());
-        bytes::seal(&mut bytes, at::CRC);
-        bytes
+        let common = Common {
+            sequence: self.sequence,
+            time: self.time,
+            digest: self.digest,
+            text: &self.text,
+        };
+        common.encode(MAGIC, |bytes| {
+            put(bytes, at::STAGE, &[self.stage.0]);
+            put(bytes, at::SLOT, &[Target::code_or_none(self.slot)]);
+            put(bytes, at::KIND, &self.kind.0.to_le_bytes());
+            put(bytes, at::NONCE, &self.nonce.0);
+        })
     }
 
     /// Reads an entry; none if there is no valid one.
     pub fn decode(bytes: &[u8; STRUCTURE]) -> Option<Self> {
-        if field(bytes, 0) != MAGIC
-            || u16_at(bytes, at::FORMAT) != FORMAT
-            || !bytes::is_sealed(bytes, at::CRC)
-        {
-            return None;
-        }
+        let common = Common::decode(MAGIC, bytes)?;
         Some(Self {
-            sequence: u64_at(bytes, at::SEQUENCE),
+            sequence: common.sequence,
             stage: Stage(u8_at(bytes, at::STAGE)),
             slot: Target::from_code(u8_at(bytes, at::SLOT)),
-            time: i64::from_le_bytes(field(bytes, at::TIME)),
+            time: common.time,
             kind: EventKind(u16_at(bytes, at::KIND)),
             nonce: Nonce(field(bytes, at::NONCE)),
-            digest: Digest(field(bytes, at::DIGEST)),
-            text: text_at(bytes, at::TEXT, u16_at(bytes, at::TEXT_LENGTH))?,
+            digest: common.digest,
+            text: common.text,
         })
-    }
-}
-
-/// The text of `len` bytes at `at`, on one line; none if it does not fit.
-///
-/// Anybody who can write to the disk can write it, and it is shown on terminals: control characters become spaces.
-pub(crate) fn text_at(bytes: &[u8], at: usize, len: u16) -> Option<String> {
-    let text = bytes.get(at..)?.get(..usize::from(len))?;
-    let shown = |c: char| if c.is_control() { ' ' } else { c };
-    Some(String::from_utf8_lossy(text).chars().map(shown).collect())
-}
-
-/// As much of `text` as fits in `max` bytes, in whole characters.
-pub(crate) fn cut(text: &str, max: usize) -> &str {
-    let end = (0..=max.min(text.len()))
-        .rev()
-        .find(|end| text.is_char_boundary(*end));
-    end.and_then(|end| text.get(..end)).unwrap_or_default()
-}
-
-/// Every entry of a ring at `offset`: (index, its 512 bytes, or none if they cannot be read). One read for 16 entries;
-/// where that fails, one for each of them, because one bad sector must not cost the whole ring.
-///
-/// # Errors
-/// What the device said, if no entry can be read.
-pub(crate) fn scan<D: Device>(
-    device: &mut D,
-    offset: u64,
-    entries: u64,
-    mut each: impl FnMut(u64, Option<&[u8; STRUCTURE]>),
-) -> Result<(), D::Error> {
-    const AT_ONCE: u64 = 16;
-    let stride = bytes::memory_len(STRIDE);
-    let at = |index: u64| offset.saturating_add(index.saturating_mul(STRIDE));
-    let mut chunk = vec![0; bytes::memory_len(AT_ONCE.saturating_mul(STRIDE))];
-    let mut refused = None;
-    let mut any = false;
-    for first in (0..entries).step_by(bytes::memory_len(AT_ONCE)) {
-        let whole = device.read_at(at(first), &mut chunk).is_ok();
-        for (entry, index) in chunk.chunks_exact_mut(stride).zip(first..) {
-            if !whole && let Err(error) = device.read_at(at(index), entry) {
-                refused = Some(error);
-                each(index, None);
-                continue;
-            }
-            any = true;
-            each(index, entry.first_chunk());
-        }
-    }
-    match refused {
-        Some(error) if !any => Err(error),
-        _ => Ok(()),
     }
 }
 
@@ -340,7 +268,7 @@ impl<D: Device> BootState<D> {
     fn ring(&mut self) -> Result<(Vec<Event>, Vec<u64>), D::Error> {
         let mut events = Vec::new();
         let mut unreadable = Vec::new();
-        scan(&mut self.device, EVENT_RING, ENTRIES, |index, bytes| {
+        ring::scan(&mut self.device, EVENT_RING, ENTRIES, |index, bytes| {
             let Some(bytes) = bytes else {
                 unreadable.push(index);
                 return;
@@ -361,25 +289,6 @@ mod tests {
 
     use super::*;
     use crate::{store::PARTITION_SIZE, test_support::MemoryDevice};
-
-    #[test]
-    fn an_event_of_another_kind_or_format_is_none_even_if_it_is_sealed() {
-        let event = Event::new(Stage::LOADER, EventKind::REJECTED, "text");
-        let sound = event.encode();
-        assert_eq!(Event::decode(&sound), Some(event));
-        let changed = |at: usize, seal: bool| {
-            let mut bytes = sound;
-            bytes[at] ^= 1;
-            if seal {
-                bytes::seal(&mut bytes, at::CRC);
-            }
-            Event::decode(&bytes)
-        };
-        let (magic, format) = (0, 4);
-        assert_eq!([changed(magic, true), changed(format, true)], [None, None]);
-        assert_eq!(changed(at::TEXT, false), None);
-        assert!(changed(at::TEXT, true).is_some());
-    }
 
     #[test]
     fn a_number_that_no_history_reaches_is_damage() {

@@ -67,6 +67,7 @@ pub mod nonce;
 pub mod pe;
 pub mod quarantine;
 pub mod record;
+mod ring;
 pub mod select;
 pub mod slot;
 pub mod slot_header;
@@ -81,6 +82,7 @@ pub mod store;
     clippy::unwrap_used
 )]
 pub mod test_support;
+pub mod text;
 pub mod transition;
 pub mod trust;
 pub mod types;

@@ -6,9 +6,9 @@
 use alloc::{string::String, vec::Vec};
 
 use crate::{
-    bytes::{self, STRUCTURE, field, put, u16_at, u64_at},
+    bytes::STRUCTURE,
     device::{Device, WriteError, first_that_reads_back, write_and_read_back},
-    event::{cut, scan, text_at},
+    ring::{self, Common},
     store::{BootState, QUARANTINE_RING, STRIDE},
     types::Digest,
 };
@@ -17,21 +17,9 @@ use crate::{
 pub const ENTRIES: u64 = 16;
 
 /// Most bytes of the reason.
-pub const REASON_MAX: usize = STRUCTURE - at::REASON;
+pub const REASON_MAX: usize = ring::TEXT_MAX;
 
 const MAGIC: [u8; 4] = *b"SPQR";
-const FORMAT: u16 = 1;
-
-/// Where the fields of an entry lie.
-mod at {
-    pub(super) const FORMAT: usize = 4;
-    pub(super) const CRC: usize = 8;
-    pub(super) const SEQUENCE: usize = 16;
-    pub(super) const TIME: usize = 24;
-    pub(super) const REASON_LENGTH: usize = 34;
-    pub(super) const DIGEST: usize = 56;
-    pub(super) const REASON: usize = 88;
-}
 
 /// A manifest that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,36 +37,23 @@ pub struct QuarantineEntry {
 impl QuarantineEntry {
     /// The bytes of the entry; the reason is cut to [`REASON_MAX`] bytes.
     pub fn encode(&self) -> [u8; STRUCTURE] {
-        let mut bytes = [0; STRUCTURE];
-        let reason = cut(&self.reason, REASON_MAX);
-        put(&mut bytes, 0, &MAGIC);
-        put(&mut bytes, at::FORMAT, &FORMAT.to_le_bytes());
-        put(&mut bytes, at::SEQUENCE, &self.sequence.to_le_bytes());
-        put(&mut bytes, at::TIME, &self.time.to_le_bytes());
-        put(
-            &mut bytes,
-            at::REASON_LENGTH,
-            &u16::try_from(reason.len()).unwrap_or(0).to_le_bytes(),
-        );
-        put(&mut bytes, at::DIGEST, &self.digest.0);
-        put(&mut bytes, at::REASON, reason.as_bytes());
-        bytes::seal(&mut bytes, at::CRC);
-        bytes
+        let common = Common {
+            sequence: self.sequence,
+            time: self.time,
+            digest: self.digest,
+            text: &self.reason,
+        };
+        common.encode(MAGIC, |_| ())
     }
 
     /// Reads an entry; none if there is no valid one.
     pub fn decode(bytes: &[u8; STRUCTURE]) -> Option<Self> {
-        if field(bytes, 0) != MAGIC
-            || u16_at(bytes, at::FORMAT) != FORMAT
-            || !bytes::is_sealed(bytes, at::CRC)
-        {
-            return None;
-        }
+        let common = Common::decode(MAGIC, bytes)?;
         Some(Self {
-            sequence: u64_at(bytes, at::SEQUENCE),
-            time: i64::from_le_bytes(field(bytes, at::TIME)),
-            digest: Digest(field(bytes, at::DIGEST)),
-            reason: text_at(bytes, at::REASON, u16_at(bytes, at::REASON_LENGTH))?,
+            sequence: common.sequence,
+            time: common.time,
+            digest: common.digest,
+            reason: common.text,
         })
     }
 }
@@ -160,7 +135,7 @@ impl<D: Device> BootState<D> {
     fn places(&mut self) -> Result<Places, D::Error> {
         let mut taken = Vec::new();
         let mut free = Vec::new();
-        scan(
+        ring::scan(
             &mut self.device,
             QUARANTINE_RING,
             ENTRIES,
@@ -172,41 +147,5 @@ impl<D: Device> BootState<D> {
         )?;
         taken.sort_unstable_by_key(|(index, entry)| (entry.sequence, *index));
         Ok(Places { taken, free })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(reason: &str) -> QuarantineEntry {
-        QuarantineEntry {
-            sequence: 3,
-            time: 4,
-            digest: Digest([5; 32]),
-            reason: reason.into(),
-        }
-    }
-
-    #[test]
-    fn an_entry_of_another_kind_or_format_is_none_even_if_it_is_sealed() {
-        let good = entry("unhealthy").encode();
-        assert_eq!(QuarantineEntry::decode(&good), Some(entry("unhealthy")));
-        for at in [0, 4] {
-            let mut bytes = good;
-            bytes[at] ^= 1;
-            bytes::seal(&mut bytes, at::CRC);
-            assert_eq!(QuarantineEntry::decode(&bytes), None, "byte {at}");
-        }
-        let mut torn = good;
-        torn[60] ^= 1;
-        assert_eq!(QuarantineEntry::decode(&torn), None);
-    }
-
-    #[test]
-    fn a_reason_ends_where_the_entry_ends() {
-        let long = entry(&"x".repeat(600)).encode();
-        let read = QuarantineEntry::decode(&long).unwrap();
-        assert_eq!(read.reason, "x".repeat(512 - 88));
     }
 }

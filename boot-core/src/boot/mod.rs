@@ -24,14 +24,14 @@ use alloc::{
 };
 
 use crate::{
-    event::{Event, EventKind, Stage, cut},
+    event::{Event, EventKind, Stage},
     hand_over::Rejection,
     record::{Record, SlotContents},
     select::{self, Candidate, Selector, Why},
     slot::{Slot, Target},
     slot_header::SlotHeader,
     store::BootState,
-    transition,
+    text, transition,
     types::{Nonce, SecurityVersion},
     verify::{self, Expect, Rejected, Verified, Verify},
 };
@@ -479,7 +479,7 @@ impl<'t, V: Verify> Boot<'t, V> {
         kind: EventKind,
         reason: String,
     ) {
-        let reason = shorten(reason);
+        let reason = text::shorten(&reason, REASON_MAX);
         platform.log(format_args!("{target}: not started: {reason}"));
         let mut event = Event::new(Stage::LOADER, kind, reason.clone()).about(target);
         if let (Some(record), Some(slot)) = (&self.record, target.slot()) {
@@ -514,13 +514,6 @@ impl<'t, V: Verify> Boot<'t, V> {
 
 /// Most bytes of a reason. It may quote what nobody signed, and the hand-over has to fit into a variable.
 const REASON_MAX: usize = 240;
-
-fn shorten(reason: String) -> String {
-    match cut(&reason, REASON_MAX) {
-        whole if whole.len() == reason.len() => reason,
-        short => format!("{short}…"),
-    }
-}
 
 /// The end of rule 2: nothing can be written, so only good slots, and one time in four not the
 /// preferred one first, so that a bad one is not started for ever.
