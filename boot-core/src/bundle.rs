@@ -31,7 +31,18 @@ pub const ROOT_FRAMES_MAX: u32 = 1 << 16;
 
 const MAGIC: [u8; 8] = *b"SPBUNDLE";
 const FORMAT: u16 = 1;
-const CRC_AT: usize = 12;
+
+/// Where the fields of the header lie.
+mod at {
+    pub(super) const FORMAT: usize = 8;
+    pub(super) const FLAGS: usize = 10;
+    pub(super) const CRC: usize = 12;
+    pub(super) const ENVELOPE_LENGTH: usize = 16;
+    pub(super) const KEYRING_LENGTH: usize = 20;
+    pub(super) const UKI_FRAMES: usize = 24;
+    pub(super) const ROOT_FRAMES: usize = 28;
+    pub(super) const LEAVES_LENGTH: usize = 32;
+}
 
 /// The header, decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,20 +93,20 @@ impl Header {
         if field(bytes, 0) != MAGIC {
             return Err(BundleError::Magic);
         }
-        if !bytes::is_sealed(bytes, CRC_AT) {
+        if !bytes::is_sealed(bytes, at::CRC) {
             return Err(BundleError::Checksum);
         }
-        let format = u16_at(bytes, 8);
+        let format = u16_at(bytes, at::FORMAT);
         if format != FORMAT {
             return Err(BundleError::Format(format));
         }
         let header = Self {
-            flags: u16_at(bytes, 10),
-            envelope_length: u32_at(bytes, 16),
-            keyring_length: u32_at(bytes, 20),
-            uki_frames: u32_at(bytes, 24),
-            root_frames: u32_at(bytes, 28),
-            leaves_length: u64_at(bytes, 32),
+            flags: u16_at(bytes, at::FLAGS),
+            envelope_length: u32_at(bytes, at::ENVELOPE_LENGTH),
+            keyring_length: u32_at(bytes, at::KEYRING_LENGTH),
+            uki_frames: u32_at(bytes, at::UKI_FRAMES),
+            root_frames: u32_at(bytes, at::ROOT_FRAMES),
+            leaves_length: u64_at(bytes, at::LEAVES_LENGTH),
         };
         header.check()?;
         Ok(header)
@@ -145,14 +156,26 @@ impl Header {
     pub fn encode(&self) -> [u8; HEADER_SIZE] {
         let mut bytes = [0; HEADER_SIZE];
         put(&mut bytes, 0, &MAGIC);
-        put(&mut bytes, 8, &FORMAT.to_le_bytes());
-        put(&mut bytes, 10, &self.flags.to_le_bytes());
-        put(&mut bytes, 16, &self.envelope_length.to_le_bytes());
-        put(&mut bytes, 20, &self.keyring_length.to_le_bytes());
-        put(&mut bytes, 24, &self.uki_frames.to_le_bytes());
-        put(&mut bytes, 28, &self.root_frames.to_le_bytes());
-        put(&mut bytes, 32, &self.leaves_length.to_le_bytes());
-        bytes::seal(&mut bytes, CRC_AT);
+        put(&mut bytes, at::FORMAT, &FORMAT.to_le_bytes());
+        put(&mut bytes, at::FLAGS, &self.flags.to_le_bytes());
+        put(
+            &mut bytes,
+            at::ENVELOPE_LENGTH,
+            &self.envelope_length.to_le_bytes(),
+        );
+        put(
+            &mut bytes,
+            at::KEYRING_LENGTH,
+            &self.keyring_length.to_le_bytes(),
+        );
+        put(&mut bytes, at::UKI_FRAMES, &self.uki_frames.to_le_bytes());
+        put(&mut bytes, at::ROOT_FRAMES, &self.root_frames.to_le_bytes());
+        put(
+            &mut bytes,
+            at::LEAVES_LENGTH,
+            &self.leaves_length.to_le_bytes(),
+        );
+        bytes::seal(&mut bytes, at::CRC);
         bytes
     }
 

@@ -25,11 +25,38 @@ pub const MAX_PRIORITY: u8 = 2;
 pub const MAX_TRIES: u8 = 7;
 
 const MAGIC: [u8; 8] = *b"STRNPOST";
-const CRC_AT: usize = 12;
 const ENTRY_SIZE: usize = 96;
-const ENTRY_A_AT: usize = 64;
-const ENTRY_B_AT: usize = 160;
-const TAIL_AT: usize = 256;
+
+/// Where the fields of a record lie.
+mod at {
+    pub(super) const FORMAT: usize = 8;
+    pub(super) const LENGTH: usize = 10;
+    pub(super) const CRC: usize = 12;
+    pub(super) const SEQUENCE: usize = 16;
+    pub(super) const LAST_TRIED: usize = 24;
+    pub(super) const ONE_SHOT: usize = 25;
+    pub(super) const HEAD: usize = 26;
+    pub(super) const FLOOR: usize = 32;
+    pub(super) const RECOVERY_FLOOR: usize = 40;
+    pub(super) const NONCE: usize = 48;
+    pub(super) const A: usize = 64;
+    pub(super) const B: usize = 160;
+    pub(super) const TAIL: usize = 256;
+}
+
+/// Where the fields of a slot's entry lie.
+mod entry_at {
+    pub(super) const PRIORITY: usize = 0;
+    pub(super) const TRIES: usize = 1;
+    pub(super) const SUCCESSFUL: usize = 2;
+    pub(super) const AFTER_SUCCESSFUL: usize = 3;
+    pub(super) const STREAK: usize = 4;
+    pub(super) const AFTER_STREAK: usize = 6;
+    pub(super) const SECURITY_VERSION: usize = 8;
+    pub(super) const DIGEST: usize = 16;
+    pub(super) const VERSION: usize = 48;
+    pub(super) const END: usize = 80;
+}
 
 /// The record, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +84,7 @@ pub struct Record {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Reserved {
     head: [u8; 6],
-    tail: [u8; STRUCTURE - TAIL_AT],
+    tail: [u8; STRUCTURE - at::TAIL],
 }
 
 impl core::fmt::Debug for Reserved {
@@ -226,17 +253,18 @@ impl SlotEntry {
             }
         };
         Ok(Self {
-            priority: in_range(u8_at(bytes, 0), MAX_PRIORITY, "priority")?,
-            tries: in_range(u8_at(bytes, 1), MAX_TRIES, "tries left")?,
-            successful: in_range(u8_at(bytes, 2), 1, "successful")? == 1,
-            failure_streak: u16_at(bytes, 4),
-            security_version: SecurityVersion(u64_at(bytes, 8)),
-            digest: Digest(field(bytes, 16)),
-            version: Version::from_padded(field(bytes, 48)).ok_or(Corrupt::Range("version"))?,
+            priority: in_range(u8_at(bytes, entry_at::PRIORITY), MAX_PRIORITY, "priority")?,
+            tries: in_range(u8_at(bytes, entry_at::TRIES), MAX_TRIES, "tries left")?,
+            successful: in_range(u8_at(bytes, entry_at::SUCCESSFUL), 1, "successful")? == 1,
+            failure_streak: u16_at(bytes, entry_at::STREAK),
+            security_version: SecurityVersion(u64_at(bytes, entry_at::SECURITY_VERSION)),
+            digest: Digest(field(bytes, entry_at::DIGEST)),
+            version: Version::from_padded(field(bytes, entry_at::VERSION))
+                .ok_or(Corrupt::Range("version"))?,
             reserved: EntryReserved {
-                after_successful: u8_at(bytes, 3),
-                after_streak: field(bytes, 6),
-                end: field(bytes, 80),
+                after_successful: u8_at(bytes, entry_at::AFTER_SUCCESSFUL),
+                after_streak: field(bytes, entry_at::AFTER_STREAK),
+                end: field(bytes, entry_at::END),
             },
         })
     }
@@ -249,13 +277,25 @@ impl SlotEntry {
             u8::from(self.successful),
             self.reserved.after_successful,
         ];
-        put(&mut bytes, 0, &head);
-        put(&mut bytes, 4, &self.failure_streak.to_le_bytes());
-        put(&mut bytes, 6, &self.reserved.after_streak);
-        put(&mut bytes, 8, &self.security_version.0.to_le_bytes());
-        put(&mut bytes, 16, &self.digest.0);
-        put(&mut bytes, 48, self.version.padded());
-        put(&mut bytes, 80, &self.reserved.end);
+        put(&mut bytes, entry_at::PRIORITY, &head);
+        put(
+            &mut bytes,
+            entry_at::STREAK,
+            &self.failure_streak.to_le_bytes(),
+        );
+        put(
+            &mut bytes,
+            entry_at::AFTER_STREAK,
+            &self.reserved.after_streak,
+        );
+        put(
+            &mut bytes,
+            entry_at::SECURITY_VERSION,
+            &self.security_version.0.to_le_bytes(),
+        );
+        put(&mut bytes, entry_at::DIGEST, &self.digest.0);
+        put(&mut bytes, entry_at::VERSION, self.version.padded());
+        put(&mut bytes, entry_at::END, &self.reserved.end);
         bytes
     }
 }
@@ -274,7 +314,7 @@ impl Record {
             b: SlotEntry::default(),
             reserved: Reserved {
                 head: [0; 6],
-                tail: [0; STRUCTURE - TAIL_AT],
+                tail: [0; STRUCTURE - at::TAIL],
             },
         }
     }
@@ -303,35 +343,35 @@ impl Record {
         if field(bytes, 0) != MAGIC {
             return Err(Corrupt::Magic);
         }
-        if !bytes::is_sealed(bytes, CRC_AT) {
+        if !bytes::is_sealed(bytes, at::CRC) {
             return Err(Corrupt::Checksum);
         }
-        let format = u16_at(bytes, 8);
+        let format = u16_at(bytes, at::FORMAT);
         if format != FORMAT {
             return Err(Corrupt::Format(format));
         }
-        let length = u16_at(bytes, 10);
+        let length = u16_at(bytes, at::LENGTH);
         if usize::from(length) != SIZE {
             return Err(Corrupt::Length(length));
         }
-        let target = |at, name| match u8_at(bytes, at) {
+        let target = |place, name| match u8_at(bytes, place) {
             0 => Ok(None),
             code => Target::from_code(code)
                 .map(Some)
                 .ok_or(Corrupt::Range(name)),
         };
         Ok(Self {
-            sequence: u64_at(bytes, 16),
-            last_tried: target(24, "last slot tried")?,
-            one_shot: target(25, "one-shot target")?,
-            floor: SecurityVersion(u64_at(bytes, 32)),
-            recovery_floor: SecurityVersion(u64_at(bytes, 40)),
-            nonce: Nonce(field(bytes, 48)),
-            a: SlotEntry::decode(&field(bytes, ENTRY_A_AT))?,
-            b: SlotEntry::decode(&field(bytes, ENTRY_B_AT))?,
+            sequence: u64_at(bytes, at::SEQUENCE),
+            last_tried: target(at::LAST_TRIED, "last slot tried")?,
+            one_shot: target(at::ONE_SHOT, "one-shot target")?,
+            floor: SecurityVersion(u64_at(bytes, at::FLOOR)),
+            recovery_floor: SecurityVersion(u64_at(bytes, at::RECOVERY_FLOOR)),
+            nonce: Nonce(field(bytes, at::NONCE)),
+            a: SlotEntry::decode(&field(bytes, at::A))?,
+            b: SlotEntry::decode(&field(bytes, at::B))?,
             reserved: Reserved {
-                head: field(bytes, 26),
-                tail: field(bytes, TAIL_AT),
+                head: field(bytes, at::HEAD),
+                tail: field(bytes, at::TAIL),
             },
         })
     }
@@ -340,19 +380,23 @@ impl Record {
     pub fn encode(&self) -> [u8; SIZE] {
         let mut bytes = [0; SIZE];
         put(&mut bytes, 0, &MAGIC);
-        put(&mut bytes, 8, &FORMAT.to_le_bytes());
-        put(&mut bytes, 10, &512_u16.to_le_bytes());
-        put(&mut bytes, 16, &self.sequence.to_le_bytes());
+        put(&mut bytes, at::FORMAT, &FORMAT.to_le_bytes());
+        put(&mut bytes, at::LENGTH, &512_u16.to_le_bytes());
+        put(&mut bytes, at::SEQUENCE, &self.sequence.to_le_bytes());
         let targets = [self.last_tried, self.one_shot].map(Target::code_or_none);
-        put(&mut bytes, 24, &targets);
-        put(&mut bytes, 26, &self.reserved.head);
-        put(&mut bytes, 32, &self.floor.0.to_le_bytes());
-        put(&mut bytes, 40, &self.recovery_floor.0.to_le_bytes());
-        put(&mut bytes, 48, &self.nonce.0);
-        put(&mut bytes, ENTRY_A_AT, &self.a.encode());
-        put(&mut bytes, ENTRY_B_AT, &self.b.encode());
-        put(&mut bytes, TAIL_AT, &self.reserved.tail);
-        bytes::seal(&mut bytes, CRC_AT);
+        put(&mut bytes, at::LAST_TRIED, &targets);
+        put(&mut bytes, at::HEAD, &self.reserved.head);
+        put(&mut bytes, at::FLOOR, &self.floor.0.to_le_bytes());
+        put(
+            &mut bytes,
+            at::RECOVERY_FLOOR,
+            &self.recovery_floor.0.to_le_bytes(),
+        );
+        put(&mut bytes, at::NONCE, &self.nonce.0);
+        put(&mut bytes, at::A, &self.a.encode());
+        put(&mut bytes, at::B, &self.b.encode());
+        put(&mut bytes, at::TAIL, &self.reserved.tail);
+        bytes::seal(&mut bytes, at::CRC);
         bytes
     }
 
