@@ -196,7 +196,7 @@ impl<'de> Deserialize<'de> for Version {
 }
 
 /// What a UKI and its root are built for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Architecture {
     /// 64-bit x86.
     #[serde(rename = "x86_64")]
@@ -207,6 +207,9 @@ pub enum Architecture {
 }
 
 impl Architecture {
+    /// Both, in the order in which messages list them.
+    pub const ALL: [Self; 2] = [Self::X86_64, Self::Aarch64];
+
     /// What this program was built for.
     pub const OWN: Self = if cfg!(target_arch = "aarch64") {
         Self::Aarch64

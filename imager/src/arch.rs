@@ -1,58 +1,25 @@
-//! The architectures that an image can be built for, and what each tool calls them.
+//! What each tool calls the architectures that an image can be built for.
 
-use std::fmt;
-use std::str::FromStr;
+pub use boot_core::Architecture;
 
-use serde::{Deserialize, Serialize};
+/// An architecture's names beside our own, which is also the kernel's ([`Architecture::name`]).
+pub trait Names {
+    /// Debian's, and Go's (`GOARCH`): `amd64`, `arm64`.
+    fn debian(self) -> &'static str;
 
-/// An architecture that an image is built for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Architecture {
-    /// 64-bit x86.
-    #[serde(rename = "x86_64")]
-    X86_64,
-    /// 64-bit ARM.
-    #[serde(rename = "aarch64")]
-    Aarch64,
+    /// UEFI's short name, as in `BOOTX64.EFI` and `linuxx64.efi.stub`: `x64`, `aa64`.
+    fn efi(self) -> &'static str;
 }
 
-impl Architecture {
-    /// Both, in the order in which messages list them.
-    pub const ALL: [Self; 2] = [Self::X86_64, Self::Aarch64];
-
-    /// The architecture of the program that asks.
-    pub const fn host() -> Self {
-        if cfg!(target_arch = "aarch64") {
-            Self::Aarch64
-        } else {
-            Self::X86_64
-        }
-    }
-
-    /// The kernel's and our own name: `x86_64`, `aarch64`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86_64",
-            Self::Aarch64 => "aarch64",
-        }
-    }
-
-    /// Debian's name: `amd64`, `arm64`.
-    pub const fn debian(self) -> &'static str {
+impl Names for Architecture {
+    fn debian(self) -> &'static str {
         match self {
             Self::X86_64 => "amd64",
             Self::Aarch64 => "arm64",
         }
     }
 
-    /// Go's name (`GOARCH`): `amd64`, `arm64`.
-    pub const fn go(self) -> &'static str {
-        self.debian()
-    }
-
-    /// UEFI's short name, as in `BOOTX64.EFI` and `linuxx64.efi.stub`: `x64`, `aa64`.
-    pub const fn efi(self) -> &'static str {
+    fn efi(self) -> &'static str {
         match self {
             Self::X86_64 => "x64",
             Self::Aarch64 => "aa64",
@@ -60,22 +27,13 @@ impl Architecture {
     }
 }
 
-impl fmt::Display for Architecture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Architecture {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "x86_64" | "amd64" | "x64" => Ok(Self::X86_64),
-            "aarch64" | "arm64" | "aa64" => Ok(Self::Aarch64),
-            other => Err(format!(
-                "`{other}` is not an architecture that images are built for; use x86_64 or aarch64"
-            )),
-        }
-    }
+/// An architecture by any of its names, as somebody gives it to a command.
+///
+/// # Errors
+/// It is none that images are built for.
+pub fn parse(text: &str) -> Result<Architecture, String> {
+    let known = |it: &Architecture| [it.name(), it.debian(), it.efi()].contains(&text);
+    Architecture::ALL.into_iter().find(known).ok_or_else(|| {
+        format!("`{text}` is not an architecture that images are built for; use x86_64 or aarch64")
+    })
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::arch::Architecture;
+use crate::arch::{Architecture, Names as _};
 use crate::boot::stub;
 use crate::workshop::tool::run;
 use crate::workshop::tools::Tools;

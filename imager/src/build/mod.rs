@@ -179,7 +179,7 @@ async fn finish_root(
     identity: &Identity,
     prepared: &root::PreparedRoot,
 ) -> Result<BuiltRoot> {
-    let architecture = boot_architecture(identity.architecture);
+    let architecture = identity.architecture;
     let trust = order.authority.trust(architecture, &recipe.layout);
     let own = order
         .profile
@@ -479,7 +479,7 @@ impl Maker<'_> {
             version,
             security_version: SecurityVersion(identity.security_version),
             state_epoch: recipe.state_epoch,
-            architecture: boot_architecture(identity.architecture),
+            architecture: identity.architecture,
             uki: describe_uki(&uki)?,
             root,
             contents: Contents {
@@ -520,7 +520,7 @@ impl Maker<'_> {
             authority,
             ..
         } = self.order;
-        let trust = authority.trust(boot_architecture(self.architecture()), &recipe.layout);
+        let trust = authority.trust(self.architecture(), &recipe.layout);
         let program = fs::read(&self.programs.loader)
             .with_context(|| format!("reading the loader {}", self.programs.loader.display()))?;
         let path = self.order.out.join("loader.efi");
@@ -663,15 +663,6 @@ pub(crate) fn describe_uki(path: &Path) -> Result<Uki> {
         chunk_size: CHUNK_SIZE,
         chunks,
     })
-}
-
-/// Our own name for an architecture as the manifest's.
-#[must_use]
-pub fn boot_architecture(architecture: Architecture) -> boot_core::Architecture {
-    match architecture {
-        Architecture::X86_64 => boot_core::Architecture::X86_64,
-        Architecture::Aarch64 => boot_core::Architecture::Aarch64,
-    }
 }
 
 async fn blocking<T: Send + 'static>(

@@ -84,7 +84,7 @@ pub async fn build(workshop: &Workshop, architecture: Architecture) -> Result<Pr
         let key = KeyBuilder::new("programs").finish();
         tokio::task::spawn_blocking(move || cache.lock("programs", &key)).await??
     };
-    let arch = architecture.as_str();
+    let arch = architecture.name();
     let mut built = Vec::new();
     for (package, target) in [
         ("loader", format!("{arch}-unknown-uefi")),

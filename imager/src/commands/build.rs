@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 
 use super::Context;
-use crate::arch::Architecture;
+use crate::arch::{self, Architecture};
 use crate::build::{self, Order};
 use crate::debian::lock::Lock;
 use crate::recipe::Recipe;
@@ -27,7 +27,7 @@ pub struct Args {
     /// The recipe (TOML)
     recipe: PathBuf,
     /// The machine's architecture
-    #[arg(long, default_value_t = Architecture::host())]
+    #[arg(long, default_value_t = Architecture::OWN, value_parser = arch::parse)]
     arch: Architecture,
     /// Bytes in a logical sector of the disk
     #[arg(long, default_value_t = 512, value_name = "BYTES", value_parser = parse_sector_size)]

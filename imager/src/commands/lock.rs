@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 use super::Context;
-use crate::arch::Architecture;
+use crate::arch::{self, Architecture};
 use crate::debian::lock;
 use crate::recipe::Recipe;
 use crate::workshop::Workshop;
@@ -20,7 +20,7 @@ pub struct Args {
     /// The recipe
     recipe: PathBuf,
     /// Only this architecture (default: every one that the recipe has a kernel for)
-    #[arg(long)]
+    #[arg(long, value_parser = arch::parse)]
     arch: Option<Architecture>,
     /// Where to write it (default: beside the recipe)
     #[arg(long, short, value_name = "FILE")]

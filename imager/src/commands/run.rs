@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::Context;
-use crate::arch::Architecture;
+use crate::arch::{self, Architecture};
 use crate::output::gpt;
 use crate::run::accelerator;
 use crate::run::qemu::{self, Accelerator, Bus, Disk, Machine, Serial};
@@ -24,7 +24,7 @@ pub struct Args {
     /// The disk image (raw or qcow2)
     image: PathBuf,
     /// The machine's architecture [default: that of the loader on the disk]
-    #[arg(long)]
+    #[arg(long, value_parser = arch::parse)]
     arch: Option<Architecture>,
     /// The firmware's variables; made from the firmware's template when it is not there
     /// [default: the image's name with .vars]
@@ -122,10 +122,8 @@ fn machine(workshop: &crate::workshop::Workshop, tools: &Tools, args: &Args) -> 
     }
     let architecture = match args.arch {
         Some(architecture) => architecture,
-        None if qcow2 => Architecture::host(),
-        None => {
-            crate::inspect::architecture_of_disk(&args.image).unwrap_or_else(Architecture::host)
-        }
+        None if qcow2 => Architecture::OWN,
+        None => crate::inspect::architecture_of_disk(&args.image).unwrap_or(Architecture::OWN),
     };
     let sector_size = match args.sector_size {
         Some(size) => size,

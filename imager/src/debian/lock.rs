@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::arch::Architecture;
+use crate::arch::{Architecture, Names as _};
 use crate::recipe::Recipe;
 use crate::workshop::Workshop;
 use crate::workshop::cache::{KeyBuilder, hash_file, is_sha256};
@@ -175,7 +175,7 @@ pub async fn resolve(
     fresh: bool,
 ) -> Result<Lock> {
     let mut sets = BTreeMap::new();
-    for each in [architecture, Architecture::host()] {
+    for each in [architecture, Architecture::OWN] {
         if let std::collections::btree_map::Entry::Vacant(slot) = sets.entry(each) {
             // The host's list is there to configure with: what exists for it alone is not wanted.
             let list = names(recipe, each, architecture);
@@ -220,7 +220,7 @@ fn wanted(recipe: &Recipe) -> String {
             .cloned()
             .unwrap_or_default();
         names.sort();
-        key = key.value(architecture.as_str(), names.join(" ")).value(
+        key = key.value(architecture.name(), names.join(" ")).value(
             "kernel",
             recipe.kernel.get(&architecture).map_or("", String::as_str),
         );

@@ -15,13 +15,12 @@ use anyhow::{Context as _, Result, bail};
 use boot_core::dsse::Envelope;
 use boot_core::keyring::Keyring;
 use boot_core::manifest::Manifest;
-use boot_core::{Digest, slot_header};
+use boot_core::{Architecture, Digest, slot_header};
 use serde::Serialize;
 
 pub use bundle::{BundleFile, BundleReport};
 pub use disk::{DiskReport, SlotReport};
 
-use crate::arch::Architecture;
 use crate::output::gpt;
 
 #[derive(Debug, Serialize)]
@@ -152,10 +151,7 @@ pub fn architecture_of_disk(path: &Path) -> Option<Architecture> {
         let mut region = table.region(&image, label).ok()?;
         let parts = slot_header::read_slot(&mut region).ok()?;
         let found = ManifestReport::read(&parts.envelope).ok()?;
-        Some(match found.manifest.architecture {
-            boot_core::Architecture::X86_64 => Architecture::X86_64,
-            boot_core::Architecture::Aarch64 => Architecture::Aarch64,
-        })
+        Some(found.manifest.architecture)
     })
 }
 

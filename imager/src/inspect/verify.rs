@@ -290,8 +290,8 @@ fn describe(record: &boot_core::record::Record) -> String {
 fn esps(region: &impl Fn(&str) -> Result<Region>, authority: &Authority) -> Result<String> {
     let on = |label: &str| -> Result<Vec<u8>> {
         let mut region = region(label)?;
-        let found = [Architecture::X86_64, Architecture::Aarch64]
-            .map(|architecture| esp::read_loader(&mut region, architecture));
+        let found =
+            Architecture::ALL.map(|architecture| esp::read_loader(&mut region, architecture));
         match found {
             [Ok(loader), _] | [_, Ok(loader)] => Ok(loader),
             [Err(error), _] => Err(error).with_context(|| label.to_owned()),

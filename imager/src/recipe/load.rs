@@ -13,7 +13,7 @@ use super::{
     Artefact, Compression, GoSource, ImageSource, Kind, Kubernetes, Overlay, Persist, Recipe,
     Source,
 };
-use crate::arch::Architecture;
+use crate::arch::{Architecture, Names as _};
 use crate::workshop::cache::is_sha256;
 
 /// Ids of disk layouts that images can be built for.
@@ -285,7 +285,7 @@ fn fields(recipe: &mut Recipe, file: &mut File<'_>, mut table: Table<'_, '_>) {
 fn read_packages(recipe: &mut Recipe, file: &mut File<'_>, mut packages: Table<'_, '_>) {
     let common = packages.list_at(file, "common");
     for architecture in Architecture::ALL {
-        let own = packages.list_at(file, architecture.as_str());
+        let own = packages.list_at(file, architecture.name());
         let list = recipe.packages.entry(architecture).or_default();
         for (name, at) in common.iter().chain(&own) {
             check_package(file, name, at);
@@ -408,7 +408,7 @@ fn text_or_table(
                 .into_iter()
                 .map(|architecture| {
                     let text = text
-                        .replace("{arch}", architecture.as_str())
+                        .replace("{arch}", architecture.name())
                         .replace("{debian}", architecture.debian());
                     (architecture, text)
                 })
@@ -443,7 +443,7 @@ fn by_architecture(
 ) -> BTreeMap<Architecture, String> {
     let mut read = BTreeMap::new();
     for architecture in Architecture::ALL {
-        if let Some((text, at)) = table.text_at(file, architecture.as_str()) {
+        if let Some((text, at)) = table.text_at(file, architecture.name()) {
             if !paths {
                 check_package(file, &text, &at);
             }

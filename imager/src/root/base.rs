@@ -74,7 +74,7 @@ pub(super) async fn make(
     architecture: Architecture,
     lock: &Lock,
 ) -> Result<Base> {
-    let host = Architecture::host();
+    let host = Architecture::OWN;
     let native = lock.set(host)?;
     if architecture == host {
         return configured(workshop, recipe, &native.packages).await;

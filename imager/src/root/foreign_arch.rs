@@ -66,7 +66,7 @@ pub(super) async fn unpacked(
     let what = format!("unpacking packages for {architecture}");
     let directory = workshop
         .step("unpacked", &what, &key, async |out: &Path, step| {
-            archive::fetch(workshop, architecture.as_str(), &wanted).await?;
+            archive::fetch(workshop, architecture.name(), &wanted).await?;
             step.note("unpacking");
             let scratch = workshop.cache().scratch()?;
             unpack(workshop, &wanted, scratch.path()).await?;

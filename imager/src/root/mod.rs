@@ -204,7 +204,7 @@ async fn download(workshop: &Workshop, recipe: &Recipe, lock: &Lock) -> Result<(
     }
     for architecture in lock.sets.keys().filter(|a| recipe.kernel.contains_key(a)) {
         // The kernel of an architecture that only serves to configure is not needed.
-        if lock.sets.len() == 1 || *architecture != Architecture::host() {
+        if lock.sets.len() == 1 || *architecture != Architecture::OWN {
             wanted.push(lock.set(*architecture)?.kernel.clone());
         }
     }

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// KVM where it works, software emulation otherwise.
 #[must_use]
 pub fn best(tools: &Tools, cache: &Cache, architecture: Architecture) -> Accelerator {
-    if architecture != Architecture::host()
+    if architecture != Architecture::OWN
         || fs::File::options()
             .read(true)
             .write(true)

@@ -22,7 +22,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
-use crate::arch::Architecture;
+use crate::arch::{Architecture, Names as _};
 use crate::recipe::GoSource;
 use crate::workshop::cache::{Key, KeyBuilder};
 use crate::workshop::{Step, Workshop};
@@ -138,7 +138,7 @@ fn key(source: &GoSource, toolchain: &str, architecture: Architecture) -> Result
         .value("ldflags", source.ldflags.join("\0"))
         .value("tags", source.tags.join(","))
         .value("toolchain", toolchain)
-        .value("architecture", architecture.go());
+        .value("architecture", architecture.debian());
     for file in inputs(&source.modules)? {
         let name = file
             .file_name()
@@ -223,7 +223,7 @@ impl<'a> Go<'a> {
             .env("XDG_CONFIG_HOME", self.cache.join("config"))
             .env("CGO_ENABLED", "0")
             .env("GOOS", "linux")
-            .env("GOARCH", self.architecture.go())
+            .env("GOARCH", self.architecture.debian())
             .stdin(Stdio::null())
             .kill_on_drop(true);
         Ok(command)

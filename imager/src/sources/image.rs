@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::go;
-use crate::arch::Architecture;
+use crate::arch::{Architecture, Names as _};
 use crate::recipe::ImageSource;
 use crate::sources::oci::Image;
 use crate::workshop::cache::KeyBuilder;
@@ -29,7 +29,7 @@ pub async fn build(
 ) -> Result<PathBuf> {
     let program = go::build(workshop, &source.program, architecture).await?;
     let key = KeyBuilder::new("oci-image 2")
-        .value("architecture", architecture.go())
+        .value("architecture", architecture.debian())
         .value("names", source.names.join("\n"))
         .value("directories", source.directories.join("\n"))
         .value("entry point", entry_point(source))
@@ -74,7 +74,7 @@ fn image(source: &ImageSource, architecture: Architecture, program: Vec<u8>) -> 
         directories.insert(path, mode);
     }
     Image {
-        architecture: architecture.go().to_owned(),
+        architecture: architecture.debian().to_owned(),
         names: source.names.clone(),
         entrypoint: format!("/{name}"),
         files: BTreeMap::from([

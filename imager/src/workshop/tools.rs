@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::arch::Architecture;
+use crate::arch::{Architecture, Names as _};
 use crate::workshop::cache::KeyBuilder;
 use crate::workshop::sandbox::Sandbox;
 use crate::workshop::{Step, Workshop};
@@ -102,7 +102,7 @@ impl Tools {
     /// The tree from the cache, or a new one.
     pub(crate) async fn make(workshop: &Workshop) -> Result<Self> {
         let key = KeyBuilder::new("tools-1")
-            .value("architecture", Architecture::host().as_str())
+            .value("architecture", Architecture::OWN.name())
             .value("native", names(NATIVE).join(","))
             .value("foreign", names(FOREIGN).join(","))
             .value("excluded", EXCLUDED.join(","))
@@ -136,14 +136,14 @@ async fn make_tree(tree: &Path, step: &Step) -> Result<()> {
     std::fs::create_dir(tree)?;
     let foreign = Architecture::ALL
         .into_iter()
-        .find(|a| *a != Architecture::host())
-        .unwrap_or(Architecture::host());
+        .find(|a| *a != Architecture::OWN)
+        .unwrap_or(Architecture::OWN);
     let mut bootstrap = mmdebstrap("essential");
     bootstrap
         .arg(format!("--include={}", names(NATIVE).join(",")))
         .arg(format!(
             "--architectures={},{}",
-            Architecture::host().debian(),
+            Architecture::OWN.debian(),
             foreign.debian()
         ));
     for path in EXCLUDED {
