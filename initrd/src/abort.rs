@@ -92,7 +92,11 @@ pub fn end(failure: &Failure) -> ! {
 
 /// What a panic ends in.
 pub fn panicked(info: &PanicHookInfo<'_>) {
-    end(&Failure::new("running", "the initrd agent", info))
+    end(&Failure::new(
+        "running",
+        "the initrd agent",
+        info.to_string(),
+    ))
 }
 
 /// Does `work`, and waits for it no longer than `limit`: a disk that does not answer must not keep the machine from

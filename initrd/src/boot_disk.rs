@@ -203,7 +203,7 @@ fn no_disk(start: &Start, wanted: &Wanted, limit: Duration) -> Result<Option<Can
     let failure = Failure::new(
         "looking for",
         "the disk that this start came from",
-        format_args!(
+        format!(
             "after {} s there is {there}, and none has the nonce {} in its boot state (disk {})",
             limit.as_secs(),
             wanted.nonce,

@@ -1,5 +1,6 @@
 //! What a failure of the boot looks like: what was being done, on what, why it failed, what happens next.
 
+use std::error::Error;
 use std::fmt::{self, Display};
 
 /// What happens after a failure when nothing better is known.
@@ -7,25 +8,29 @@ const NEXT: &str =
     "the machine restarts; if this start keeps failing, the loader takes the other slot";
 
 /// A failure that ends this start.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Failure {
     /// What was being done, as in "mounting the root filesystem".
     pub doing: String,
     /// On what: a path, a partition, a module.
     pub on: String,
-    /// What went wrong.
-    pub why: String,
+    /// What went wrong: an error that was there, or words.
+    pub why: Box<dyn Error + Send + Sync>,
     /// What happens next, or what to do.
     pub next: String,
 }
 
 impl Failure {
     /// A failure with the usual next step.
-    pub fn new(doing: impl Display, on: impl Display, why: impl Display) -> Self {
+    pub fn new(
+        doing: impl Display,
+        on: impl Display,
+        why: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
         Self {
             doing: doing.to_string(),
             on: on.to_string(),
-            why: why.to_string(),
+            why: why.into(),
             next: NEXT.to_owned(),
         }
     }
@@ -50,18 +55,23 @@ impl Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl Error for Failure {
+    /// What lies behind [`why`](Self::why), which is in the text already.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.why.source()
+    }
+}
 
 /// Turns any error into a [`Failure`].
 pub trait Context<T> {
     /// Says what was being done and on what.
     ///
     /// # Errors
-    /// The error that was there, in words.
+    /// The error that was there.
     fn context(self, doing: impl Display, on: impl Display) -> Result<T, Failure>;
 }
 
-impl<T, E: Display> Context<T> for Result<T, E> {
+impl<T, E: Into<Box<dyn Error + Send + Sync>>> Context<T> for Result<T, E> {
     fn context(self, doing: impl Display, on: impl Display) -> Result<T, Failure> {
         self.map_err(|error| Failure::new(doing, on, error))
     }
@@ -85,5 +95,13 @@ mod tests {
             "mounting /dev/vda9: bad magic; restarting"
         );
         assert_eq!(failure.reason(), "mounting /dev/vda9: bad magic");
+    }
+
+    #[test]
+    fn the_error_that_was_there_is_kept() {
+        let gone = std::fs::read("/nonexistent").context("reading", "/nonexistent");
+        let why = gone.unwrap_err().why;
+        let kind = why.downcast_ref().map(std::io::Error::kind);
+        assert_eq!(kind, Some(std::io::ErrorKind::NotFound));
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn identify((hand_over, raw): (HandOver, Vec<u8>)) -> Result<Start, F
         return Err(Failure::new(
             "checking",
             "the kernel's command line",
-            format_args!(
+            format!(
                 "the loader started {}, but this kernel is built for something else",
                 hand_over.slot
             ),

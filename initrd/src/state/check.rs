@@ -66,7 +66,7 @@ fn check(steps: &mut impl Steps, how: How, why: &dyn Display) -> Result<Option<S
         Checked::Damaged(said) => (StateProblem::Damaged, said),
         Checked::NotChecked(said) => (StateProblem::Unusable, said),
     };
-    let why = format_args!("{why}; e2fsck -p did not repair it ({said})");
+    let why = format!("{why}; e2fsck -p did not repair it ({said})");
     Err(Unfit {
         problem,
         failure: Failure::new("checking", "state", why),
@@ -100,7 +100,7 @@ fn restore(steps: &mut impl Steps, lost: Unfit) -> Result<String, Unfit> {
             }
         };
         if worst.problem == StateProblem::Damaged {
-            let failure = Failure::new("restoring", "state", format_args!("{why}; {said}"));
+            let failure = Failure::new("restoring", "state", format!("{why}; {said}"));
             worst = Unfit { problem, failure };
         }
     }

@@ -128,7 +128,7 @@ fn run(device: &str, how: How, root: &Path) -> Result<Checked, Failure> {
             return Err(Failure::new(
                 "checking",
                 device,
-                format_args!("e2fsck was not done after {LIMIT:?}"),
+                format!("e2fsck was not done after {LIMIT:?}"),
             ));
         }
         std::thread::sleep(pause);
