@@ -33,7 +33,7 @@ pub enum Why {
     Uncounted,
     /// The record was lost and has been rebuilt from what verifies.
     Rebuilt,
-    /// The record could not be written, so that only a good slot may start (or, in the last resort, any that verifies).
+    /// The record could not be written, so that only a good slot may start.
     Unrecorded,
 }
 

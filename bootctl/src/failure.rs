@@ -124,6 +124,11 @@ impl Failure {
         Self::new(Code::Source, what)
     }
 
+    /// The error that it is about, where there is one.
+    pub fn error(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|it| it as _)
+    }
+
     /// Adds what to do next, unless something nearer to the cause already said so.
     #[must_use]
     pub fn next(mut self, next: impl fmt::Display) -> Self {
@@ -156,8 +161,9 @@ impl fmt::Display for Failure {
 }
 
 impl Error for Failure {
+    /// What lies behind the error that it is about: that one's own words are in [`Failure::what`].
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|it| it as _)
+        self.source.as_deref()?.source()
     }
 }
 
@@ -197,7 +203,8 @@ mod tests {
             failure.to_string(),
             "reading it: No such file or directory (os error 2)"
         );
-        let source = failure.source().unwrap().downcast_ref::<std::io::Error>();
-        assert_eq!(source.unwrap().kind(), std::io::ErrorKind::NotFound);
+        let error = failure.error().unwrap().downcast_ref::<std::io::Error>();
+        assert_eq!(error.unwrap().kind(), std::io::ErrorKind::NotFound);
+        assert!(failure.source().is_none(), "its words would be said twice");
     }
 }

@@ -373,8 +373,9 @@ impl<'c> Machine<'c> {
         Ok(())
     }
 
-    /// Cuts the power: nothing inside is told.
-    pub fn cut_power(&mut self) {
+    /// Switches it off at once: nothing inside is told, and what it had given to its disks is on them. For what a cut of
+    /// the power loses see [`Machine::lose_power`].
+    pub fn switch_off(&mut self) {
         // Asks first, because a killed QEMU leaves its temporary files; then makes sure.
         let _ = self.quit();
         let deadline = Instant::now() + Duration::from_secs(5);
@@ -469,7 +470,7 @@ impl<'c> Machine<'c> {
 
 impl Drop for Machine<'_> {
     fn drop(&mut self) {
-        self.cut_power();
+        self.switch_off();
     }
 }
 

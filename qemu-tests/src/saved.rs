@@ -165,7 +165,7 @@ impl Saved {
         capable(&mut qmp)?;
         transfer(&mut qmp, "migrate", &self.file("memory"))?;
         drop(qmp);
-        machine.cut_power();
+        machine.switch_off();
         // The next machine of this run is another one.
         let variables = context.file(VARIABLES);
         std::fs::rename(&variables, self.file("variables.fd"))

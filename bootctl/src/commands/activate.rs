@@ -23,8 +23,8 @@ pub struct Activate {
 
 /// `bootctl activate`.
 pub fn activate(machine: &Machine, arguments: &Activate) -> Result<Outcome> {
-    let mut control = Locked::wait_for(machine, "activate")?;
     let slot = target_slot(machine, arguments.slot)?;
+    let mut control = Locked::wait_for(machine, "activate")?;
     let record = control.record()?;
     if record.slot(slot).contents().is_some() {
         // Not the tries of a slot that the loader would reject anyway.

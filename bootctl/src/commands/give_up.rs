@@ -22,9 +22,8 @@ pub struct GiveUp {
 
 /// `bootctl give-up`.
 pub fn give_up(machine: &Machine, arguments: &GiveUp) -> Result<Outcome> {
-    let what = "give-up";
-    let (_lock, mut control) = boot::installing(machine, what)?;
     let slot = target_slot(machine, arguments.slot)?;
+    let (_lock, mut control) = boot::installing(machine, "give-up")?;
     let record = control.record()?;
     let entry = record.slot(slot);
     if entry.contents().is_none() {

@@ -9,10 +9,12 @@ use crate::output::Outcome;
 
 /// `bootctl mark-good`.
 pub fn mark_good(machine: &Machine) -> Result<Outcome> {
+    let slot = machine.slot().ok_or_else(|| {
+        Failure::refused("the recovery system is running: it is not marked good").next(
+            "a slot is marked good while it runs: `bootctl activate --slot a --now` or `--slot b`",
+        )
+    })?;
     let mut control = Locked::wait_for(machine, "mark-good")?;
-    let slot = machine
-        .slot()
-        .ok_or_else(|| Failure::refused("the recovery system is running: it is not marked good"))?;
     let before = control.record()?;
     let digest = machine.boot.manifest_digest;
     let was_good = before.slot(slot).is_good();

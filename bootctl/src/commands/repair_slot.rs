@@ -28,9 +28,8 @@ pub struct RepairSlot {
 
 /// `bootctl repair-slot`.
 pub fn repair_slot(machine: &Machine, arguments: &RepairSlot) -> Result<Outcome> {
-    let what = "repair-slot";
-    let (_lock, mut control) = boot::installing(machine, what)?;
     let slot = target_slot(machine, arguments.slot)?;
+    let (_lock, mut control) = boot::installing(machine, "repair-slot")?;
     let from = slot.other();
     let trust = slot_check::trust(machine)?;
     let options = Options {

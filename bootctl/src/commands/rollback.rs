@@ -22,11 +22,11 @@ pub struct Rollback {
 
 /// `bootctl rollback`.
 pub fn rollback(machine: &Machine, arguments: &Rollback) -> Result<Outcome> {
-    let mut control = Locked::wait_for(machine, "rollback")?;
     let booted = machine.slot().ok_or_else(|| {
         Failure::refused("the recovery system is running: there is no slot to leave")
             .next("`bootctl activate --slot a` or `--slot b` chooses one")
     })?;
+    let mut control = Locked::wait_for(machine, "rollback")?;
     let record = control.record()?;
     if record.slot(booted.other()).is_good() {
         slot_check::startable(machine, &record, booted.other())

@@ -46,11 +46,11 @@ pub fn update_loader(machine: &Machine, arguments: &UpdateLoader) -> Result<Outc
         Some(source) => format!("update-loader {}", source::shown(source)),
         None => "update-loader --copy".into(),
     };
-    let (_lock, mut control) = boot::installing(machine, &what)?;
     let booted = machine.slot().ok_or_else(|| {
         Failure::refused("the recovery system is running: it does not change the loader")
             .next("bring a slot up first, with `bootctl install --slot a --now SOURCE`")
     })?;
+    let (_lock, mut control) = boot::installing(machine, &what)?;
     let record = control.record()?;
     if !record.slot(booted).is_good() {
         let status = record.slot(booted).status();

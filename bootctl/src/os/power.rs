@@ -6,15 +6,16 @@ use super::process;
 use super::systemd::Systemd;
 use crate::failure::{Failure, Result};
 
-/// How long systemctl may take to hand a request over.
-const ASK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long systemctl may take to hand a request over where there is nothing else to try: it asks logind by the bus first,
+/// for which sd-bus has 90 s, and systemd itself by a socket of its own then.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Asks systemd for an orderly reboot.
 pub fn reboot() -> Result<()> {
     process::wait_for(async {
         let asked = async { Systemd::connect().await?.reboot().await };
         let Err(e) = asked.await else { return Ok(()) };
-        ask_without_bus().await.map_err(|also| {
+        ask_without_bus(PATIENCE).await.map_err(|also| {
             Failure::failed(format!("{}; {}", e.what, also.what))
                 .doing("asking for a reboot, over the bus and without it")
                 .next("reboot by hand")
@@ -22,12 +23,10 @@ pub fn reboot() -> Result<()> {
     })
 }
 
-/// Asks for an orderly reboot without a bus: systemctl uses systemd's own socket.
-pub async fn ask_without_bus() -> Result<()> {
+/// Asks for an orderly reboot by systemctl, which needs no bus.
+pub async fn ask_without_bus(patience: Duration) -> Result<()> {
     let command = ["/usr/bin/systemctl", "--no-block", "reboot"].map(str::to_owned);
-    process::run(&command, &[], ASK_PATIENCE)
-        .await
-        .map_err(|e| e.doing("running systemctl reboot"))
+    process::run(&command, &[], patience).await
 }
 
 /// The last resort: writes out what there is and resets.

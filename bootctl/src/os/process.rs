@@ -34,7 +34,10 @@ fn command(argv: &[String], env: &[(String, String)]) -> Result<Command> {
     Ok(command)
 }
 
-/// Kills the process group of `child` and reaps it.
+/// How long a program that was killed may take to end: one that waits for a disk may never do.
+const REAP: Duration = Duration::from_secs(1);
+
+/// Kills the process group of `child` and reaps it, or leaves that for later.
 async fn kill(child: &mut Child) {
     if let Some(group) = child
         .id()
@@ -43,7 +46,7 @@ async fn kill(child: &mut Child) {
     {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
-    let _ = child.kill().await;
+    let _ = tokio::time::timeout(REAP, child.kill()).await;
 }
 
 /// Runs a command for its result; what it prints goes to the journal, each line as it comes.

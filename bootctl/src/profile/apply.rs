@@ -93,16 +93,18 @@ fn set_hostname(paths: &Paths, name: &str, real: bool) -> Result<()> {
 }
 
 fn early_steps(paths: &Paths, rendered: &Rendered) -> Result<()> {
-    let api = ApiServers::new(paths.clone());
-    for step in &rendered.early {
-        let done = process::wait_for(step::attempt(step, 1, paths, &api));
-        match done {
-            Err(e) if step.required => return Err(e),
-            Err(e) => eprintln!("{e}"),
-            Ok(()) => {}
+    // In one runtime: what asks the Kubernetes API belongs to the one in which it first asked.
+    process::wait_for(async {
+        let api = ApiServers::new(paths.clone());
+        for step in &rendered.early {
+            match step::attempt(step, 1, paths, &api).await {
+                Err(e) if step.required => return Err(e),
+                Err(e) => eprintln!("{e}"),
+                Ok(()) => {}
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// What the last `profile apply` left.

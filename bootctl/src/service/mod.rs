@@ -47,8 +47,8 @@ use crate::kubernetes::ApiServers;
 use crate::machine::Machine;
 use crate::os::lock::Lock;
 use crate::os::notify::{self, Notify};
-use crate::os::power;
 use crate::os::systemd::Link;
+use crate::os::{power, process};
 use crate::profile::choose::{self, Chosen};
 use crate::state::{owner, shutdown_marker};
 use crate::{machine, watchdog};
@@ -354,6 +354,7 @@ impl<'m> Service<'m> {
     /// | a damaged `state` was erased, where the profile asks for it | `erases_state`, `erase_state` | two minutes for somebody to stop the service; only what is damaged, so not again once it worked |
     /// | recovery that nobody asked for and nobody uses | `left_alone` | 15 minutes without a key or an installation |
     /// | recovery has installed what the profile names | `install_by_itself` | a minute without a key; only where no slot is whole |
+    /// | the service has not started 15 minutes after systemd has | systemd, by `sternpost-overdue.timer` | as the next |
     /// | the service ended five times in two hours | systemd, by `sternpost.service` | each is a start that counts: a try on trial, the streak of a good slot |
     ///
     /// Where it does not come to run, kernel panics, watchdogs and the agent in the initramfs restart the machine.
@@ -369,7 +370,7 @@ impl<'m> Service<'m> {
             Ok(()) => forced,
             Err(e) => {
                 eprintln!("bootctl: {e}");
-                if self.machine.is_real() && power::ask_without_bus().await.is_ok() {
+                if self.machine.is_real() && asked_without_bus().await {
                     forced
                 } else {
                     Instant::now() + Duration::from_secs(10)
@@ -381,6 +382,17 @@ impl<'m> Service<'m> {
             power::reboot_by_force();
         }
     }
+}
+
+/// Whether systemctl took the request. On a thread of its own: a program on a disk that does not answer is waited for
+/// while it is started.
+async fn asked_without_bus() -> bool {
+    let asking =
+        tokio::task::spawn_blocking(|| process::wait_for(power::ask_without_bus(ASK_PATIENCE)));
+    matches!(
+        tokio::time::timeout(ASK_PATIENCE, asking).await,
+        Ok(Ok(Ok(())))
+    )
 }
 
 #[cfg(test)]

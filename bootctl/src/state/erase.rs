@@ -75,21 +75,22 @@ fn make(path: &Path, is_device: bool) -> Result<()> {
 
 fn run(command: &[&str]) -> Result<()> {
     let command: Vec<String> = command.iter().map(|&it| it.to_owned()).collect();
-    let output = process::wait_for(process::output(&command, PATIENCE))
-        .map_err(|e| e.doing(format!("running {}", command[0])))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let mut said = output.stderr.lines().map(str::trim);
-    Err(Failure::failed(format!(
-        "{} ended with {}: {}",
-        command[0],
-        output.status,
-        said.rfind(|line| !line.is_empty())
-            .unwrap_or("it said nothing")
-    ))
-    .doing("making the state filesystem anew")
-    .next(
-        "look at the disk (journalctl -k); if it does not keep what is written to it, replace it",
-    ))
+    let ended = process::wait_for(process::output(&command, PATIENCE)).and_then(|output| {
+        if output.status.success() {
+            return Ok(());
+        }
+        let mut said = output.stderr.lines().map(str::trim);
+        Err(Failure::failed(format!(
+            "{} ended with {}: {}",
+            command[0],
+            output.status,
+            said.rfind(|line| !line.is_empty())
+                .unwrap_or("it said nothing")
+        )))
+    });
+    ended.map_err(|e| {
+        e.doing("making the state filesystem anew").next(
+            "look at the disk (journalctl -k); if it does not keep what is written to it, replace it",
+        )
+    })
 }

@@ -359,6 +359,16 @@ impl Fixture {
             .unwrap()
     }
 
+    /// The agent did not find its disk.
+    pub(crate) fn loses_its_disk(&self) {
+        let path = self.root().join("run/sternpost/boot.json");
+        let mut boot: BootReport = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        boot.disk = None;
+        boot.partitions.clear();
+        boot.table.clear();
+        fs::write(path, boot.to_json()).unwrap();
+    }
+
     /// What the loader and the initrd would say.
     pub(crate) fn boots(&self, target: Target, image: &Image) {
         let slot = bootctl::machine::facts::target_name(target);

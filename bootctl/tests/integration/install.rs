@@ -336,6 +336,28 @@ fn recovery_installs_into_any_slot() {
     assert_eq!(machine.record().a.status().name(), "trial");
 }
 
+/// What was asked for wrongly is said first, whatever else does not work.
+#[test]
+fn recovery_without_its_disk_says_what_is_wrong_with_the_command() {
+    let machine = Fixture::new();
+    machine.boots(Target::Recovery, &Image::new("1.0"));
+    machine.loses_its_disk();
+    for command in ["activate", "repair-slot", "give-up"] {
+        machine.run(&[command]).fails(2, &["no slot was named"]);
+    }
+    for command in ["rollback", "mark-good"] {
+        machine
+            .run(&[command])
+            .fails(3, &["the recovery system is running"]);
+    }
+    machine
+        .run(&["update-loader", "loader.spb"])
+        .fails(3, &["the recovery system is running"]);
+    machine
+        .run(&["activate", "--slot", "a"])
+        .fails(1, &["the disk was not found"]);
+}
+
 #[test]
 fn contradicting_facts_and_missing_partitions_are_refused() {
     let machine = Fixture::new();

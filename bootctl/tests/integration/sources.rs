@@ -1,6 +1,9 @@
 //! Sources that misbehave.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::Ordering;
+
+use rustix::net::{AddressFamily, SocketType};
 
 use crate::fixture::{Fixture, Image};
 use crate::server::{Behaviour, Server};
@@ -98,10 +101,13 @@ fn no_server_and_no_such_file() {
 #[test]
 fn no_network() {
     let machine = Fixture::new();
-    // A port that nobody listens on any more.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/bundle.spb", listener.local_addr().unwrap());
-    drop(listener);
+    // Taken, so that nobody else can listen there, and never listened on: every connection is refused.
+    let taken = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&taken, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = SocketAddrV4::try_from(rustix::net::getsockname(&taken).unwrap())
+        .unwrap()
+        .port();
+    let url = format!("http://127.0.0.1:{port}/bundle.spb");
     let before = machine.record();
     machine
         .run(&["install", &url])

@@ -32,9 +32,10 @@ struct Options {
     /// Only those that every change has to pass.
     #[arg(long, conflicts_with = "all")]
     gate: bool,
-    /// With those of the gate, so many others whose turn it is: that have not passed for longest.
-    #[arg(long, requires = "gate", value_name = "N", default_value_t = 0)]
-    further: usize,
+    /// With those of the gate, others whose turn it is, that have not passed for longest: as many as take so long
+    /// together, and at least one.
+    #[arg(long, requires = "gate", value_name = "SECONDS")]
+    further: Option<u64>,
     /// All, however long.
     #[arg(long)]
     all: bool,
@@ -108,9 +109,9 @@ fn main() -> ExitCode {
         print!("{}", ledger.table(&chosen));
         return ExitCode::SUCCESS;
     }
-    if options.further > 0 {
+    if let Some(seconds) = options.further {
         let all: Vec<_> = ALL.iter().collect();
-        let further = ledger.in_turn(&all, options.further, options.seed);
+        let further = ledger.in_turn(&all, seconds, options.seed);
         let names: Vec<_> = further.iter().map(|it| it.name).collect();
         println!("in turn: {}", names.join(" "));
         chosen.extend(further);
@@ -193,9 +194,7 @@ fn run(options: &Options, chosen: &[&'static Scenario], ledger: Ledger) -> Resul
             Context::new(scenario, files, artefacts.clone())
                 .map(|context| context.seeded(seed).hurried(hurried))
                 .map(|context| context.from_power_on(from_power_on))
-                .and_then(|context| {
-                    with_its_share(&host, &context, || one(&context, seed, &ledger, keep))
-                })
+                .and_then(|context| one(&context, &host, seed, &ledger, keep))
                 .map_err(|error| Failed::from(format!("{error:#}")))
         })
         .with_kind(scenario.architecture.name())
@@ -219,28 +218,27 @@ fn run(options: &Options, chosen: &[&'static Scenario], ledger: Ledger) -> Resul
     })
 }
 
-/// Runs `scenario` beside others, or alone if it needs the whole host. Its image is built before, beside others.
-fn with_its_share(
-    host: &RwLock<()>,
-    context: &Context,
-    scenario: impl FnOnce() -> Result<()>,
-) -> Result<()> {
-    if context.scenario().needs_the_host() {
-        context.image(Version::First)?;
-        let _alone = host.write().unwrap_or_else(PoisonError::into_inner);
-        scenario()
-    } else {
-        let _beside = host.read().unwrap_or_else(PoisonError::into_inner);
-        scenario()
+/// What a scenario does, beside others, or alone on the host if it needs that. Its first image is built beside others.
+fn with_its_share(host: &RwLock<()>, context: &Context) -> Result<()> {
+    let scenario = context.scenario();
+    let beside = host.read().unwrap_or_else(PoisonError::into_inner);
+    if !scenario.needs_the_host() {
+        return (scenario.run)(context);
     }
+    context.image(Version::First)?;
+    drop(beside);
+    let _alone = host.write().unwrap_or_else(PoisonError::into_inner);
+    (scenario.run)(context)
 }
 
 /// One run: its files stay if it fails or `keep` says so, its console logs always.
-fn one(context: &Context, seed: u64, ledger: &Ledger, keep: bool) -> Result<()> {
+fn one(context: &Context, host: &RwLock<()>, seed: u64, ledger: &Ledger, keep: bool) -> Result<()> {
     let (scenario, files) = (context.scenario(), context.directory());
     let began = Instant::now();
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (scenario.run)(context)))
-        .unwrap_or_else(|_| Err(anyhow!("the scenario's own code panicked")));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        with_its_share(host, context)
+    }))
+    .unwrap_or_else(|_| Err(anyhow!("the scenario's own code panicked")));
     // With the building of its images, if they were not there.
     let seconds = began.elapsed().as_secs();
     eprintln!("{}: {seconds} s", scenario.name);

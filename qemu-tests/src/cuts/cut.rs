@@ -110,11 +110,10 @@ fn cut_again(
     let has_verdict = |it: &Machine<'_>| {
         it.console().count(": healthy ") + it.console().count(": unhealthy, ") > 0
     };
-    while machine.writes()?.entries.len() < enough
-        && began.elapsed() < WELL
-        && machine.is_on()
-        && !has_verdict(&machine)
-    {
+    while machine.writes()?.entries.len() < enough && !has_verdict(&machine) {
+        if !machine.is_on() || began.elapsed() >= WELL {
+            bail!("before a further cut the machine went off by itself, or hung");
+        }
         std::thread::sleep(Duration::from_millis(100));
     }
     machine.lose_power(disk, chance)

@@ -146,7 +146,7 @@ impl Life {
             Life::Upgrade => upgrade(&mut machine, server, &mut phases)?,
             Life::Recovery => recovery(&mut machine, &mut phases)?,
         }
-        machine.cut_power();
+        machine.switch_off();
         std::fs::remove_file(live.path()).context("cannot remove the recorded machine's disk")?;
         phases.finish(&before)
     }

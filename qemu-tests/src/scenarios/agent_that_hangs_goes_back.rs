@@ -32,7 +32,7 @@ fn run(context: &Context) -> Result<()> {
     machine.install_now(&server.url("bundle.spb"))?;
     hang(&mut machine, ResetBy::Itself)?;
     // Before its loader takes the next try.
-    machine.cut_power();
+    machine.switch_off();
     let with_watchdog = Options {
         watchdog: true,
         ..Options::default()

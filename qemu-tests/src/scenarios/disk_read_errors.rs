@@ -58,7 +58,7 @@ fn run(context: &Context) -> Result<()> {
         "a history that names both",
         &history.into(),
     )?;
-    machine.cut_power();
+    machine.switch_off();
 
     let [lost_copy, _] = COPIES;
     let journal = places::journal(&disk)?;
@@ -77,7 +77,7 @@ fn run(context: &Context) -> Result<()> {
     )?;
     let lost_copy = "copy 0 of the boot-state record: cannot be read";
     expect_problems(&status, &["esp-b: ", "slot A: ", lost_copy])?;
-    machine.cut_power();
+    machine.switch_off();
 
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
     let status = machine.status_of(Version::First.number())?;

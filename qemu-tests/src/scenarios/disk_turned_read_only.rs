@@ -40,7 +40,7 @@ fn run(context: &Context) -> Result<()> {
         "a good slot that runs from a read-only disk and says so",
         &status,
     )?;
-    machine.cut_power();
+    machine.switch_off();
     expect(
         std::fs::metadata(disk.path())?.modified()? == before,
         "a disk that nothing was written to",

@@ -31,7 +31,7 @@ fn run(context: &Context) -> Result<()> {
     let server = Server::start(context.image(Version::Hanging)?.directory())?;
     let options = Options {
         watchdog: true,
-        ..Options::default()
+        ..Options::recorded()
     };
     let (disk, mut machine) = context.well(options.clone())?;
     machine.install_now(&server.url("bundle.spb"))?;
@@ -40,18 +40,18 @@ fn run(context: &Context) -> Result<()> {
     machine.wait_for_watchdog(LEAST, MOST)?;
     if context.is_hurried() {
         // The other tries begin as the first did, and would end so: their power is cut instead.
+        let mut chance = context.chance();
         for left in [1, 0] {
             machine.wait_for_line("starting slot B", REBOOT)?;
-            machine.cut_power();
+            machine.lose_power(&disk, &mut chance)?;
             let tries = slots::record(&disk)?.b.tries;
             expect(tries == left, &format!("{left} tries left"), &tries.into())?;
-            machine = context.start(&[&disk], options.clone())?;
+            machine = context.start_recorded(&disk, options.clone())?;
             machine.wait_for_boot(machine.boot_limit())?;
         }
-        machine.wait_for_line("starting slot A", REBOOT)?;
-        return Ok(());
+    } else {
+        machine.use_up_tries(LEAST, MOST)?;
     }
-    machine.use_up_tries(LEAST, MOST)?;
     let status = machine.wait_until_back("unproven")?;
     expect(
         status["watchdog"]["hardware"] == "i6300esb",

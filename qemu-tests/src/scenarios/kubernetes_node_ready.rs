@@ -28,7 +28,7 @@ fn run(context: &Context) -> Result<()> {
         ..Options::default()
     };
     let mut machine = context.start_well(&[&disk], options, Version::First)?;
-    // It was Ready at the verdict. Beside another machine on two cores its lease can be late and it is not, for a while.
+    // It was Ready at the verdict. On a slow host its lease can be late and it is not, for a while.
     machine.run_within(
         "kubectl --kubeconfig /etc/kubernetes/admin.conf wait --for=condition=Ready node --all --timeout=300s",
         Duration::from_secs(330),

@@ -64,7 +64,7 @@ fn run(context: &Context) -> Result<()> {
     )?;
 
     // An end that was not a clean shutdown is seen, though nothing could be written anew.
-    machine.cut_power();
+    machine.switch_off();
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
     machine.wait_for_ssh(machine.boot_limit())?;
     let history = machine.history()?;

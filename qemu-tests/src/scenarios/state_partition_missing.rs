@@ -41,7 +41,7 @@ fn run(context: &Context) -> Result<()> {
         "a machine that says that it has no partition for what it is to keep",
         &status,
     )?;
-    machine.cut_power();
+    machine.switch_off();
     disk.put_back(&table)?;
     if digest_of_state(&disk)? != before {
         bail!("something was written where the partition state had been");
@@ -56,7 +56,7 @@ fn run(context: &Context) -> Result<()> {
         "a state that cannot be used",
         &status["state"],
     )?;
-    machine.cut_power();
+    machine.switch_off();
 
     let mut machine = context.start_well(&[&disk], Options::default(), Version::First)?;
     machine.wait_for_ssh(machine.boot_limit())?;
