@@ -38,7 +38,7 @@ pub struct HandOver {
     pub version: u32,
     /// What was started.
     pub slot: Target,
-    /// Why.
+    /// Why it was its turn.
     pub why: Why,
     /// The nonce in the newest record on the disk; zero if there is no record.
     pub nonce: Nonce,
@@ -62,7 +62,7 @@ pub struct HandOver {
     /// What was tried before and not started.
     #[serde(default)]
     pub rejected: Vec<Rejection>,
-    /// When.
+    /// When the loader began and ended.
     pub times: Times,
 }
 
@@ -78,7 +78,7 @@ pub struct Timer {
 /// Something that was tried and not started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
-    /// What.
+    /// The slot, or recovery.
     pub slot: Target,
     /// One line for a person.
     pub reason: String,

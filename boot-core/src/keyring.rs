@@ -135,7 +135,7 @@ pub enum KeyringError {
     /// A link is not signed by those who must sign it.
     #[error("link {link} of the keyring chain: {error}")]
     Link {
-        /// Which, from 1.
+        /// Its place in the chain, from 1.
         link: usize,
         /// What is wrong.
         error: DsseError,
@@ -143,7 +143,7 @@ pub enum KeyringError {
     /// A link's payload is not a keyring.
     #[error("link {link} of the keyring chain is not a keyring: {error}")]
     Payload {
-        /// Which, from 1.
+        /// Its place in the chain, from 1.
         link: usize,
         /// What is wrong.
         error: String,
@@ -151,7 +151,7 @@ pub enum KeyringError {
     /// A link of a format that this build does not know.
     #[error("link {link} of the keyring chain has format {format}, this program knows 1")]
     Format {
-        /// Which, from 1.
+        /// Its place in the chain, from 1.
         link: usize,
         /// What it says.
         format: u32,
@@ -159,7 +159,7 @@ pub enum KeyringError {
     /// A link for another product.
     #[error("link {link} of the keyring chain is for product {product:?}")]
     Product {
-        /// Which, from 1.
+        /// Its place in the chain, from 1.
         link: usize,
         /// What it says.
         product: String,
@@ -167,7 +167,7 @@ pub enum KeyringError {
     /// A serial that does not rise.
     #[error("link {link} of the keyring chain has serial {serial}, not above the one before")]
     Serial {
-        /// Which, from 1.
+        /// Its place in the chain, from 1.
         link: usize,
         /// What it says.
         serial: u64,

@@ -211,7 +211,7 @@ pub struct Sizes {
 /// Where a partition lies on a new disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Which.
+    /// The partition's label.
     pub label: Label,
     /// Where it starts, in bytes from the start of the disk.
     pub start: u64,

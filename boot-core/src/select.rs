@@ -59,9 +59,9 @@ impl core::fmt::Display for Why {
 /// Something to try to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// What.
+    /// The slot, or recovery.
     pub target: Target,
-    /// Why.
+    /// Why it is its turn.
     pub why: Why,
 }
 

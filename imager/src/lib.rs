@@ -12,9 +12,6 @@
 //! inspect ── looks into what was made       run ── boots it
 //! ```
 
-// The library is there for the program and its tests: names say what a field is, comments what they cannot.
-#![allow(missing_docs)]
-
 pub mod arch;
 pub mod boot;
 pub mod build;

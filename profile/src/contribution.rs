@@ -96,7 +96,7 @@ impl Lane {
 pub struct Step {
     /// What it does, for people: "create the cluster".
     pub name: String,
-    /// How.
+    /// The work itself.
     pub work: Work,
     /// All must hold, or there is nothing to do. Looked at before each attempt.
     pub conditions: Vec<Condition>,

@@ -44,6 +44,7 @@
 //! [`RenderError`] for a right profile on the wrong image.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 // Checkouts share cargo's target directory, and cargo compares times of files: by this, which is another path in each,
 // it sees that what is there was built from another checkout's sources.

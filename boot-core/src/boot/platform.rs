@@ -67,9 +67,9 @@ pub trait Platform {
 /// Something verified, to be started now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen<I> {
-    /// What.
+    /// The slot, or recovery.
     pub target: Target,
-    /// Why.
+    /// Why it was its turn.
     pub why: Why,
     /// The bytes to start.
     pub image: I,

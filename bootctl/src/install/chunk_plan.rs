@@ -17,7 +17,7 @@ const STEP: usize = 256 * 1024;
 
 /// Where a chunk comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum From {
+pub(super) enum Origin {
     /// It is in place.
     Place,
     /// All of it can be put together here.
@@ -29,13 +29,13 @@ pub(super) enum From {
 /// Of each chunk, the UKI's first.
 pub(super) struct Survey {
     /// Where it comes from.
-    pub chunks: Vec<From>,
+    pub chunks: Vec<Origin>,
 }
 
 impl Survey {
     /// Whether everything is in place.
     pub(super) fn is_complete(&self) -> bool {
-        self.chunks.iter().all(|c| *c == From::Place)
+        self.chunks.iter().all(|c| *c == Origin::Place)
     }
 }
 
@@ -54,11 +54,11 @@ pub(super) fn survey<D: Device>(
         let offset = boot_core::slot_header::UKI_OFFSET + index as u64 * CHUNK_SIZE;
         let read = target.boot.read_at(offset, &mut buf[..rounded]);
         chunks.push(if read.is_ok() && Digest::of(&buf[..len]) == *digest {
-            From::Place
+            Origin::Place
         } else if reference.is_some_and(|r| r.find_uki(digest).is_some()) {
-            From::Here
+            Origin::Here
         } else {
-            From::Source
+            Origin::Source
         });
     }
     let Some(root) = &head.manifest.root else {
@@ -70,14 +70,14 @@ pub(super) fn survey<D: Device>(
         let len = chunk_len(root.data_size, index);
         let offset = index * CHUNK_SIZE;
         let wanted = leaves.get(offset / BLOCK, len / BLOCK as usize)?;
-        let mut from = From::Place;
+        let mut from = Origin::Place;
         let steps = wanted.chunks(STEP / BLOCK as usize * HASH);
         'chunk: for (step, wanted) in steps.enumerate() {
             let part = wanted.len() / HASH * BLOCK as usize;
             let buf = &mut buf[..part];
             let at = offset + (step * STEP) as u64;
             if target.root.read_at(at, buf).is_err() {
-                from = From::Source;
+                from = Origin::Source;
                 break;
             }
             for (block, leaf) in buf
@@ -88,9 +88,9 @@ pub(super) fn survey<D: Device>(
                     continue;
                 }
                 if leaf == zero || reference.is_some_and(|r| r.find(leaf).is_some()) {
-                    from = From::Here;
+                    from = Origin::Here;
                 } else {
-                    from = From::Source;
+                    from = Origin::Source;
                     break 'chunk;
                 }
             }

@@ -68,9 +68,7 @@ pub struct Options<'a> {
 /// What was installed.
 #[derive(Debug, Clone, Serialize)]
 pub struct Installed {
-    /// Where.
     pub slot: Slot,
-    /// What.
     pub version: Version,
     /// Its manifest.
     pub manifest: Digest,

@@ -6,7 +6,7 @@ use boot_core::verity::{BLOCK, BlockHasher, HASH};
 use boot_core::{Device, Digest};
 
 use super::bundle_front::Head;
-use super::chunk_plan::{From, Survey};
+use super::chunk_plan::{Origin, Survey};
 use super::leaves::Leaves;
 use super::reference::Reference;
 use super::unpack::{Unpacker, damaged};
@@ -58,12 +58,12 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
             .chunks
             .iter()
             .zip(lengths)
-            .filter(|(from, _)| **from == From::Source)
+            .filter(|(from, _)| **from == Origin::Source)
             .map(|(_, length)| u64::from(*length))
             .sum();
         self.progress.begin("fetching", to_fetch);
         for (index, from) in survey.chunks.iter().enumerate() {
-            if *from == From::Source {
+            if *from == Origin::Source {
                 self.expect(survey, index);
             }
             let index = index as u32;
@@ -80,7 +80,7 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
     fn expect(&mut self, survey: &Survey, index: usize) {
         let run = survey.chunks[index..]
             .iter()
-            .take_while(|from| **from == From::Source)
+            .take_while(|from| **from == Origin::Source)
             .count();
         if let Some((start, length)) = self.head.table.frame((index + run - 1) as u32) {
             let end = self.head.header.frames_offset() + start + u64::from(length);
@@ -88,7 +88,7 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
         }
     }
 
-    fn uki_chunk(&mut self, index: u32, from: From) -> Result<()> {
+    fn uki_chunk(&mut self, index: u32, from: Origin) -> Result<()> {
         let at = index as usize;
         let (len, digest) = {
             let uki = &self.head.manifest.uki;
@@ -96,8 +96,8 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
         };
         let rounded = len.next_multiple_of(BLOCK as usize);
         match from {
-            From::Place => return Ok(()),
-            From::Here if self.copy_uki(&digest, len, rounded) => {}
+            Origin::Place => return Ok(()),
+            Origin::Here if self.copy_uki(&digest, len, rounded) => {}
             _ => {
                 self.fetch(index, len)?;
                 if Digest::of(&self.chunk[..len]) != digest {
@@ -126,20 +126,20 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
             && Digest::of(&self.chunk[..len]) == *digest
     }
 
-    fn root_chunk(&mut self, frame: u32, index: u64, from: From) -> Result<()> {
+    fn root_chunk(&mut self, frame: u32, index: u64, from: Origin) -> Result<()> {
         let Some(root) = &self.head.manifest.root else {
             return Err(Failure::verification(
                 "the bundle has frames for a root, its manifest has none",
             ));
         };
-        if from == From::Place {
+        if from == Origin::Place {
             return Ok(());
         }
         let len = chunk_len(root.data_size, index);
         let offset = index * CHUNK_SIZE;
         let hasher = BlockHasher::new(&root.salt);
         let wanted = self.leaves.get(offset / BLOCK, len / BLOCK as usize)?;
-        let here = from == From::Here && self.put_together(&hasher, offset, len, &wanted);
+        let here = from == Origin::Here && self.put_together(&hasher, offset, len, &wanted);
         if !here {
             self.fetch(frame, len)?;
             if hasher.check_run(&wanted, &self.chunk[..len]).is_err() {

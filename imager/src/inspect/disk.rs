@@ -85,7 +85,6 @@ pub struct QuarantineReport {
     pub manifest_digest: String,
     /// Seconds since 1970, 0 if the clock was not known.
     pub time: i64,
-    /// Why.
     pub reason: String,
 }
 

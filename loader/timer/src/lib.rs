@@ -160,7 +160,6 @@ impl Width {
 /// A register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Register {
-    /// Where.
     pub place: Place,
     /// How wide.
     pub width: Width,
@@ -177,7 +176,6 @@ impl Register {
 /// One write: `value`, with the bits of `keep` as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Write {
-    /// Where.
     pub register: Register,
     /// Bits that stay; 0 writes without reading first.
     pub keep: u32,

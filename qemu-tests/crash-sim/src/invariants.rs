@@ -103,9 +103,7 @@ impl Invariant {
 /// An invariant that does not hold.
 #[derive(Clone, Debug)]
 pub(crate) struct Violation {
-    /// Which.
     pub(crate) invariant: Invariant,
-    /// How.
     pub(crate) how: String,
 }
 

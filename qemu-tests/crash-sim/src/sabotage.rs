@@ -16,7 +16,7 @@ use bootctl::service::step::Action;
 use crate::disk::{Operation, Part, Partition};
 use crate::invariants::Invariant;
 
-/// How.
+/// What a wrong system does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sabotage {
     /// Both copies of the record are written at once.

@@ -60,7 +60,6 @@ impl Phase {
 /// A life that was recorded.
 #[derive(Debug)]
 pub struct Recorded {
-    /// Which.
     pub life: Life,
     /// The disk as it was before.
     pub before: Disk,

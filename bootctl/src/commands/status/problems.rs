@@ -17,7 +17,7 @@ use crate::state::owner;
 /// Something that is wrong.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Problem {
-    /// What.
+    /// What is wrong, in a sentence.
     pub what: String,
     /// What to do about it.
     pub next: String,

@@ -378,7 +378,6 @@ pub(super) struct Cell {
     pub(super) situation: Situation,
     /// What is damaged.
     pub(super) region: Region,
-    /// How.
     pub(super) damage: Damage,
     /// What is to come of it.
     pub(super) expected: Outcome,
