@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | [`cli`] | the command line as a whole, and its help |
 //! | [`commands`] | one file a command: its arguments and what it does |
-//! | [`service`] | `bootctl serve`: from userland to a verdict, and after it; what it decides is [`service::step`] |
+//! | [`service`] | `bootctl serve`: from userland to a verdict, and after it; what it decides is [`service::step`]; for what it restarts the machine stands above `Service::reboot` |
 //! | [`health`] | whether the machine is well |
 //! | [`profile`] | which profile is in force, and its early part |
 //! | [`bring_up`] | bringing up what a profile asks for |

@@ -1,4 +1,4 @@
-//! `install`: what [`crate::install::into_slot`] does, told.
+//! `install`: what [`crate::install::into_slot`] does, told. What is refused is listed in `install::preconditions`.
 
 use boot_core::record::SlotStatus;
 use clap::Args;

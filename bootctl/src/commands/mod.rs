@@ -40,7 +40,8 @@ impl From<SlotName> for boot_core::Slot {
     }
 }
 
-/// The slot that a command is for: the one beside the booted one, or the one named in recovery.
+/// The slot that a command is for: the one beside the booted one, or the one named in recovery. Which slots may not be
+/// written is another question: see the head of `install::preconditions`.
 pub fn target_slot(machine: &Machine, named: Option<SlotName>) -> Result<boot_core::Slot> {
     match (machine.slot(), named) {
         (Some(booted), None) => Ok(booted.other()),

@@ -1,11 +1,11 @@
 //! Writing a bundle into a slot: rule 4 of the design, in its order.
 //!
 //! ```text
-//!  1  front of the bundle read and verified; sizes, floor, expiry, quarantine     nothing written
-//!  2  survey: which chunks the slot, or the other one, already has                nothing written
+//!  1  front of the bundle read and verified; sizes, floor, expiry, quarantine     nothing written (bundle_front)
+//!  2  survey: which chunks the slot, or the other one, already has                nothing written (chunk_plan)
 //!  3  both copies of the record proved to be writable; slot header zeroed, flushed; one commit: the slot is empty
-//!  4  UKI, root and verity tree written in place, each chunk verified before
-//!  5  flushed; read back past the cache, every byte verified
+//!  4  UKI, root and verity tree written in place, each chunk verified before      (write)
+//!  5  flushed; read back past the cache, every byte verified                      (read_back)
 //!  6  manifest and keyring chain written, header last; the loader's verifier run over it
 //!  7  one commit: the slot is staged
 //! ```
@@ -23,11 +23,11 @@ mod chunk_plan;
 pub mod into_slot;
 mod leaves;
 mod preconditions;
+mod read_back;
 mod reference;
 pub mod repair;
 pub mod replace_recovery;
 mod unpack;
-mod verify;
 mod write;
 
 use std::path::PathBuf;
@@ -146,7 +146,7 @@ pub fn install<D: Device>(
     let entry = record.slot(slot);
     let staged = entry.status() == SlotStatus::Staged && entry.digest == head.digest;
     if staged && survey.is_complete() {
-        let intact = verify::all(&head, &leaves, &upper, target, progress).is_ok()
+        let intact = read_back::all(&head, &leaves, &upper, target, progress).is_ok()
             && would_start(&mut target.boot, slot.into(), options.trust, &record).is_ok();
         if intact {
             return Ok(Installed {
@@ -260,7 +260,7 @@ fn fill<D: Device>(
     if !source.ends_at(head.end())? {
         return Err(unpack::goes_on(source));
     }
-    verify::all(head, leaves, upper, target, progress)?;
+    read_back::all(head, leaves, upper, target, progress)?;
     Ok(fetched)
 }
 

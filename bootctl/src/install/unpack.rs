@@ -1,4 +1,5 @@
-//! Frames of a bundle, fetched and decompressed.
+//! Frames of a bundle, fetched and decompressed. What comes out is believed by nobody: who asked compares it with the
+//! manifest.
 
 use boot_core::Digest;
 use boot_core::manifest::CHUNK_SIZE;

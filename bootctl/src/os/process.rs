@@ -1,7 +1,7 @@
 //! Runs programs with a time limit.
 //!
 //! A program gets a process group of its own, so that what it started goes with it when it is killed, and an environment
-//! of four variables.
+//! of four variables and those of its step.
 
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
