@@ -2,8 +2,9 @@
 //!
 //! Each link is a DSSE envelope around a [`Keyring`]. The first is signed by the root set that the
 //! loader carries, every later one by the root set of the link before; serials rise. The last link's
-//! signing set signs manifests. So keys are rotated without writing an ESP. Details:
-//! docs/formats/keyring.md.
+//! signing set signs manifests. So keys can be rotated without writing an ESP, though
+//! no program adds a link yet. An older chain still verifies here: `bootctl install` refuses one that is older than the
+//! machine's (install/preconditions.rs). Details: docs/formats/keyring.md.
 
 use alloc::{format, string::String, vec::Vec};
 

@@ -33,8 +33,8 @@ pub struct Verity {
     pub salt: Salt,
 }
 
-/// The parameters of the table's only line. Corruption and read errors restart the machine, so that the other slot
-/// can take over.
+/// The parameters of the table's only line. Corruption and read errors restart the machine; the service then reads
+/// the whole root after such an end, and gives up a slot that is damaged.
 #[must_use]
 pub fn table_line(verity: &Verity) -> String {
     let blocks = verity.data_size / BLOCK;

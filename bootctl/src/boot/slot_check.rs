@@ -54,8 +54,8 @@ pub fn whole<D: Device>(
     }
 }
 
-/// Fails, with why, unless the loader would start `slot`, which is in `device`.
-pub fn would_start<D: Device>(
+/// Fails, with why, unless the loader may start `slot`, which is in `device`, by its counters and would by its contents.
+pub fn may_start<D: Device>(
     device: &mut D,
     slot: Slot,
     trust: &Trust,
@@ -76,5 +76,5 @@ pub fn would_start<D: Device>(
 /// The same, of this machine's `slot`.
 pub fn startable(machine: &Machine, record: &Record, slot: Slot) -> Result<()> {
     let mut device = machine.open(slot.label_boot(), false)?;
-    would_start(&mut device, slot, &trust(machine)?, record)
+    may_start(&mut device, slot, &trust(machine)?, record)
 }

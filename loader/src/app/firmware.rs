@@ -237,8 +237,9 @@ pub(super) fn start_program(program: &[u8], path: &[u8]) -> uefi::Result {
 /// Loads `image`, which the caller has verified, and gives its handle.
 ///
 /// With no load options, so that nothing is added to its command line, and neither device path nor device, so that the
-/// image finds no file beside the ESP to pick up. Under Secure Boot (`override_authentication`) the image carries no signature that `db` knows: the firmware's check is replaced for
-/// exactly this buffer and put back before this returns.
+/// image finds no file beside itself on the ESP to pick up. Under Secure Boot (`override_authentication`) the image
+/// carries no signature that `db` knows: the firmware's check is replaced for exactly this buffer and put back before
+/// this returns.
 pub(super) fn load_image(image: &[u8], override_authentication: bool) -> uefi::Result<Handle> {
     let source = LoadImageSource::FromBuffer {
         buffer: image,

@@ -1,5 +1,6 @@
 //! The loader's own file. But for Secure Boot, firmware starts whatever it finds on an ESP, and would meet a bit that
-//! flipped there at every start: the loader looks itself, and has the one on the other ESP take its place.
+//! flipped there at every start: the loader looks itself, and has the one on the other ESP take its place. It
+//! repairs nothing: `bootctl status` tells of it, `bootctl update-loader --copy` mends it.
 
 use alloc::format;
 use alloc::string::{String, ToString};

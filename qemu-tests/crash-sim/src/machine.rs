@@ -307,7 +307,7 @@ impl<'w> Machine<'w> {
                     let booted = known.booted(slot, Some(sample.digest()));
                     let settled = control
                         .settle(&booted, &verdict, "healthy", |record| {
-                            known.stays(None, || self.would_start(slot.other(), record))
+                            known.stays(None, || self.may_start(slot.other(), record))
                         })
                         .map_err(does_not_work)?;
                     self.tell(|| format!("slot {slot}: {verdict:?}: {settled:?}"));
@@ -334,9 +334,9 @@ impl<'w> Machine<'w> {
     }
 
     /// Fails unless the loader would start `slot`.
-    fn would_start(&self, slot: Slot, record: &Record) -> Result<(), Failure> {
+    fn may_start(&self, slot: Slot, record: &Record) -> Result<(), Failure> {
         let mut boot = self.disk.partition(Part::Boot(slot.into()));
-        slot_check::would_start(&mut boot, slot, &self.world.trust, record)
+        slot_check::may_start(&mut boot, slot, &self.world.trust, record)
     }
 }
 

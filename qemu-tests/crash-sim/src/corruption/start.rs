@@ -320,7 +320,7 @@ impl<'w> Machine<'w> {
                     let booted = known.booted(slot, Some(*digest));
                     let settled = control.settle(&booted, &verdict, "healthy", |record| {
                         known.stays(None, || {
-                            self.would_start(slot.other(), other.as_ref(), record)
+                            self.may_start(slot.other(), other.as_ref(), record)
                         })
                     });
                     self.tell(format!("bootctl: slot {slot}: {verdict:?}: {settled:?}"));
@@ -377,14 +377,14 @@ impl<'w> Machine<'w> {
     }
 
     /// Fails unless the loader would start `slot`.
-    fn would_start(
+    fn may_start(
         &self,
         slot: Slot,
         parts: Option<&Parts<Partition>>,
         record: &Record,
     ) -> Result<(), Failure> {
         let parts = parts.ok_or_else(|| Failure::failed("there is no such partition"))?;
-        slot_check::would_start(&mut parts.boot.clone(), slot, &self.world.trust, record)
+        slot_check::may_start(&mut parts.boot.clone(), slot, &self.world.trust, record)
     }
 
     /// Whether firmware and Linux take LBA 0 for that of a disk with a GPT.
