@@ -91,6 +91,10 @@ impl Lane {
     }
 }
 
+/// How long a question to the Kubernetes API may take, at the bring-up and afterwards: an emulated machine that brings
+/// up its control plane answers within a few seconds, or with an error.
+pub(crate) const QUESTION: Duration = Duration::from_secs(30);
+
 /// One thing to do, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
@@ -287,7 +291,7 @@ impl Step {
             Work::Ask {
                 kubeconfig: kubeconfig.into(),
                 question,
-                timeout: Duration::from_secs(30),
+                timeout: QUESTION,
             },
         )
     }

@@ -1,7 +1,8 @@
 //! Writing a bundle into a slot: rule 4 of the design, in its order.
 //!
 //! ```text
-//!  1  front of the bundle read and verified; sizes, floor, expiry, quarantine     nothing written (bundle_front)
+//!  0  may this slot be written? every refusal is listed in preconditions          nothing written
+//!  1  front of the bundle read and verified: sizes, floor, expiry; quarantine      nothing written (bundle_front)
 //!  2  survey: which chunks the slot, or the other one, already has                nothing written (chunk_plan)
 //!  3  both copies of the record proved to be writable; slot header zeroed, flushed; one commit: the slot is empty
 //!  4  UKI, root and verity tree written in place, each chunk verified before      (write)
@@ -11,7 +12,8 @@
 //! ```
 //!
 //! Killed at any point and run again, it goes on: what step 4 wrote is found by step 2. Everything
-//! runs over [`Device`] and [`Source`]; [`into_slot`] opens what this machine has.
+//! runs over [`Device`] and [`Source`]; [`into_slot`] opens what this machine has. Which slot it is where none is named
+//! is decided in `commands::target_slot`.
 //!
 //! Who gives a chunk is not believed: the slot beside (`reference`) and the frames of a bundle (`unpack`, over a
 //! [`Source`]) give bytes, and who uses them (`write`, [`replace_recovery`], `payload` for a loader) alone compares them

@@ -1,7 +1,9 @@
 //! What forbids an installation because of what is in the slots. The other refusals: the record's in
 //! [`boot_core::transition::clear`], the bundle's in [`super::bundle_front`], the quarantine's in [`super`],
-//! and the command line's, which may not name the slot that runs, in `commands::target_slot`: it takes the slot beside
-//! the running one where none is named.
+//! the command line's, which may not name the slot that runs, in `commands::target_slot` (it takes the slot beside the
+//! running one where none is named; in recovery one has to be); and the machine's: somebody else holds the lock, loader
+//! and agent disagree about what runs, the record cannot be written (`boot::installing`, `Machine::writable`,
+//! `Control::prove_writable`).
 
 use boot_core::record::Record;
 use boot_core::slot_header::read_slot;

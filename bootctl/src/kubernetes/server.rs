@@ -14,7 +14,8 @@ use profile::schema::{Workload, WorkloadKind};
 use super::{Answer, apply, lock, rollout};
 
 /// How long a connection may take to come about, and how long one may then be silent: a machine that went away is
-/// noticed by that. The whole of a question, or of a file that is applied, is bounded by what its caller gives.
+/// noticed by that. The whole of a question, or of a file that is applied, is bounded by what its caller gives, which a
+/// profile renders: `QUESTION` and `Work::Apply` there.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The API server that a kubeconfig names.

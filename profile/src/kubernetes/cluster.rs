@@ -122,7 +122,7 @@ pub struct StatePath {
     pub class: Class,
 }
 
-/// What becomes of a path when a slot goes back to an older version.
+/// What is to become of a path when a slot goes back to an older version. Not in force yet: both slots share all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// It goes back too: what a newer version left is not for an older one.

@@ -265,7 +265,8 @@ pub enum Action {
     ForgetDegraded,
     /// Read the root of the other slot, whose starts ended without a word.
     LookAtOther,
-    /// Restart the machine.
+    /// Restart the machine. All for which it restarts by itself, systemd's reasons among them, stands above
+    /// `Service::reboot`.
     Reboot,
     /// Restart it, unless that was done not long ago.
     RebootGood,

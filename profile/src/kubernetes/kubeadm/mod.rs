@@ -12,7 +12,8 @@
 //! ```
 //!
 //! What was done is remembered in `/etc/kubernetes/sternpost/`, beside the certificates that it is
-//! about: whatever goes back to an earlier state of `/etc/kubernetes` goes back with it.
+//! about: whatever goes back to an earlier state of `/etc/kubernetes` (nothing does yet) goes back
+//! with it.
 //!
 //! # A cluster is made once
 //!

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::Cluster;
 use super::config::{ADDONS, CONFIG, SOCKET};
+use crate::contribution::QUESTION;
 use crate::kubernetes::Context;
 use crate::schema::WorkloadKind;
 use crate::{Blame, Check, Condition, Lane, Probe, Question, Step};
@@ -270,6 +271,6 @@ fn check(name: &str, question: Question, blame: Blame) -> Check {
             question,
         },
         blame,
-        timeout: std::time::Duration::from_secs(30),
+        timeout: QUESTION,
     }
 }
