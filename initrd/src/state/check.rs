@@ -56,6 +56,12 @@ pub(super) fn mount_checked(steps: &mut impl Steps, now: u64) -> Result<Option<S
         steps.mount()?;
         return Ok(repaired);
     }
+    if after.is_some_and(|after| after.blocks != before.blocks) {
+        // The kernel counts the block groups before it replays: those of a growth that was cut off are used from the
+        // next mount on only, and until then the filesystem looks full.
+        steps.unmount()?;
+        steps.mount()?;
+    }
     Ok(None)
 }
 
@@ -192,6 +198,17 @@ mod tests {
         assert_eq!(done(&[(1, false)], &[true]), (vec!["mount".into()], false));
         let pulled = [(1, true), (1, true)];
         assert_eq!(done(&pulled, &[true]), (vec!["mount".into()], false));
+    }
+
+    /// What the kernel had counted is what was there before the replay.
+    #[test]
+    fn a_growth_that_was_replayed_is_mounted_again() {
+        let mut grown = superblock_with(1, true);
+        grown.blocks = 8;
+        let mut fake = fake(&[(1, true)], &[true, true]);
+        fake.superblocks.push(Ok(grown));
+        assert_eq!(mount_checked(&mut fake, 0).unwrap(), None);
+        assert_eq!(fake.done, ["mount", "unmount", "mount"]);
     }
 
     #[test]
