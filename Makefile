@@ -70,7 +70,7 @@ power-cuts: build ## Cut the power of emulated machines: N=1000 [SEED=1]; goes o
 
 mutants: setup ## Change boot-core and the decisions in bootctl everywhere, and see whether a test notices (needs cargo-mutants)
 	$(MUTANTS) --package boot-core -- --tests
-	$(MUTANTS) --package bootctl $(addprefix --file bootctl/src/,boot/control.rs boot/verdict.rs boot/slot_check.rs install/preconditions.rs service/step/mod.rs) -- --tests
+	$(MUTANTS) --package bootctl $(addprefix --file bootctl/src/,boot/control.rs boot/verdict.rs boot/slot_check.rs install/preconditions.rs service/step/mod.rs service/step/idle.rs) -- --tests
 
 corruption: build ## Damage every region of a disk, in memory and then in emulated machines: [SEED=1]
 	$(BIN)/corruption --seed $(SEED)

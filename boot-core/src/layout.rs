@@ -56,6 +56,11 @@ pub const TYPE_ROOT: Guid = Guid::from_fields(0x319c_764a, 0x0b15, 0x4252, 0xaae
 /// Type of `state`.
 pub const TYPE_STATE: Guid = Guid::from_fields(0xb99a_3825, 0x460a, 0x4e7e, 0xb5ac_1413_dc31_4c00);
 
+/// Vendor of the variables by which a loader tells the system what it was started from
+/// (systemd.io/BOOT_LOADER_INTERFACE).
+pub const BOOT_LOADER_INTERFACE: Guid =
+    Guid::from_fields(0x4a67_b082, 0x0a4c, 0x41cf, 0xb6c7_440b_29bb_8c4f);
+
 impl Guid {
     /// From its groups, the last two as one number.
     pub const fn from_fields(first: u32, second: u16, third: u16, rest: u64) -> Self {

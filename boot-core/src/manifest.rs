@@ -34,10 +34,39 @@ pub const PRODUCT_MAX: usize = 64;
 /// Largest UKI that is read into memory.
 pub const UKI_MAX: u64 = 1 << 30;
 
-/// Bytes of chunk `index` of something of `size` bytes.
-pub fn chunk_len(size: u64, index: u64) -> usize {
-    let rest = size.saturating_sub(index.saturating_mul(CHUNK_SIZE));
-    memory_len(rest.min(CHUNK_SIZE))
+/// One chunk of something that a bundle holds as frames: of the UKI, or of the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Which one, from 0.
+    pub index: u32,
+    /// Where it begins, in bytes from the beginning of the whole.
+    pub offset: u64,
+    /// Bytes: [`CHUNK_SIZE`], less for the last one.
+    pub len: usize,
+}
+
+impl Chunk {
+    /// The one with this index, of a whole of `size` bytes; empty beyond its end.
+    pub fn of(size: u64, index: u32) -> Self {
+        let offset = u64::from(index).saturating_mul(CHUNK_SIZE);
+        let rest = size.saturating_sub(offset);
+        Self {
+            index,
+            offset,
+            len: memory_len(rest.min(CHUNK_SIZE)),
+        }
+    }
+
+    /// All of a whole of `size` bytes, in order.
+    pub fn all(size: u64) -> impl Iterator<Item = Self> {
+        let count = u32::try_from(size.div_ceil(CHUNK_SIZE)).unwrap_or(u32::MAX);
+        (0..count).map(move |index| Self::of(size, index))
+    }
+
+    /// Bytes that it takes on a disk: whole blocks.
+    pub fn len_on_disk(&self) -> usize {
+        self.len.next_multiple_of(memory_len(BLOCK))
+    }
 }
 
 /// What an image is.
@@ -286,4 +315,33 @@ impl Root {
 
 fn is_name(text: &str) -> bool {
     (1..=PRODUCT_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_cover_a_whole_without_a_gap() {
+        for size in [
+            0,
+            1,
+            BLOCK - 1,
+            BLOCK,
+            CHUNK_SIZE,
+            CHUNK_SIZE + 1,
+            3 * CHUNK_SIZE,
+        ] {
+            let mut end = 0;
+            for (chunk, index) in Chunk::all(size).zip(0..) {
+                assert_eq!((chunk.index, chunk.offset), (index, end));
+                assert!(chunk.len > 0 && chunk.len as u64 <= CHUNK_SIZE, "{chunk:?}");
+                assert_eq!(chunk.len_on_disk(), chunk.len.next_multiple_of(4096));
+                end += chunk.len as u64;
+            }
+            assert_eq!(end, size);
+        }
+        assert_eq!(Chunk::of(CHUNK_SIZE, 1).len, 0, "beyond the end");
+        assert_eq!(Chunk::of(u64::MAX, u32::MAX).len as u64, CHUNK_SIZE);
+    }
 }

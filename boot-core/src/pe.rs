@@ -23,13 +23,13 @@ const SECTION: usize = 40;
 
 /// A UEFI application, as its headers describe it.
 #[derive(Clone, Copy, Debug)]
-pub struct Program<'a> {
+pub struct EfiProgram<'a> {
     bytes: &'a [u8],
     /// Where the COFF header's signature is.
     header: usize,
 }
 
-impl<'a> Program<'a> {
+impl<'a> EfiProgram<'a> {
     /// Finds the headers; none if these are not the bytes of a UEFI application.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         if field(bytes, 0) != DOS_MAGIC {
@@ -96,7 +96,7 @@ impl<'a> Program<'a> {
 
 /// Writes the checksum into a program whose bytes were changed; false if it is none.
 pub fn seal(bytes: &mut [u8]) -> bool {
-    let sum = Program::parse(bytes).and_then(|program| program.checksum());
+    let sum = EfiProgram::parse(bytes).and_then(|program| program.checksum());
     if let Some((at, sum)) = sum {
         put(bytes, at, &sum.to_le_bytes());
     }
@@ -112,15 +112,15 @@ mod tests {
     fn every_flipped_bit_is_noticed() {
         for length in [15, 16] {
             let mut bytes = program(Architecture::X86_64, &[7; 16][..length]);
-            assert!(seal(&mut bytes) && Program::parse(&bytes).unwrap().is_intact());
+            assert!(seal(&mut bytes) && EfiProgram::parse(&bytes).unwrap().is_intact());
             for bit in 0..bytes.len() * 8 {
                 bytes[bit / 8] ^= 1 << (bit % 8);
-                let intact = Program::parse(&bytes).is_some_and(|program| program.is_intact());
+                let intact = EfiProgram::parse(&bytes).is_some_and(|program| program.is_intact());
                 assert!(!intact, "bit {bit} of {length}");
                 bytes[bit / 8] ^= 1 << (bit % 8);
             }
             bytes.push(0);
-            assert!(!Program::parse(&bytes).unwrap().is_intact());
+            assert!(!EfiProgram::parse(&bytes).unwrap().is_intact());
         }
         assert!(!seal(&mut [0; 64]));
     }
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_section_is_found_by_its_name() {
         let bytes = program(Architecture::Aarch64, b"trust goes here");
-        let found = Program::parse(&bytes).unwrap();
+        let found = EfiProgram::parse(&bytes).unwrap();
         assert_eq!(found.architecture(), Some(Architecture::Aarch64));
         let range = found.section(".sptrust").unwrap();
         assert_eq!(bytes.get(range).unwrap(), b"trust goes here");
@@ -157,12 +157,12 @@ mod tests {
     fn what_is_cut_short_is_no_program_or_has_no_section() {
         let bytes = program(Architecture::X86_64, b"trust goes here");
         for end in 0..bytes.len() {
-            let section = Program::parse(bytes.get(..end).unwrap())
+            let section = EfiProgram::parse(bytes.get(..end).unwrap())
                 .and_then(|program| program.section(".sptrust"));
             assert_eq!(section, None, "{end}");
         }
         let mut driver = bytes;
         driver[0x40 + COFF + SUBSYSTEM] = 11;
-        assert!(Program::parse(&driver).is_none());
+        assert!(EfiProgram::parse(&driver).is_none());
     }
 }

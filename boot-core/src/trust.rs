@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bytes::{field, memory_len, put},
     keyring::KeySet,
-    pe::Program,
+    pe::EfiProgram,
     types::Architecture,
 };
 
@@ -111,12 +111,12 @@ impl Trust {
         Self::from_json(json)
     }
 
-    /// From a whole loader, as it lies on an ESP, whose bytes are those that were written ([`Program::is_intact`]).
+    /// From a whole loader, as it lies on an ESP, whose bytes are those that were written ([`EfiProgram::is_intact`]).
     ///
     /// # Errors
     /// [`TrustError`], if it is no loader, a damaged one, or one without a root of trust.
     pub fn from_intact_program(bytes: &[u8]) -> Result<Self, TrustError> {
-        let program = Program::parse(bytes).ok_or(TrustError::NoLoader)?;
+        let program = EfiProgram::parse(bytes).ok_or(TrustError::NoLoader)?;
         if !program.is_intact() {
             return Err(TrustError::Damaged);
         }

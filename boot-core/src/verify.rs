@@ -45,7 +45,7 @@ pub enum Rejected {
     /// The partition is not there.
     #[error("its partition is missing")]
     NoPartition,
-    /// The device refused to read; what it said.
+    /// The device refused to read; what it said, as text: each platform has an error type of its own.
     #[error("cannot be read: {0}")]
     Unreadable(String),
     /// No slot header to go by.

@@ -30,7 +30,7 @@ Examples:
 Exit codes:
   0  done                      5  source: network, server, file or pipe
   1  failed                    6  does not fit into the slot
-  2  wrong command line        7  another bootctl holds the lock
+  2  wrong command line        7  another bootctl is at work
   3  refused by a rule         8  not started by Sternpost
   4  verification failed       9  the profile is not valid";
 

@@ -23,7 +23,7 @@ pub enum Code {
     Source = 5,
     /// It is larger than the slot.
     DoesNotFit = 6,
-    /// Another `bootctl` holds the lock.
+    /// Another `bootctl` installs, or does not let go of the boot state.
     Locked = 7,
     /// Not started by Sternpost.
     NotSternpost = 8,
@@ -33,7 +33,10 @@ pub enum Code {
 
 /// All codes with what they mean, for the help, the reference and the tests.
 pub const CODES: [(Code, &str); 9] = [
-    (Code::Failed, "failed; the message says why"),
+    (
+        Code::Failed,
+        "failed, the message says why; for `health`: not healthy, or not yet",
+    ),
     (Code::Usage, "the command line was wrong"),
     (
         Code::Refused,
@@ -48,7 +51,10 @@ pub const CODES: [(Code, &str); 9] = [
         "the source could not be read: network, server, file or pipe",
     ),
     (Code::DoesNotFit, "it does not fit into the slot"),
-    (Code::Locked, "another bootctl holds the lock"),
+    (
+        Code::Locked,
+        "another bootctl installs, or does not let go of the boot state",
+    ),
     (
         Code::NotSternpost,
         "this machine was not started by Sternpost",
@@ -95,7 +101,6 @@ impl Failure {
         Self::by(Code::Failed, error)
     }
 
-    /// An error with its code.
     pub fn by(code: Code, error: impl Error + Send + Sync + 'static) -> Self {
         let failure = Self::new(code, &error);
         Self {

@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | [`cli`] | the command line as a whole, and its help |
 //! | [`commands`] | one file a command: its arguments and what it does |
-//! | [`service`] | `bootctl serve`: from userland to a verdict, and after it; what it decides is [`service::step`]; for what it restarts the machine stands above `Service::reboot` |
+//! | [`service`] | `bootctl serve`: from userland to a verdict, and after it; what it decides about the slot that runs is [`service::step`], about idle recovery [`service::step::idle`]; for what a machine restarts stands above `Service::reboot` |
 //! | [`health`] | whether the machine is well |
 //! | [`profile`] | which profile is in force, and its early part |
 //! | [`bring_up`] | bringing up what a profile asks for |
@@ -75,6 +75,31 @@ mod tests {
         let (dirs, files): (Vec<_>, Vec<_>) = entries.partition(|it| it.is_dir());
         let below = dirs.iter().flat_map(|it| self::files(it));
         files.into_iter().chain(below).collect()
+    }
+
+    /// What else opens something to write into it, and is meant to: locks, devices, consoles, UEFI variables, and what has
+    /// no name and is gone with the process.
+    const OPEN_TO_WRITE: [&str; 6] = [
+        "os/lock.rs",
+        "os/device.rs",
+        "os/console.rs",
+        "loader/efi.rs",
+        "watchdog.rs",
+        "install/leaves.rs",
+    ];
+
+    #[test]
+    fn files_are_written_by_os_files_alone() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        for path in files(&source) {
+            let text = fs::read_to_string(&path).unwrap();
+            let (code, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+            let writes = ["fs::write(", "File::create(", "OpenOptions"];
+            let writes = writes.iter().any(|it| code.contains(it));
+            let mut may = OPEN_TO_WRITE.iter().chain(&["os/files.rs"]);
+            let may = may.any(|it| path.ends_with(it));
+            assert!(!writes || may, "{}", path.display());
+        }
     }
 
     #[test]

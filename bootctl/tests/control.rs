@@ -137,8 +137,13 @@ impl Appliance {
         self.device.write_at(COPIES[copy], &[0xff; 512]).unwrap();
     }
 
-    fn settle(&mut self, booted: &Booted, verdict: &Verdict) -> bootctl::failure::Result<Settled> {
-        self.control.settle(booted, verdict, "all well", |_| None)
+    fn commit_verdict(
+        &mut self,
+        booted: &Booted,
+        verdict: &Verdict,
+    ) -> bootctl::failure::Result<Settled> {
+        self.control
+            .commit_verdict(booted, verdict, "all well", |_| None)
     }
 }
 
@@ -344,19 +349,19 @@ fn going_back_and_starting_once_are_said() {
 }
 
 #[test]
-fn a_verdict_that_was_cut_off_is_overdue() {
+fn a_verdict_that_was_cut_off_is_unfinished() {
     let mut appliance = Appliance::new(Target::B, &on_trial());
-    assert_eq!(appliance.control.overdue(Slot::B).unwrap(), None);
+    assert_eq!(appliance.control.unfinished(Slot::B).unwrap(), None);
     appliance.control.quarantine(&B, "no network").unwrap();
-    let entry = appliance.control.overdue(Slot::B).unwrap().unwrap();
+    let entry = appliance.control.unfinished(Slot::B).unwrap().unwrap();
     assert_eq!((entry.digest, entry.reason.as_str()), (B, "no network"));
     let begun = appliance.control.begin(Slot::B).unwrap();
-    assert_eq!(begun.overdue.unwrap().as_deref(), Some("no network"));
+    assert_eq!(begun.unfinished.unwrap().as_deref(), Some("no network"));
 
     let mut appliance = Appliance::new(Target::B, &both_good());
     appliance.control.quarantine(&B, "no network").unwrap();
     assert_eq!(
-        appliance.control.overdue(Slot::B).unwrap(),
+        appliance.control.unfinished(Slot::B).unwrap(),
         None,
         "it is good"
     );
@@ -366,7 +371,7 @@ fn a_verdict_that_was_cut_off_is_overdue() {
         .quarantine(&Digest::ZERO, "nothing")
         .unwrap();
     assert_eq!(
-        appliance.control.overdue(Slot::B).unwrap(),
+        appliance.control.unfinished(Slot::B).unwrap(),
         None,
         "it is empty"
     );
@@ -489,12 +494,14 @@ fn a_healthy_slot_is_marked_good_if_it_is_the_one_that_the_record_means() {
         digest: Some(A),
         ..in_slot_b(true)
     };
-    let refused = appliance.settle(&other, &Verdict::Healthy).unwrap_err();
+    let refused = appliance
+        .commit_verdict(&other, &Verdict::Healthy)
+        .unwrap_err();
     assert_eq!(refused.code, Code::Refused);
     assert_eq!(appliance.status(Slot::B), SlotStatus::Trial);
     assert_eq!(
         appliance
-            .settle(&in_slot_b(true), &Verdict::Healthy)
+            .commit_verdict(&in_slot_b(true), &Verdict::Healthy)
             .unwrap(),
         Settled::Healthy
     );
@@ -502,7 +509,7 @@ fn a_healthy_slot_is_marked_good_if_it_is_the_one_that_the_record_means() {
     let said = appliance.history().len();
     assert_eq!(
         appliance
-            .settle(&in_slot_b(false), &Verdict::Healthy)
+            .commit_verdict(&in_slot_b(false), &Verdict::Healthy)
             .unwrap(),
         Settled::Healthy
     );
@@ -513,7 +520,9 @@ fn a_healthy_slot_is_marked_good_if_it_is_the_one_that_the_record_means() {
 fn a_good_slot_that_is_not_well_is_noted_and_given_up_only_if_its_root_is_damaged() {
     let mut appliance = Appliance::new(Target::B, &both_good());
     assert_eq!(
-        appliance.settle(&in_slot_b(false), &unhealthy()).unwrap(),
+        appliance
+            .commit_verdict(&in_slot_b(false), &unhealthy())
+            .unwrap(),
         Settled::Noted
     );
     assert_eq!(appliance.status(Slot::B), SlotStatus::Good);
@@ -523,7 +532,7 @@ fn a_good_slot_that_is_not_well_is_noted_and_given_up_only_if_its_root_is_damage
         ..in_slot_b(false)
     };
     assert_eq!(
-        appliance.settle(&damaged, &unhealthy()).unwrap(),
+        appliance.commit_verdict(&damaged, &unhealthy()).unwrap(),
         Settled::GoingBack
     );
     assert_eq!(appliance.status(Slot::B), SlotStatus::GivenUp);
@@ -535,12 +544,14 @@ fn an_unhealthy_slot_on_trial_is_given_up_unless_it_has_to_stay() {
     let mut appliance = Appliance::new(Target::B, &on_trial());
     let stays = appliance
         .control
-        .settle(&in_slot_b(true), &unhealthy(), "", |_| Some("alone".into()));
+        .commit_verdict(&in_slot_b(true), &unhealthy(), "", |_| Some("alone".into()));
     assert_eq!(stays.unwrap(), Settled::Stays("alone".into()));
     assert_eq!(appliance.status(Slot::B), SlotStatus::Trial);
     appliance.said("degraded", Slot::B, "no network; stays up: alone");
     assert_eq!(
-        appliance.settle(&in_slot_b(true), &unhealthy()).unwrap(),
+        appliance
+            .commit_verdict(&in_slot_b(true), &unhealthy())
+            .unwrap(),
         Settled::GoingBack
     );
     assert_eq!(appliance.status(Slot::B), SlotStatus::GivenUp);
@@ -557,7 +568,7 @@ fn without_a_record_a_verdict_against_a_slot_on_trial_is_kept_for_the_next_one()
         let mut appliance = Appliance::new(Target::B, &on_trial());
         appliance.destroy(0);
         appliance.destroy(1);
-        let settled = appliance.settle(&booted, &verdict);
+        let settled = appliance.commit_verdict(&booted, &verdict);
         assert_eq!(settled.is_ok_and(|it| it == Settled::GoingBack), kept);
         assert_eq!(appliance.is_quarantined(&B), kept);
     }

@@ -34,7 +34,6 @@ pub struct Candidate {
     pub guid: String,
     /// Nonce of its newest boot-state record.
     pub nonce: Option<Nonce>,
-    /// Its table.
     pub table: Table,
 }
 

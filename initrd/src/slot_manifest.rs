@@ -41,7 +41,6 @@ pub enum SlotError<E: Debug + Display> {
     /// Kernel and root belong to different images.
     #[error("its manifest names the root hash {manifest}, but this kernel was built for {kernel}")]
     RootHash {
-        /// In the manifest.
         manifest: RootHash,
         /// On the command line.
         kernel: RootHash,

@@ -10,7 +10,6 @@ use crate::drivers::EFIVARFS;
 use crate::failure::{Context, Failure};
 use crate::{abort, hand_over, modules};
 
-/// What this start is.
 pub(crate) struct Start {
     pub(crate) hand_over: HandOver,
     pub(crate) raw: Vec<u8>,

@@ -88,7 +88,6 @@ impl Image {
         self.directory.join("disk.raw")
     }
 
-    /// The bundle.
     #[must_use]
     pub fn bundle(&self) -> PathBuf {
         self.directory.join("bundle.spb")

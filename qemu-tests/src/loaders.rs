@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use boot_core::pe::{self, Program};
+use boot_core::pe::{self, EfiProgram};
 use boot_core::{Digest, esp, trust};
 
 use crate::artefacts::Version;
@@ -78,7 +78,7 @@ pub fn one_that_fails(context: &Context, feature: &str) -> Result<Loader> {
 
 /// Where a loader keeps its root of trust.
 fn section(program: &[u8]) -> Result<Range<usize>> {
-    Program::parse(program)
+    EfiProgram::parse(program)
         .and_then(|program| program.section(trust::SECTION_NAME))
         .context("the loader has no root of trust")
 }
@@ -106,7 +106,7 @@ fn entry_point(program: &[u8]) -> Option<usize> {
     let word = |at: usize| Some(u32::from_le_bytes(*program.get(at..)?.first_chunk()?));
     let header = word(0x3c)? as usize;
     let entry = word(header + 24 + 16)?;
-    let text = Program::parse(program)?.section(".text")?;
+    let text = EfiProgram::parse(program)?.section(".text")?;
     // The section's place in memory; the first section is the code.
     let table = header
         + 24

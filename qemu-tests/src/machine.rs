@@ -192,7 +192,6 @@ impl<'c> Machine<'c> {
         forwarded_port(&said).with_context(|| format!("QEMU forwards no port to SSH: {said}"))
     }
 
-    /// What it is.
     #[must_use]
     pub fn architecture(&self) -> Architecture {
         self.context.scenario().architecture

@@ -32,13 +32,11 @@ pub struct Scenario {
     pub architecture: Architecture,
     /// The recipe of its image.
     pub recipe: &'static str,
-    /// What it begins with.
     pub begins: Begins,
     /// Belongs to what every change has to pass.
     pub gate: bool,
     /// What it takes on two cores without KVM, images built, in seconds.
     pub seconds: u64,
-    /// What it does.
     pub run: fn(&Context) -> Result<()>,
 }
 
@@ -132,7 +130,6 @@ impl Context {
         fastrand::Rng::with_seed(self.seed)
     }
 
-    /// The scenario.
     #[must_use]
     pub fn scenario(&self) -> &Scenario {
         &self.scenario

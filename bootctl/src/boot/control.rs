@@ -6,13 +6,15 @@
 //!
 //! | action | writes, in this order |
 //! | --- | --- |
-//! | activate, mark good, roll back | one commit, event |
-//! | give up | quarantine entry, one commit, event |
-//! | give up what is damaged | one commit, event |
-//! | force | quarantine entry zeroed, event |
+//! | activate, roll back | one commit, event |
+//! | mark good | one commit, events (of a floor that rose too), quarantine entry zeroed |
+//! | `give_up`: a verdict against a version | quarantine entry, one commit, event |
+//! | `give_up_damaged`, `abandon`: its bytes are damaged, nothing is said against the version | one commit, event |
+//! | `root_lost`: the root of the slot that does not run is damaged | event, then as `abandon` where the running one is good |
+//! | `release`: a version is staged, by force if it was in quarantine | quarantine entry zeroed, event |
 //!
 //! The quarantine comes before the commit that gives a slot up: after a power cut between the two,
-//! the verdict is still known, and the next boot of that slot completes it ([`Control::overdue`]).
+//! the verdict is still known, and the next boot of that slot completes it ([`Control::unfinished`]).
 
 use boot_core::event::{Event, EventKind, Stage};
 use boot_core::quarantine::QuarantineEntry;
@@ -28,7 +30,6 @@ use crate::os::lock::Lock;
 /// What each event says about this run.
 #[derive(Debug, Clone, Copy)]
 pub struct Context {
-    /// What is booted.
     pub booted: Target,
     /// Nonce of this start; zero if unknown.
     pub nonce: Nonce,
@@ -241,7 +242,7 @@ impl<D: Device> Control<D> {
 
     /// Why the booted slot should have been given up already: it is on trial, and its manifest is
     /// quarantined, so a verdict was spoken that did not get as far as its commit.
-    pub fn overdue(&mut self, slot: Slot) -> Result<Option<QuarantineEntry>> {
+    pub fn unfinished(&mut self, slot: Slot) -> Result<Option<QuarantineEntry>> {
         let record = self.record()?;
         let entry = record.slot(slot);
         if entry.is_good() || entry.status() == SlotStatus::Empty {

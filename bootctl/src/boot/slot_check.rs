@@ -11,14 +11,14 @@ use crate::machine::Machine;
 use crate::os::device::BlockFile;
 
 /// The two partitions of a slot.
-pub struct Parts<D> {
+pub struct SlotDevices<D> {
     /// `boot-x`.
     pub boot: D,
     /// `root-x`.
     pub root: D,
 }
 
-impl Parts<BlockFile> {
+impl SlotDevices<BlockFile> {
     /// Opens those of this machine's `slot`.
     pub fn open(machine: &Machine, slot: Slot, write: bool) -> Result<Self> {
         Ok(Self {
@@ -41,7 +41,7 @@ pub fn trust(machine: &Machine) -> Result<Trust> {
 /// # Errors
 /// [`crate::failure::Code::Verification`], if one is not what was signed or cannot be read.
 pub fn whole<D: Device>(
-    parts: &mut Parts<D>,
+    parts: &mut SlotDevices<D>,
     slot: Slot,
     trust: &Trust,
     record: &Record,

@@ -1,7 +1,7 @@
 //! What a start comes to in the boot state: what is put right when the service begins, and what a verdict changes.
 //!
 //! Over any device, like [`crate::boot::control`], whose functions it calls in the order that matters; the service adds
-//! when, and what is shown.
+//! when (`service::verdict_commit`) and what follows (`service::step`).
 
 use boot_core::event::EventKind;
 use boot_core::record::Record;
@@ -38,7 +38,7 @@ pub struct Begun {
     /// The booted slot is not yet good.
     pub on_trial: bool,
     /// A verdict against it that did not get as far as its commit; an error if the rings cannot be read.
-    pub overdue: Result<Option<String>>,
+    pub unfinished: Result<Option<String>>,
     /// The starts of the other slot ended without a word, and this is the first one to notice.
     pub other_silent: bool,
 }
@@ -46,7 +46,6 @@ pub struct Begun {
 /// What is known of the booted slot beside the record.
 #[derive(Debug, Clone, Copy)]
 pub struct Booted {
-    /// Which it is.
     pub slot: Slot,
     /// The manifest that runs, where the agent said it.
     pub digest: Option<Digest>,
@@ -80,12 +79,12 @@ impl<D: Device> Control<D> {
         let on_trial = !self.record()?.slot(slot).is_good();
         let silent = self.note_silent(slot.other());
         let other_silent = *silent.as_ref().unwrap_or(&false);
-        let overdue = silent
-            .and_then(|_| self.overdue(slot))
+        let unfinished = silent
+            .and_then(|_| self.unfinished(slot))
             .map(|entry| entry.map(|entry| entry.reason));
         Ok(Begun {
             on_trial,
-            overdue,
+            unfinished,
             other_silent,
         })
     }
@@ -110,7 +109,7 @@ impl<D: Device> Control<D> {
     ///
     /// # Errors
     /// Nothing is decided then; it can be tried again.
-    pub fn settle(
+    pub fn commit_verdict(
         &mut self,
         booted: &Booted,
         verdict: &Verdict,

@@ -5,7 +5,7 @@ use std::fs;
 use profile::{Rendered, When};
 
 use crate::failure::{Doing, Result};
-use crate::os::files::write_whole;
+use crate::os::files::write_atomic;
 use crate::os::paths::Paths;
 
 /// Writes the files that are due at `when`. What is already there is left alone.
@@ -18,7 +18,7 @@ pub(crate) fn write_files(paths: &Paths, rendered: &Rendered, when: When) -> Res
             m.is_file() && m.permissions().mode() & 0o7777 == file.mode
         }) && fs::read(&path).is_ok_and(|found| found == file.content);
         if !same {
-            write_whole(&path, &file.content, file.mode, false)
+            write_atomic(&path, &file.content, file.mode)
                 .doing(|| format!("writing {}", path.display()))?;
             written += 1;
         }

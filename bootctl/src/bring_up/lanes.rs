@@ -9,7 +9,8 @@
 //! A step has a number of attempts and the pause between them, as the profile renders it: that is what a sound image on
 //! a sound machine needs at most. After them it *has failed*: the gate need not wait any longer (`until_verdict` says
 //! what that means), people are told, and the pauses double up to [`LONGEST`]. It is tried nevertheless: the disk may
-//! be emptied, the server may come back, and nobody is there to say so.
+//! be emptied, the server may come back, and nobody is there to say so. A unit that is started is waited for without a
+//! limit of ours: systemd has one (`TimeoutStartSec`).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -136,10 +137,10 @@ impl BringUp {
 }
 
 /// Where all lanes stand.
-pub(crate) type Progress = watch::Receiver<Vec<LaneState>>;
+pub(crate) type LaneStates = watch::Receiver<Vec<LaneState>>;
 
 /// Returns when a lane comes further; never if none can any more.
-pub(crate) async fn changed(progress: &mut Option<Progress>) {
+pub(crate) async fn changed(progress: &mut Option<LaneStates>) {
     if let Some(progress) = progress
         && progress.changed().await.is_ok()
     {
@@ -153,7 +154,7 @@ pub(crate) async fn changed(progress: &mut Option<Progress>) {
 pub(crate) struct Board(Rc<watch::Sender<Vec<LaneState>>>);
 
 impl Board {
-    pub(crate) fn new<'a>(lanes: impl Iterator<Item = &'a str>) -> (Self, Progress) {
+    pub(crate) fn new<'a>(lanes: impl Iterator<Item = &'a str>) -> (Self, LaneStates) {
         let (sender, progress) = watch::channel(lanes.map(LaneState::new).collect());
         (Self(Rc::new(sender)), progress)
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use profile::{Rendered, When, Work};
 
 use self::files::write_files;
-use self::lanes::{Board, Progress};
+use self::lanes::{Board, LaneStates};
 use crate::failure::Result;
 use crate::kubernetes::ApiServers;
 use crate::machine::clock::implausible;
@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_secs(2);
 const FILES: &str = "files";
 
 /// Begins to bring everything up, beside whatever else is done; gives where to look how far it has come.
-pub(crate) fn begin(paths: Paths, rendered: Rendered, api: ApiServers) -> Progress {
+pub(crate) fn begin(paths: Paths, rendered: Rendered, api: ApiServers) -> LaneStates {
     let lanes = rendered.lanes.iter().map(|lane| lane.name.as_str());
     let (board, progress) = Board::new([FILES].into_iter().chain(lanes));
     tokio::task::spawn_local(async move { all(paths, rendered, api, &board).await });

@@ -7,7 +7,7 @@ use profile::{Condition, Step, Work};
 use crate::failure::{Doing, Failure, Result};
 use crate::kubernetes::ApiServers;
 use crate::os::clock::Pace;
-use crate::os::files::write_whole;
+use crate::os::files::write_durable;
 use crate::os::paths::Paths;
 use crate::os::process;
 use crate::os::systemd::Systemd;
@@ -103,7 +103,7 @@ pub(crate) async fn attempt(
 }
 
 fn put(path: &Path, content: &[u8]) -> Result<()> {
-    write_whole(path, content, 0o600, true).doing(|| format!("writing {}", path.display()))
+    write_durable(path, content, 0o600).doing(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]

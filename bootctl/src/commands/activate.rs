@@ -16,7 +16,7 @@ pub struct Activate {
     /// Reboot into it at once
     #[arg(long)]
     pub now: bool,
-    /// Which slot; only in recovery, where none is booted
+    /// Which slot; needed in recovery, where none is booted. Else the one beside the booted one
     #[arg(long, value_enum)]
     pub slot: Option<SlotName>,
 }

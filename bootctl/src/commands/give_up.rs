@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{SlotName, target_slot};
 use crate::boot;
-use crate::boot::slot_check::{self, Parts};
+use crate::boot::slot_check::{self, SlotDevices};
 use crate::failure::{Code, Failure, Result};
 use crate::machine::Machine;
 use crate::machine::facts::target_name;
@@ -15,7 +15,7 @@ use crate::output::Outcome;
 /// Arguments of `give-up`.
 #[derive(Debug, Args)]
 pub struct GiveUp {
-    /// Which slot; only in recovery, where none is booted
+    /// Which slot; needed in recovery, where none is booted. Else the one beside the booted one
     #[arg(long, value_enum)]
     pub slot: Option<SlotName>,
 }
@@ -31,7 +31,7 @@ pub fn give_up(machine: &Machine, arguments: &GiveUp) -> Result<Outcome> {
             .next("install something into it: `bootctl install SOURCE`"));
     }
     let trust = slot_check::trust(machine)?;
-    let mut slot_parts = Parts::open(machine, slot, false)?;
+    let mut slot_parts = SlotDevices::open(machine, slot, false)?;
     let why = match slot_check::whole(&mut slot_parts, slot, &trust, &record) {
         Ok(()) => {
             let next = match machine.booted {

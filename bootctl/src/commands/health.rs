@@ -73,10 +73,7 @@ fn text(report: &Report) -> String {
     }
     for finding in &report.findings {
         let mark = if finding.ok { "ok " } else { "NOT" };
-        let _ = write!(out, "\n  {mark} {}", finding.name);
-        if let Some(why) = &finding.why {
-            let _ = write!(out, ": {why}");
-        }
+        let _ = write!(out, "\n  {mark} {finding}");
     }
     for why in &report.degraded {
         let _ = write!(out, "\n  degraded: {why}");

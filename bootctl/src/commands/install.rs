@@ -22,7 +22,7 @@ pub struct Install {
     /// Install even a bundle that is in quarantine, and release it
     #[arg(long)]
     pub force: bool,
-    /// Which slot; only in recovery, where none is booted
+    /// Which slot; needed in recovery, where none is booted. Else the one beside the booted one
     #[arg(long, value_enum)]
     pub slot: Option<SlotName>,
 }

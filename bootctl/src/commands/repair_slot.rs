@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{SlotName, target_slot, then_reboot};
 use crate::boot;
-use crate::boot::slot_check::{self, Parts};
+use crate::boot::slot_check::{self, SlotDevices};
 use crate::failure::{Failure, Result};
 use crate::install::Options;
 use crate::install::repair::repair;
@@ -21,7 +21,7 @@ pub struct RepairSlot {
     /// Activate it and reboot when it is in place
     #[arg(long)]
     pub now: bool,
-    /// Which slot; only in recovery, where none is booted
+    /// Which slot; needed in recovery, where none is booted. Else the one beside the booted one
     #[arg(long, value_enum)]
     pub slot: Option<SlotName>,
 }
@@ -40,9 +40,9 @@ pub fn repair_slot(machine: &Machine, arguments: &RepairSlot) -> Result<Outcome>
     };
     let repaired = repair(
         &mut control,
-        &mut Parts::open(machine, slot, true)?,
-        &mut Parts::open(machine, from, false)?,
-        Parts::open(machine, from, false)?,
+        &mut SlotDevices::open(machine, slot, true)?,
+        &mut SlotDevices::open(machine, from, false)?,
+        SlotDevices::open(machine, from, false)?,
         &options,
         &Progress::new(),
     )?;

@@ -15,9 +15,9 @@ use crate::boot;
 use crate::boot::control::Control;
 use crate::boot::slot_check;
 use crate::failure::{Failure, Result};
-use crate::install::{self, Head, Room, Wanted};
+use crate::install::{self, BundleFront, Room, Wanted};
 use crate::loader::efi::{self, Variables};
-use crate::loader::{self, Esp, Stage, Update, under_way};
+use crate::loader::{self, Esp, Update, UpdateStage, under_way};
 use crate::machine::Machine;
 use crate::machine::facts;
 use crate::os::device::BlockFile;
@@ -120,13 +120,13 @@ fn update(
         },
         now: (control.context().now)(),
     };
-    let head = Head::read(source.as_mut(), &trust, &wanted)?;
+    let front = BundleFront::read(source.as_mut(), &trust, &wanted)?;
     if let Some(booted) = machine.slot() {
         let mut running = machine.open(booted.label_boot(), false)?;
-        install::keys_not_older(&trust, &mut running, head.serial)?;
+        install::keys_not_older(&trust, &mut running, front.serial)?;
     }
-    let program = install::payload(&head, source.as_mut(), &progress)?;
-    let new = loader::check(&program, &head.manifest, &trust)?;
+    let program = install::payload(&front, source.as_mut(), &progress)?;
+    let new = loader::check(&program, &front.manifest, &trust)?;
     starts_what_starts(machine, record, &trust, &new)?;
 
     let architecture = trust.architecture;
@@ -138,7 +138,7 @@ fn update(
         ))
     })?;
     let digest = Digest::of(&program);
-    let version = head.manifest.version;
+    let version = front.manifest.version;
     let old = Digest::of(&running);
     let there = esps.loader(target, architecture).ok();
     let there = there.map(|found| Digest::of(&found));
@@ -161,9 +161,9 @@ fn update(
         loader: digest,
         old: Some(old),
         version,
-        manifest: head.digest,
+        manifest: front.digest,
         boot_id: facts::boot_id(),
-        stage: Stage::Writing,
+        stage: UpdateStage::Writing,
     };
     let path = under_way::path(machine);
     under_way::mark_written(machine)?;
@@ -176,10 +176,10 @@ fn update(
         source.name()
     );
     let lock = control.lock()?;
-    control.event(EventKind::LOADER_UPDATED, None, head.digest, &text);
+    control.event(EventKind::LOADER_UPDATED, None, front.digest, &text);
     drop(lock);
     let json = json!({"loader": {
-        "version": version, "digest": digest, "manifest": head.digest, "esp": target, "was_there": false,
+        "version": version, "digest": digest, "manifest": front.digest, "esp": target, "was_there": false,
     }});
     Ok(Outcome::new(
         format!(

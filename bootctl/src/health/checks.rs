@@ -1,9 +1,10 @@
 //! One look at one check of the health plan.
 
+use boot_core::text::shorten;
 use profile::{Check, Probe};
 
 use crate::kubernetes::{Answer, ApiServers};
-use crate::os::process::{self, shorten};
+use crate::os::process;
 
 /// `Ok` if it holds, else why it does not.
 pub(crate) async fn look(check: &Check, api: &ApiServers) -> Answer {

@@ -8,9 +8,10 @@
 //! | in a slot on trial, a step of the bring-up failed as often as it may | unhealthy, at once |
 //! | a unit stays failed for [`FAILED_IS_FINAL`] | unhealthy: systemd will not start it again |
 //! | anything does not hold at the deadline | unhealthy, with the list |
+//! | everything holds at the deadline, but not yet for `settle` | unhealthy |
 //!
-//! Beside the gate, [`crate::service::step`] condemns what needs no watching: a profile or a `state` that cannot be used,
-//! a damaged root, a verdict that is overdue. What failed in the bring-up comes in by `service::until_verdict`.
+//! Beside the gate, [`crate::service::step`] judges what needs no watching: a profile or a `state` that cannot be used,
+//! a damaged root, a verdict that was never committed. What failed in the bring-up comes in by `service::until_verdict`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +27,9 @@ use crate::boot::verdict::Verdict;
 /// still has in hand are shown as `activating`.
 pub(crate) const FAILED_IS_FINAL: Duration = Duration::from_secs(15);
 
+/// What is added to what did not hold before either.
+const BEFORE: &str = " (so it was before this version)";
+
 /// One thing that must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
@@ -39,6 +43,10 @@ pub struct Finding {
     /// Whose fault it is, most likely, where what renders the check says so. It decides nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blame: Option<Blame>,
+    /// In a version on trial: that it did not hold before that one either. Where it is not said, it held then, or was not
+    /// looked at. It decides nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub before: bool,
 }
 
 impl Finding {
@@ -48,17 +56,25 @@ impl Finding {
             ok: result.is_ok(),
             why: result.err(),
             blame: None,
+            before: false,
         }
+    }
+
+    pub(crate) fn unit_failed(unit: &str) -> Self {
+        Self::new(format!("unit {unit} has not failed"), Err("it has".into()))
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
-        match &self.why {
-            Some(why) => write!(f, ": {why}"),
-            None => Ok(()),
+        if let Some(why) = &self.why {
+            write!(f, ": {why}")?;
         }
+        if self.before {
+            f.write_str(BEFORE)?;
+        }
+        Ok(())
     }
 }
 
@@ -104,15 +120,20 @@ impl Gate {
         for unit in &seen.failed_units {
             let since = *self.failed_since.entry(unit.clone()).or_insert(now);
             if now.saturating_sub(since) >= self.failed_is_final {
-                return Some(Verdict::Unhealthy(format!("unit {unit} failed")));
+                let finding = Finding::unit_failed(unit);
+                let known = seen.findings.iter().find(|it| it.name == finding.name);
+                let before = if known.is_some_and(|it| it.before) {
+                    BEFORE
+                } else {
+                    ""
+                };
+                return Some(Verdict::Unhealthy(format!("unit {unit} failed{before}")));
             }
         }
-        let wrong: Vec<String> = seen
-            .findings
-            .iter()
-            .filter(|f| !f.ok)
-            .map(ToString::to_string)
-            .collect();
+        let mut wrong: Vec<&Finding> = seen.findings.iter().filter(|f| !f.ok).collect();
+        // A reason is cut where it gets long: what is new comes first.
+        wrong.sort_by_key(|finding| finding.before);
+        let wrong: Vec<String> = wrong.into_iter().map(ToString::to_string).collect();
         if wrong.is_empty() {
             let since = *self.well_since.get_or_insert(now);
             if now.saturating_sub(since) >= self.settle {

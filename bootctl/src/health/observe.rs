@@ -36,6 +36,19 @@ pub(crate) async fn failed_units(health: &HealthPlan, systemd: &mut Link) -> Res
         .collect())
 }
 
+/// What is found about them: each by its name, so that one is told from another.
+fn units(failed: &Result<Vec<String>>) -> Vec<Finding> {
+    let all = |result| vec![Finding::new("no unit has failed", result)];
+    match failed {
+        Ok(units) if units.is_empty() => all(Ok(())),
+        Ok(units) => units
+            .iter()
+            .map(|unit| Finding::unit_failed(unit))
+            .collect(),
+        Err(e) => all(Err(e.to_string())),
+    }
+}
+
 /// Looks at everything; `alive` is told of each answer.
 pub(crate) async fn observe(
     health: &HealthPlan,
@@ -50,12 +63,7 @@ pub(crate) async fn observe(
         None => findings.push(Finding::new("systemd", Err("does not answer".into()))),
         Some(systemd) => {
             if health.units_failed {
-                let result = match &failed_units {
-                    Ok(units) if units.is_empty() => Ok(()),
-                    Ok(units) => Err(units.join(", ")),
-                    Err(e) => Err(e.to_string()),
-                };
-                findings.push(Finding::new("no unit has failed", result));
+                findings.extend(self::units(&failed_units));
             }
             for unit in &health.units {
                 let result = match systemd.state_of(unit).await {

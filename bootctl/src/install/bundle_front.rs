@@ -17,8 +17,7 @@ use crate::source::Source;
 const STEP: usize = 256 * 1024;
 
 /// The front of a bundle, verified.
-pub(crate) struct Head {
-    /// Its header.
+pub(crate) struct BundleFront {
     pub header: Header,
     /// The manifest's envelope, to the byte.
     pub envelope: Vec<u8>,
@@ -26,7 +25,6 @@ pub(crate) struct Head {
     pub keyring: Vec<u8>,
     /// What was signed.
     pub manifest: Manifest,
-    /// Its digest.
     pub digest: Digest,
     /// Serial of the keyring that it was signed under.
     pub serial: u64,
@@ -56,7 +54,7 @@ pub(crate) struct Room {
     pub root: u64,
 }
 
-impl Head {
+impl BundleFront {
     /// Reads and verifies everything up to the verity leaves, and checks it against this machine.
     pub(crate) fn read(source: &mut dyn Source, trust: &Trust, wanted: &Wanted) -> Result<Self> {
         let mut bytes = [0; HEADER_SIZE];
@@ -76,7 +74,7 @@ impl Head {
         let mut table = vec![0; header.table_length() as usize];
         source.read_exact_at(header.table_offset(), &mut table)?;
         let table = FrameTable::decode(&table).map_err(not_a_bundle)?;
-        let head = Self {
+        let front = Self {
             header,
             envelope,
             keyring,
@@ -86,11 +84,11 @@ impl Head {
             table,
         };
         if let Some(size) = source.size()
-            && size != head.end()
+            && size != front.end()
         {
-            return Err(wrong_length(source.name(), size, head.end()));
+            return Err(wrong_length(source.name(), size, front.end()));
         }
-        Ok(head)
+        Ok(front)
     }
 
     /// Where the bundle ends.

@@ -2,14 +2,15 @@
 //! other one. Reads only, and stops looking at a chunk as soon as it has to be fetched anyway. What cannot be read is not
 //! there: writing over it is what mends a bad sector.
 
-use boot_core::manifest::{CHUNK_SIZE, chunk_len};
+use boot_core::manifest::{CHUNK_SIZE, Chunk};
 use boot_core::verity::{BLOCK, BlockHasher, HASH};
 use boot_core::{Device, Digest};
 
-use super::bundle_front::Head;
+use super::bundle_front::BundleFront;
 use super::leaves::Leaves;
 use super::reference::Reference;
-use crate::boot::slot_check::Parts;
+use super::uki_chunk;
+use crate::boot::slot_check::SlotDevices;
 use crate::failure::Result;
 
 /// Read at a time: what is not there is mostly noticed in the first block.
@@ -27,12 +28,12 @@ pub(super) enum Origin {
 }
 
 /// Of each chunk, the UKI's first.
-pub(super) struct Survey {
+pub(super) struct ChunkPlan {
     /// Where it comes from.
     pub chunks: Vec<Origin>,
 }
 
-impl Survey {
+impl ChunkPlan {
     /// Whether everything is in place.
     pub(super) fn is_complete(&self) -> bool {
         self.chunks.iter().all(|c| *c == Origin::Place)
@@ -40,20 +41,18 @@ impl Survey {
 }
 
 /// Looks at both slots.
-pub(super) fn survey<D: Device>(
-    head: &Head,
+pub(super) fn plan<D: Device>(
+    front: &BundleFront,
     leaves: &Leaves,
-    target: &mut Parts<D>,
+    target: &mut SlotDevices<D>,
     reference: Option<&Reference<'_, D>>,
-) -> Result<Survey> {
-    let mut chunks = Vec::with_capacity(head.table.lengths().len());
+) -> Result<ChunkPlan> {
+    let mut chunks = Vec::with_capacity(front.table.lengths().len());
     let mut buf = vec![0; CHUNK_SIZE as usize];
-    for (index, digest) in head.manifest.uki.chunks.iter().enumerate() {
-        let len = chunk_len(head.manifest.uki.size, index as u64);
-        let rounded = len.next_multiple_of(BLOCK as usize);
-        let offset = boot_core::slot_header::UKI_OFFSET + index as u64 * CHUNK_SIZE;
-        let read = target.boot.read_at(offset, &mut buf[..rounded]);
-        chunks.push(if read.is_ok() && Digest::of(&buf[..len]) == *digest {
+    let uki = &front.manifest.uki;
+    for (chunk, digest) in Chunk::all(uki.size).zip(&uki.chunks) {
+        let found = uki_chunk::read(&mut target.boot, chunk, &mut buf);
+        chunks.push(if found.is_ok_and(|it| Digest::of(it) == *digest) {
             Origin::Place
         } else if reference.is_some_and(|r| r.find_uki(digest).is_some()) {
             Origin::Here
@@ -61,14 +60,12 @@ pub(super) fn survey<D: Device>(
             Origin::Source
         });
     }
-    let Some(root) = &head.manifest.root else {
-        return Ok(Survey { chunks });
+    let Some(root) = &front.manifest.root else {
+        return Ok(ChunkPlan { chunks });
     };
     let hasher = BlockHasher::new(&root.salt);
     let zero = hasher.hash(&[0; BLOCK as usize]);
-    for index in 0..root.data_size.div_ceil(CHUNK_SIZE) {
-        let len = chunk_len(root.data_size, index);
-        let offset = index * CHUNK_SIZE;
+    for Chunk { offset, len, .. } in Chunk::all(root.data_size) {
         let wanted = leaves.get(offset / BLOCK, len / BLOCK as usize)?;
         let mut from = Origin::Place;
         let steps = wanted.chunks(STEP / BLOCK as usize * HASH);
@@ -97,5 +94,5 @@ pub(super) fn survey<D: Device>(
         }
         chunks.push(from);
     }
-    Ok(Survey { chunks })
+    Ok(ChunkPlan { chunks })
 }

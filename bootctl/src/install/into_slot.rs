@@ -2,7 +2,7 @@
 
 use super::{Installed, Options, install};
 use crate::boot;
-use crate::boot::slot_check::{self, Parts};
+use crate::boot::slot_check::{self, SlotDevices};
 use crate::failure::Result;
 use crate::machine::Machine;
 use crate::progress::Progress;
@@ -33,9 +33,9 @@ pub fn into_slot(machine: &Machine, request: Request<'_>) -> Result<Installed> {
     let what = format!("install {shown}");
     let (_lock, mut control) = boot::installing(machine, &what)?;
     let trust = slot_check::trust(machine)?;
-    let mut target = Parts::open(machine, slot, true)?;
+    let mut target = SlotDevices::open(machine, slot, true)?;
     // Without a slot to copy from, everything is fetched.
-    let mut other = Parts::open(machine, slot.other(), false).ok();
+    let mut other = SlotDevices::open(machine, slot.other(), false).ok();
     let progress = Progress::new();
     let mut source = source::open_at(request.source, &progress, machine.pace)?;
     let options = Options {

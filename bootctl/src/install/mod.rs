@@ -1,9 +1,9 @@
-//! Writing a bundle into a slot: rule 4 of the design, in its order.
+//! Writing a bundle into a slot: rule 4 of docs/formats/boot-state.md, in its order.
 //!
 //! ```text
-//!  0  may this slot be written? every refusal is listed in preconditions          nothing written
+//!  0  may this slot be written? everything that may refuse: preconditions          nothing written
 //!  1  front of the bundle read and verified: sizes, floor, expiry; quarantine      nothing written (bundle_front)
-//!  2  survey: which chunks the slot, or the other one, already has                nothing written (chunk_plan)
+//!  2  plan: which chunks the slot, or the other one, already has                  nothing written (chunk_plan)
 //!  3  both copies of the record proved to be writable; slot header zeroed, flushed; one commit: the slot is empty
 //!  4  UKI, root and verity tree written in place, each chunk verified before      (write)
 //!  5  flushed; read back past the cache, every byte verified                      (read_back)
@@ -29,6 +29,7 @@ mod read_back;
 mod reference;
 pub mod repair;
 pub mod replace_recovery;
+mod uki_chunk;
 mod unpack;
 mod write;
 
@@ -43,14 +44,14 @@ use boot_core::verify::would_start;
 use boot_core::{Device, Digest, Slot, Target, Version, transition};
 use serde::Serialize;
 
-pub(crate) use self::bundle_front::{Head, Room, Wanted};
-use self::chunk_plan::Survey;
+pub(crate) use self::bundle_front::{BundleFront, Room, Wanted};
+use self::chunk_plan::ChunkPlan;
 use self::leaves::Leaves;
 pub(crate) use self::preconditions::keys_not_older;
 use self::reference::Reference;
 pub(crate) use self::unpack::payload;
 use crate::boot::control::{Control, refused};
-use crate::boot::slot_check::Parts;
+use crate::boot::slot_check::SlotDevices;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::source::Source;
@@ -59,7 +60,6 @@ use crate::source::Source;
 pub struct Options<'a> {
     /// Whose images may be installed.
     pub trust: &'a Trust,
-    /// Which slot.
     pub slot: Slot,
     /// Release the bundle from quarantine.
     pub force: bool,
@@ -67,12 +67,10 @@ pub struct Options<'a> {
     pub scratch: PathBuf,
 }
 
-/// What was installed.
 #[derive(Debug, Clone, Serialize)]
 pub struct Installed {
     pub slot: Slot,
     pub version: Version,
-    /// Its manifest.
     pub manifest: Digest,
     /// True if it was there already, complete.
     pub was_there: bool,
@@ -91,8 +89,8 @@ pub struct Installed {
 /// running it again goes on.
 pub fn install<D: Device>(
     control: &mut Control<D>,
-    target: &mut Parts<D>,
-    mut other: Option<&mut Parts<D>>,
+    target: &mut SlotDevices<D>,
+    mut other: Option<&mut SlotDevices<D>>,
     source: &mut dyn Source,
     options: &Options<'_>,
     progress: &Progress,
@@ -115,18 +113,18 @@ pub fn install<D: Device>(
         },
         now: (control.context().now)(),
     };
-    let head = Head::read(source, options.trust, &wanted)?;
-    let version = head.manifest.version;
+    let front = BundleFront::read(source, options.trust, &wanted)?;
+    let version = front.manifest.version;
     let beside = other.as_deref_mut().map(|parts| &mut parts.boot);
     match (booted, beside) {
         (Target::Recovery, beside) => {
             let slots = [(slot, Some(&mut target.boot)), (slot.other(), beside)];
-            preconditions::keys_not_older_than_both(options.trust, &record, slots, head.serial)?;
+            preconditions::keys_not_older_than_both(options.trust, &record, slots, front.serial)?;
         }
-        (_, Some(running)) => preconditions::keys_not_older(options.trust, running, head.serial)?,
+        (_, Some(running)) => preconditions::keys_not_older(options.trust, running, front.serial)?,
         (_, None) => {}
     }
-    if let Some(entry) = control.quarantine_entry(&head.digest)?
+    if let Some(entry) = control.quarantine_entry(&front.digest)?
         && !options.force
     {
         return Err(Failure::refused(format!(
@@ -135,26 +133,26 @@ pub fn install<D: Device>(
         ))
         .next("install another version; `bootctl install --force` takes it out of quarantine"));
     }
-    let size = head.manifest.uki.size + head.manifest.root.as_ref().map_or(0, |r| r.data_size);
-    let mut leaves = Leaves::new(head.header.leaves_length, &options.scratch);
-    let upper = head.read_leaves(source, &mut leaves)?.unwrap_or_default();
+    let size = front.manifest.uki.size + front.manifest.root.as_ref().map_or(0, |r| r.data_size);
+    let mut leaves = Leaves::new(front.header.leaves_length, &options.scratch);
+    let upper = front.read_leaves(source, &mut leaves)?.unwrap_or_default();
     progress.note(&format!(
         "version {version}, signed and meant for this machine, goes into slot {slot}"
     ));
 
-    let salt = head.manifest.root.as_ref().map(|r| &r.salt);
+    let salt = front.manifest.root.as_ref().map(|r| &r.salt);
     let mut reference = other.and_then(|parts| Reference::open(parts, salt));
-    let survey = chunk_plan::survey(&head, &leaves, target, reference.as_ref())?;
+    let chunks = chunk_plan::plan(&front, &leaves, target, reference.as_ref())?;
     let entry = record.slot(slot);
-    let staged = entry.status() == SlotStatus::Staged && entry.digest == head.digest;
-    if staged && survey.is_complete() {
-        let intact = read_back::all(&head, &leaves, &upper, target, progress).is_ok()
+    let staged = entry.status() == SlotStatus::Staged && entry.digest == front.digest;
+    if staged && chunks.is_complete() {
+        let intact = read_back::all(&front, &leaves, &upper, target, progress).is_ok()
             && would_start(&mut target.boot, slot.into(), options.trust, &record).is_ok();
         if intact {
             return Ok(Installed {
                 slot,
                 version,
-                manifest: head.digest,
+                manifest: front.digest,
                 was_there: true,
                 fetched: 0,
                 reused: size,
@@ -165,13 +163,13 @@ pub fn install<D: Device>(
 
     clear(control, target, slot, entry.contents().is_some())?;
     let written = fill(
-        &head,
+        &front,
         &leaves,
         &upper,
         target,
         reference.as_mut(),
         source,
-        survey,
+        chunks,
         progress,
     );
     let fetched = match written {
@@ -181,17 +179,17 @@ pub fn install<D: Device>(
             control.event(
                 EventKind::INSTALL_FAILED,
                 Some(slot.into()),
-                head.digest,
+                front.digest,
                 &format!("version {version}: {}", failure.what),
             );
             return Err(failure);
         }
     };
-    finish(control, target, &head, options, source.name())?;
+    finish(control, target, &front, options, source.name())?;
     Ok(Installed {
         slot,
         version,
-        manifest: head.digest,
+        manifest: front.digest,
         was_there: false,
         fetched: fetched.bytes,
         reused: size.saturating_sub(fetched.image),
@@ -202,7 +200,7 @@ pub fn install<D: Device>(
 /// Step 3: from here on the slot holds nothing.
 fn clear<D: Device>(
     control: &mut Control<D>,
-    target: &mut Parts<D>,
+    target: &mut SlotDevices<D>,
     slot: Slot,
     held_something: bool,
 ) -> Result<()> {
@@ -244,33 +242,33 @@ struct Fetched {
     reason = "all of one installation, passed through once"
 )]
 fn fill<D: Device>(
-    head: &Head,
+    front: &BundleFront,
     leaves: &Leaves,
     upper: &[u8],
-    target: &mut Parts<D>,
+    target: &mut SlotDevices<D>,
     reference: Option<&mut Reference<'_, D>>,
     source: &mut dyn Source,
-    survey: Survey,
+    chunks: ChunkPlan,
     progress: &Progress,
 ) -> Result<Fetched> {
-    let mut writer = write::Writer::new(head, leaves, target, reference, source, progress)?;
-    let fetched = writer.all(&survey)?;
+    let mut writer = write::Writer::new(front, leaves, target, reference, source, progress)?;
+    let fetched = writer.all(&chunks)?;
     drop(writer);
-    write::tree(head, leaves, upper, target)?;
+    write::tree(front, leaves, upper, target)?;
     target.boot.flush().map_err(disk)?;
     target.root.flush().map_err(disk)?;
-    if !source.ends_at(head.end())? {
+    if !source.ends_at(front.end())? {
         return Err(unpack::goes_on(source));
     }
-    read_back::all(head, leaves, upper, target, progress)?;
+    read_back::all(front, leaves, upper, target, progress)?;
     Ok(fetched)
 }
 
 /// Steps 6 and 7.
 fn finish<D: Device>(
     control: &mut Control<D>,
-    target: &mut Parts<D>,
-    head: &Head,
+    target: &mut SlotDevices<D>,
+    front: &BundleFront,
     options: &Options<'_>,
     from: &str,
 ) -> Result<()> {
@@ -278,30 +276,30 @@ fn finish<D: Device>(
     let _lock = control.lock()?;
     let header = SlotHeader::new(
         slot.into(),
-        head.envelope.len(),
-        head.keyring.len(),
-        head.manifest.uki.size,
-        head.digest,
+        front.envelope.len(),
+        front.keyring.len(),
+        front.manifest.uki.size,
+        front.digest,
     )
     .ok_or_else(|| Failure::verification("manifest and keyring chain do not fit before the UKI"))?;
-    slot_header::write_parts(&mut target.boot, &header, &head.envelope, &head.keyring)
+    slot_header::write_parts(&mut target.boot, &header, &front.envelope, &front.keyring)
         .map_err(|e| disk(e).doing("writing the manifest"))?;
     slot_header::write_header(&mut target.boot, &header)
         .map_err(|e| disk(e).doing("writing the slot header"))?;
     let booted = control.context().booted;
-    let contents = head.manifest.slot_contents(head.digest);
+    let contents = front.manifest.slot_contents(front.digest);
     let staged = transition::stage(&control.record()?, slot, contents, booted).map_err(refused)?;
     would_start(&mut target.boot, slot.into(), options.trust, &staged).map_err(|rejected| {
         Failure::verification(rejected)
             .doing("reading the slot back as the loader will")
             .next("the disk does not keep what is written to it: replace it")
     })?;
-    control.release(&head.digest)?;
+    control.release(&front.digest)?;
     control.change(&format!("staging slot {slot}"), |r| {
         transition::stage(r, slot, contents, booted)
     })?;
-    let text = format!("version {} from {from}", head.manifest.version);
-    control.event(EventKind::STAGED, Some(slot.into()), head.digest, &text);
+    let text = format!("version {} from {from}", front.manifest.version);
+    control.event(EventKind::STAGED, Some(slot.into()), front.digest, &text);
     Ok(())
 }
 

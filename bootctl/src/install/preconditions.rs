@@ -1,9 +1,26 @@
-//! What forbids an installation because of what is in the slots. The other refusals: the record's in
-//! [`boot_core::transition::clear`], the bundle's in [`super::bundle_front`], the quarantine's in [`super`],
-//! the command line's, which may not name the slot that runs, in `commands::target_slot` (it takes the slot beside the
-//! running one where none is named; in recovery one has to be); and the machine's: somebody else holds the lock, loader
-//! and agent disagree about what runs, the record cannot be written (`boot::installing`, `Machine::writable`,
-//! `Control::prove_writable`).
+//! What forbids an installation because of what is in the slots; and the list of everything that ends one before a byte
+//! of a slot is written, in the order in which it is asked:
+//!
+//! | an installation ends because | code | where |
+//! | --- | --- | --- |
+//! | the machine was not started by Sternpost | `NotSternpost` | `Machine::read` |
+//! | in recovery no slot is named, or elsewhere the one that runs | `Usage`, `Refused` | `commands::target_slot` |
+//! | another installation runs | `Locked` | `boot::installing` |
+//! | loader and agent disagree about what runs | `Refused` | `Machine::writable` |
+//! | there is no disk, no such partition, no trust.json | `Failed`, `Verification` | `machine::disk`, `slot_check::trust` |
+//! | the source cannot be reached or read, or is of no known kind | `Source`, `Usage` | [`crate::source`] |
+//! | no copy of the record is valid | `Failed` | `Control::record` |
+//! | the slot may not be emptied, by its state in the record | `Refused` | [`boot_core::transition::clear`] |
+//! | it is the last one that starts | `Refused` | [`something_starts`] |
+//! | the bundle is none, not signed, for another machine, below the floor, expired; too large; cut short | `Verification`; `DoesNotFit`; `Source` | [`super::bundle_front`] |
+//! | it was signed under an older keyring than what runs | `Verification` | [`keys_not_older`], [`keys_not_older_than_both`] |
+//! | it is in quarantine; the quarantine ring cannot be read | `Refused`; `Failed` | [`super::install`], `Control::quarantine_entry` |
+//! | its verity leaves are not those of the root hash; there is no room for them on `state` | `Verification`; `Failed` | `BundleFront::read_leaves`, `super::leaves` |
+//! | somebody does not let go of the boot state | `Locked` | `Control::lock` |
+//! | the record cannot be written | `Failed` | `Control::prove_writable` |
+//!
+//! After that a chunk that is not what was signed ends it (`write`), and so does a disk that does not keep what is
+//! written to it (`read_back`).
 
 use boot_core::record::Record;
 use boot_core::slot_header::read_slot;

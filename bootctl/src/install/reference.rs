@@ -9,7 +9,7 @@ use boot_core::slot_header::read_slot;
 use boot_core::types::Salt;
 use boot_core::verity::{BLOCK, Geometry, HASH};
 
-use crate::boot::slot_check::Parts;
+use crate::boot::slot_check::SlotDevices;
 
 /// The most blocks that are indexed, at 12 bytes each: 2 GiB of root.
 const INDEXED: u64 = 512 * 1024;
@@ -18,7 +18,7 @@ const STEP: u64 = 256 * 1024;
 
 /// The other slot, as far as it is of use.
 pub(super) struct Reference<'d, D> {
-    parts: &'d mut Parts<D>,
+    parts: &'d mut SlotDevices<D>,
     manifest: Manifest,
     uki_offset: u64,
     /// Start of a leaf, and the block that it is of; sorted.
@@ -36,7 +36,7 @@ fn start_of(leaf: &[u8]) -> [u32; 2] {
 
 impl<'d, D: Device> Reference<'d, D> {
     /// Reads what is in `parts`; none if nothing in it is of use.
-    pub(super) fn open(parts: &'d mut Parts<D>, salt: Option<&Salt>) -> Option<Self> {
+    pub(super) fn open(parts: &'d mut SlotDevices<D>, salt: Option<&Salt>) -> Option<Self> {
         let slot = read_slot(&mut parts.boot).ok()?;
         let (manifest, _) = slot.manifest_unverified().ok()?;
         let mut reference = Self {

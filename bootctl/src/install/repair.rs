@@ -11,7 +11,7 @@ use boot_core::Device;
 use super::{Installed, Options, install};
 use crate::boot::control::Control;
 use crate::boot::slot_check;
-use crate::boot::slot_check::Parts;
+use crate::boot::slot_check::SlotDevices;
 use crate::failure::{Code, Result};
 use crate::progress::Progress;
 use crate::source::InSlot;
@@ -23,9 +23,9 @@ use crate::source::InSlot;
 /// The other slot is not whole, or as for [`install`]; run again, it goes on.
 pub fn repair<D: Device>(
     control: &mut Control<D>,
-    target: &mut Parts<D>,
-    other: &mut Parts<D>,
-    bundle: Parts<D>,
+    target: &mut SlotDevices<D>,
+    other: &mut SlotDevices<D>,
+    bundle: SlotDevices<D>,
     options: &Options<'_>,
     progress: &Progress,
 ) -> Result<Option<Installed>> {

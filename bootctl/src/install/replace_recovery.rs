@@ -10,30 +10,26 @@
 
 use boot_core::event::EventKind;
 use boot_core::hashed;
-use boot_core::manifest::{CHUNK_SIZE, Kind, chunk_len};
+use boot_core::manifest::{CHUNK_SIZE, Chunk, Kind};
 use boot_core::record::Record;
 use boot_core::slot_header::{self, SlotHeader, UKI_OFFSET};
 use boot_core::trust::Trust;
 use boot_core::verify::would_start;
-use boot_core::verity::BLOCK;
 use boot_core::{Device, Digest, Slot, Target, Version};
 use serde::Serialize;
 
-use super::bundle_front::{Head, Room, Wanted};
-use super::disk;
+use super::bundle_front::{BundleFront, Room, Wanted};
 use super::preconditions::serial_not_older;
 use super::unpack::{Unpacker, contradicts_itself, damaged, goes_on};
+use super::{disk, uki_chunk};
 use crate::boot::control::Control;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::source::Source;
 
-/// What was replaced.
 #[derive(Debug, Clone, Serialize)]
 pub struct Replaced {
-    /// By what.
     pub version: Version,
-    /// Its manifest.
     pub manifest: Digest,
     /// True if it was there already, complete.
     pub was_there: bool,
@@ -64,41 +60,41 @@ pub fn replace<D: Device>(
         },
         now: (control.context().now)(),
     };
-    let head = Head::read(source, trust, &wanted)?;
-    serial_not_older(head.serial, known)?;
+    let front = BundleFront::read(source, trust, &wanted)?;
+    serial_not_older(front.serial, known)?;
     let mut replaced = Replaced {
-        version: head.manifest.version,
-        manifest: head.digest,
+        version: front.manifest.version,
+        manifest: front.digest,
         was_there: false,
         fetched: 0,
     };
     if would_start(target, Target::Recovery, trust, &record)
-        .is_ok_and(|there| there.digest == head.digest)
+        .is_ok_and(|there| there.digest == front.digest)
     {
         replaced.was_there = true;
         return Ok(replaced);
     }
     progress.note(&format!(
         "recovery of version {}, signed and meant for this machine, replaces the one that is there",
-        head.manifest.version
+        front.manifest.version
     ));
     slot_header::clear_header(target).map_err(|e| disk(e).doing("clearing recovery's header"))?;
-    let written = fill(&head, target, source, progress).and_then(|fetched| {
-        finish(&head, target, trust, &record)?;
+    let written = fill(&front, target, source, progress).and_then(|fetched| {
+        finish(&front, target, trust, &record)?;
         Ok(fetched)
     });
     let _lock = control.lock()?;
     let (kind, text) = match &written {
         Ok(_) => (
             EventKind::RECOVERY_REPLACED,
-            format!("version {} from {}", head.manifest.version, source.name()),
+            format!("version {} from {}", front.manifest.version, source.name()),
         ),
         Err(failure) => (
             EventKind::INSTALL_FAILED,
-            format!("version {}: {}", head.manifest.version, failure.what),
+            format!("version {}: {}", front.manifest.version, failure.what),
         ),
     };
-    control.event(kind, Some(Target::Recovery), head.digest, &text);
+    control.event(kind, Some(Target::Recovery), front.digest, &text);
     replaced.fetched = written?;
     Ok(replaced)
 }
@@ -133,38 +129,33 @@ fn not_needed<D: Device>(
 
 /// Step 3; the bytes that were fetched.
 fn fill<D: Device>(
-    head: &Head,
+    front: &BundleFront,
     target: &mut D,
     source: &mut dyn Source,
     progress: &Progress,
 ) -> Result<u64> {
-    let uki = &head.manifest.uki;
+    let uki = &front.manifest.uki;
     let mut unpacker = Unpacker::new()?;
-    let mut chunk = vec![0; CHUNK_SIZE as usize];
+    let mut buf = vec![0; CHUNK_SIZE as usize];
     let mut fetched = 0;
-    source.expect_until(head.end());
-    progress.begin("fetching", head.table.total());
-    for (frame, digest) in (0..).zip(&uki.chunks) {
-        let length = chunk_len(uki.size, frame.into());
-        let rounded = length.next_multiple_of(BLOCK as usize);
-        let offset = UKI_OFFSET + u64::from(frame) * CHUNK_SIZE;
+    source.expect_until(front.end());
+    progress.begin("fetching", front.table.total());
+    for (chunk, digest) in Chunk::all(uki.size).zip(&uki.chunks) {
         // What cannot be read is not there: writing over it is what mends a bad sector.
-        let there = target.read_at(offset, &mut chunk[..rounded]).is_ok();
-        if there && Digest::of(&chunk[..length]) == *digest {
+        let there = uki_chunk::read(target, chunk, &mut buf);
+        if there.is_ok_and(|it| Digest::of(it) == *digest) {
             continue;
         }
-        fetched += unpacker.fetch(head, source, progress, frame, &mut chunk[..length])?;
-        if Digest::of(&chunk[..length]) != *digest {
-            return Err(damaged(source, frame));
+        let bytes = &mut buf[..chunk.len];
+        fetched += unpacker.fetch(front, source, progress, chunk.index, bytes)?;
+        if Digest::of(bytes) != *digest {
+            return Err(damaged(source, chunk.index));
         }
-        chunk[length..rounded].fill(0);
-        target
-            .write_at(offset, &chunk[..rounded])
-            .map_err(|e| disk(e).doing("writing the UKI"))?;
+        uki_chunk::write(target, chunk, &mut buf).map_err(|e| disk(e).doing("writing the UKI"))?;
     }
     progress.end();
     target.flush().map_err(disk)?;
-    if !source.ends_at(head.end())? {
+    if !source.ends_at(front.end())? {
         return Err(goes_on(source));
     }
     match hashed::digest(target, UKI_OFFSET, uki.size).map_err(disk)? {
@@ -174,16 +165,21 @@ fn fill<D: Device>(
 }
 
 /// Step 4.
-fn finish<D: Device>(head: &Head, target: &mut D, trust: &Trust, record: &Record) -> Result<()> {
+fn finish<D: Device>(
+    front: &BundleFront,
+    target: &mut D,
+    trust: &Trust,
+    record: &Record,
+) -> Result<()> {
     let header = SlotHeader::new(
         Target::Recovery,
-        head.envelope.len(),
-        head.keyring.len(),
-        head.manifest.uki.size,
-        head.digest,
+        front.envelope.len(),
+        front.keyring.len(),
+        front.manifest.uki.size,
+        front.digest,
     )
     .ok_or_else(|| Failure::verification("manifest and keyring chain do not fit before the UKI"))?;
-    slot_header::write_parts(target, &header, &head.envelope, &head.keyring)
+    slot_header::write_parts(target, &header, &front.envelope, &front.keyring)
         .map_err(|e| disk(e).doing("writing the manifest"))?;
     slot_header::write_header(target, &header)
         .map_err(|e| disk(e).doing("writing the slot header"))?;

@@ -4,7 +4,7 @@
 use boot_core::Digest;
 use boot_core::manifest::CHUNK_SIZE;
 
-use super::bundle_front::Head;
+use super::bundle_front::BundleFront;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::source::Source;
@@ -33,13 +33,13 @@ impl Unpacker {
     /// Fills `chunk` with what is in a frame; how many bytes that took from the source.
     pub(super) fn fetch(
         &mut self,
-        head: &Head,
+        front: &BundleFront,
         source: &mut dyn Source,
         progress: &Progress,
         frame: u32,
         chunk: &mut [u8],
     ) -> Result<u64> {
-        let Some((start, length)) = head.table.frame(frame) else {
+        let Some((start, length)) = front.table.frame(frame) else {
             return Err(damaged(source, frame));
         };
         if length == 0 {
@@ -47,7 +47,7 @@ impl Unpacker {
             return Ok(0);
         }
         self.frame.resize(length as usize, 0);
-        let begin = head.header.frames_offset() + start;
+        let begin = front.header.frames_offset() + start;
         for (part, bytes) in self.frame.chunks_mut(STEP).enumerate() {
             source.read_exact_at(begin + (part * STEP) as u64, bytes)?;
             progress.add(bytes.len() as u64);
@@ -61,24 +61,24 @@ impl Unpacker {
 
 /// The whole payload of a bundle without a root, in memory, each byte verified.
 pub(crate) fn payload(
-    head: &Head,
+    front: &BundleFront,
     source: &mut dyn Source,
     progress: &Progress,
 ) -> Result<Vec<u8>> {
-    let uki = &head.manifest.uki;
+    let uki = &front.manifest.uki;
     let mut unpacker = Unpacker::new()?;
     let mut bytes = vec![0; uki.size as usize];
-    source.expect_until(head.end());
-    progress.begin("fetching", head.table.total());
+    source.expect_until(front.end());
+    progress.begin("fetching", front.table.total());
     let chunks = bytes.chunks_mut(CHUNK_SIZE as usize);
     for ((frame, chunk), digest) in (0..).zip(chunks).zip(&uki.chunks) {
-        unpacker.fetch(head, source, progress, frame, chunk)?;
+        unpacker.fetch(front, source, progress, frame, chunk)?;
         if Digest::of(chunk) != *digest {
             return Err(damaged(source, frame));
         }
     }
     progress.end();
-    if !source.ends_at(head.end())? {
+    if !source.ends_at(front.end())? {
         return Err(goes_on(source));
     }
     if Digest::of(&bytes) == uki.digest {

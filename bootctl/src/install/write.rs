@@ -1,26 +1,25 @@
 //! Step 4: chunks into their places, each verified before it is written.
 
-use boot_core::manifest::{CHUNK_SIZE, chunk_len};
-use boot_core::slot_header::UKI_OFFSET;
+use boot_core::manifest::{CHUNK_SIZE, Chunk};
 use boot_core::verity::{BLOCK, BlockHasher, HASH};
 use boot_core::{Device, Digest};
 
-use super::bundle_front::Head;
-use super::chunk_plan::{Origin, Survey};
+use super::bundle_front::BundleFront;
+use super::chunk_plan::{ChunkPlan, Origin};
 use super::leaves::Leaves;
 use super::reference::Reference;
 use super::unpack::{Unpacker, damaged};
-use super::{Fetched, disk};
-use crate::boot::slot_check::Parts;
+use super::{Fetched, disk, uki_chunk};
+use crate::boot::slot_check::SlotDevices;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::source::Source;
 
 /// Writes one bundle.
 pub(super) struct Writer<'a, 'r, D> {
-    head: &'a Head,
+    front: &'a BundleFront,
     leaves: &'a Leaves,
-    target: &'a mut Parts<D>,
+    target: &'a mut SlotDevices<D>,
     reference: Option<&'a mut Reference<'r, D>>,
     source: &'a mut dyn Source,
     progress: &'a Progress,
@@ -31,15 +30,15 @@ pub(super) struct Writer<'a, 'r, D> {
 
 impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
     pub(super) fn new(
-        head: &'a Head,
+        front: &'a BundleFront,
         leaves: &'a Leaves,
-        target: &'a mut Parts<D>,
+        target: &'a mut SlotDevices<D>,
         reference: Option<&'a mut Reference<'r, D>>,
         source: &'a mut dyn Source,
         progress: &'a Progress,
     ) -> Result<Self> {
         Ok(Self {
-            head,
+            front,
             leaves,
             target,
             reference,
@@ -52,9 +51,9 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
     }
 
     /// Writes everything that is not in place.
-    pub(super) fn all(&mut self, survey: &Survey) -> Result<Fetched> {
-        let lengths = self.head.table.lengths();
-        let to_fetch = survey
+    pub(super) fn all(&mut self, plan: &ChunkPlan) -> Result<Fetched> {
+        let lengths = self.front.table.lengths();
+        let to_fetch = plan
             .chunks
             .iter()
             .zip(lengths)
@@ -62,14 +61,14 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
             .map(|(_, length)| u64::from(*length))
             .sum();
         self.progress.begin("fetching", to_fetch);
-        for (index, from) in survey.chunks.iter().enumerate() {
+        for (index, from) in plan.chunks.iter().enumerate() {
             if *from == Origin::Source {
-                self.expect(survey, index);
+                self.expect(plan, index);
             }
             let index = index as u32;
-            match index.checked_sub(self.head.header.uki_frames) {
+            match index.checked_sub(self.front.header.uki_frames) {
                 None => self.uki_chunk(index, *from)?,
-                Some(of_root) => self.root_chunk(index, of_root.into(), *from)?,
+                Some(of_root) => self.root_chunk(index, of_root, *from)?,
             }
         }
         self.progress.end();
@@ -77,57 +76,47 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
     }
 
     /// Tells the source how far the run of wanted frames goes that begins at `index`.
-    fn expect(&mut self, survey: &Survey, index: usize) {
-        let run = survey.chunks[index..]
+    fn expect(&mut self, plan: &ChunkPlan, index: usize) {
+        let run = plan.chunks[index..]
             .iter()
             .take_while(|from| **from == Origin::Source)
             .count();
-        if let Some((start, length)) = self.head.table.frame((index + run - 1) as u32) {
-            let end = self.head.header.frames_offset() + start + u64::from(length);
+        if let Some((start, length)) = self.front.table.frame((index + run - 1) as u32) {
+            let end = self.front.header.frames_offset() + start + u64::from(length);
             self.source.expect_until(end);
         }
     }
 
     fn uki_chunk(&mut self, index: u32, from: Origin) -> Result<()> {
-        let at = index as usize;
-        let (len, digest) = {
-            let uki = &self.head.manifest.uki;
-            (chunk_len(uki.size, index.into()), uki.chunks[at])
-        };
-        let rounded = len.next_multiple_of(BLOCK as usize);
+        let uki = &self.front.manifest.uki;
+        let (chunk, digest) = (Chunk::of(uki.size, index), uki.chunks[index as usize]);
         match from {
             Origin::Place => return Ok(()),
-            Origin::Here if self.copy_uki(&digest, len, rounded) => {}
+            Origin::Here if self.copy_uki(&digest, chunk) => {}
             _ => {
-                self.fetch(index, len)?;
-                if Digest::of(&self.chunk[..len]) != digest {
+                self.fetch(index, chunk.len)?;
+                if Digest::of(&self.chunk[..chunk.len]) != digest {
                     return Err(self.damaged(index));
                 }
             }
         }
-        self.chunk[len..rounded].fill(0);
-        self.target
-            .boot
-            .write_at(
-                UKI_OFFSET + u64::from(index) * CHUNK_SIZE,
-                &self.chunk[..rounded],
-            )
+        uki_chunk::write(&mut self.target.boot, chunk, &mut self.chunk)
             .map_err(|e| disk(e).doing("writing the UKI"))
     }
 
-    fn copy_uki(&mut self, digest: &Digest, len: usize, rounded: usize) -> bool {
+    fn copy_uki(&mut self, digest: &Digest, chunk: Chunk) -> bool {
         let Some(reference) = &mut self.reference else {
             return false;
         };
-        let buf = &mut self.chunk[..rounded];
+        let buf = &mut self.chunk[..chunk.len_on_disk()];
         reference
             .find_uki(digest)
-            .is_some_and(|chunk| reference.read_uki(chunk, buf))
-            && Digest::of(&self.chunk[..len]) == *digest
+            .is_some_and(|there| reference.read_uki(there, buf))
+            && Digest::of(&self.chunk[..chunk.len]) == *digest
     }
 
-    fn root_chunk(&mut self, frame: u32, index: u64, from: Origin) -> Result<()> {
-        let Some(root) = &self.head.manifest.root else {
+    fn root_chunk(&mut self, frame: u32, index: u32, from: Origin) -> Result<()> {
+        let Some(root) = &self.front.manifest.root else {
             return Err(Failure::verification(
                 "the bundle has frames for a root, its manifest has none",
             ));
@@ -135,8 +124,7 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
         if from == Origin::Place {
             return Ok(());
         }
-        let len = chunk_len(root.data_size, index);
-        let offset = index * CHUNK_SIZE;
+        let Chunk { offset, len, .. } = Chunk::of(root.data_size, index);
         let hasher = BlockHasher::new(&root.salt);
         let wanted = self.leaves.get(offset / BLOCK, len / BLOCK as usize)?;
         let here = from == Origin::Here && self.put_together(&hasher, offset, len, &wanted);
@@ -206,7 +194,7 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
         let chunk = &mut self.chunk[..len];
         let bytes = self
             .unpacker
-            .fetch(self.head, self.source, self.progress, frame, chunk)?;
+            .fetch(self.front, self.source, self.progress, frame, chunk)?;
         if bytes > 0 {
             self.fetched.bytes += bytes;
             self.fetched.image += len as u64;
@@ -221,12 +209,12 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
 
 /// Writes the verity tree after the data.
 pub(super) fn tree<D: Device>(
-    head: &Head,
+    front: &BundleFront,
     leaves: &Leaves,
     upper: &[u8],
-    target: &mut Parts<D>,
+    target: &mut SlotDevices<D>,
 ) -> Result<()> {
-    tree_parts(head, leaves, upper, |offset, bytes| {
+    tree_parts(front, leaves, upper, |offset, bytes| {
         target
             .root
             .write_at(offset, bytes)
@@ -236,13 +224,13 @@ pub(super) fn tree<D: Device>(
 
 /// Calls `each` with every part of the verity tree and its place.
 pub(super) fn tree_parts(
-    head: &Head,
+    front: &BundleFront,
     leaves: &Leaves,
     upper: &[u8],
     mut each: impl FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
     const AT_ONCE: u64 = 32 * 128;
-    let Some(root) = &head.manifest.root else {
+    let Some(root) = &front.manifest.root else {
         return Ok(());
     };
     if !upper.is_empty() {

@@ -10,7 +10,8 @@
 //! sentence for people; the API server's own words where it has any, else the innermost cause
 //! ("connection refused").
 //!
-//! Nothing here waits or tries again: whoever wants to know says how long all of it may take, and asks again.
+//! Nothing here waits or tries again: whoever wants to know says how long all of it may take
+//! (of a rendered question `QUESTION`, in the crate profile's `contribution`), and asks again.
 
 #[cfg(feature = "kubernetes-api")]
 mod apply;

@@ -16,7 +16,7 @@ use super::{Answer, apply, lock, rollout};
 /// How long a connection may take to come about, and how long one may then be silent: a machine that went away is
 /// noticed by that. The whole of a question, or of a file that is applied, is bounded by what its caller gives, which a
 /// profile renders: `QUESTION` and `Work::Apply` there.
-const PATIENCE: Duration = Duration::from_secs(30);
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// The API server that a kubeconfig names.
 pub(crate) struct ApiServer {
@@ -70,8 +70,8 @@ impl ApiServer {
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .map_err(|e| format!("{file}: {e}"))?;
-        config.connect_timeout = Some(PATIENCE);
-        config.read_timeout = Some(PATIENCE);
+        config.connect_timeout = Some(SILENCE);
+        config.read_timeout = Some(SILENCE);
         // Else the time in which nothing was asked counts as part of the next answer's.
         config.reset_reader_on_write = true;
         // The one that asks again is whoever wants to know, at its own pace.
@@ -239,7 +239,7 @@ mod tests {
         std::fs::write(&file, kubeconfig(1)).unwrap();
         let all = ApiServers::new(Paths::new(Path::new("/")));
         let nobody = all.at(file.path().to_str().unwrap());
-        let said = nobody.answer(&Question::ApiReady, PATIENCE).await;
+        let said = nobody.answer(&Question::ApiReady, SILENCE).await;
         let said = said.unwrap_err();
         assert!(said.contains("refused"), "{said}");
         // With its connection it stays the same one, until the kubeconfig says something else.

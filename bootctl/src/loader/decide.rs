@@ -1,6 +1,6 @@
 //! What is done about an update of the loader when the machine has started and its slot is good. Pure.
 
-use super::{Esp, Stage, Update};
+use super::{Esp, Update, UpdateStage};
 
 /// What is known at a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +36,12 @@ pub fn next(update: &Update, seen: &Seen) -> Next {
         (true, _) if seen.other_has_it => Next::Finished,
         (true, _) => Next::Spread,
         // Whatever the other one holds, this one may hold nothing.
-        (false, Stage::Writing) => {
+        (false, UpdateStage::Writing) => {
             Next::PutBack(format!("writing {} did not come to an end", update.esp))
         }
         // The copy was complete, and has started the machine as well.
-        (false, Stage::Written) if seen.other_has_it => Next::Finished,
-        (false, Stage::Written) => Next::PutBack(format!(
+        (false, UpdateStage::Written) if seen.other_has_it => Next::Finished,
+        (false, UpdateStage::Written) => Next::PutBack(format!(
             "the machine started from {started_from} instead of {}: firmware did not start the new loader, or it did not get as far as a good slot",
             update.esp
         )),
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
     use boot_core::Digest;
 
-    fn update(stage: Stage) -> Update {
+    fn update(stage: UpdateStage) -> Update {
         Update {
             format: 1,
             esp: Esp::B,
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn every_case() {
-        for stage in [Stage::Writing, Stage::Written] {
+        for stage in [UpdateStage::Writing, UpdateStage::Written] {
             let next = |restarted, from, has| next(&update(stage), &seen(restarted, from, has));
             for has in [false, true] {
                 assert_eq!(next(false, Esp::A, has), Next::Wait);
@@ -90,19 +90,19 @@ mod tests {
             other => panic!("{other:?}"),
         };
         for has in [false, true] {
-            let why = reason(Stage::Writing, has);
+            let why = reason(UpdateStage::Writing, has);
             assert_eq!(why, "writing esp-b did not come to an end");
         }
-        let why = reason(Stage::Written, false);
+        let why = reason(UpdateStage::Written, false);
         assert!(why.contains("started from esp-a instead of esp-b"), "{why}");
-        let both = next(&update(Stage::Written), &seen(true, Esp::A, true));
+        let both = next(&update(UpdateStage::Written), &seen(true, Esp::A, true));
         assert_eq!(both, Next::Finished);
     }
 
     /// Which ESP is written, if one is: never the one that started the machine.
     #[test]
     fn the_esp_that_started_the_machine_is_never_written() {
-        for stage in [Stage::Writing, Stage::Written] {
+        for stage in [UpdateStage::Writing, UpdateStage::Written] {
             for from in Esp::BOTH {
                 for has in [false, true] {
                     let update = update(stage);

@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use boot_core::device_path::{HardDrive, utf16};
+use boot_core::layout::BOOT_LOADER_INTERFACE;
 use boot_core::{Architecture, Device as _, esp};
 
 use super::Esp;
@@ -17,7 +18,6 @@ use crate::failure::{Failure, Result};
 use crate::machine::Machine;
 
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
-const BOOT_LOADER_INTERFACE: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 /// Kept, and seen by firmware and by the running system.
 const ATTRIBUTES: u32 = 7;
 const ACTIVE: u32 = 1;
@@ -63,7 +63,7 @@ pub fn started_from(machine: &Machine) -> Result<Esp> {
     };
     let variables = Variables::of(machine);
     let text = variables
-        .read("LoaderDevicePartUUID", BOOT_LOADER_INTERFACE)
+        .read("LoaderDevicePartUUID", &BOOT_LOADER_INTERFACE.to_string())
         .map_err(|e| unknown(format!("LoaderDevicePartUUID: {e}")))?
         .ok_or_else(|| unknown("the loader did not leave LoaderDevicePartUUID".into()))?;
     let text = from_utf16(&text);

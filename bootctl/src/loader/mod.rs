@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use self::decide::{Next, Seen};
 use crate::failure::{Doing as _, Failure, Result};
-use crate::os::files::{read_json, write_whole};
+use crate::os::files::{read_json, write_durable};
 
 /// One of the two EFI system partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -69,7 +69,7 @@ impl std::fmt::Display for Esp {
 /// How far an update had come when this was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Stage {
+pub enum UpdateStage {
     /// Its ESP is being written.
     Writing,
     /// Its ESP is whole, and to be started next.
@@ -99,7 +99,7 @@ pub struct Update {
     /// The boot in which it was written.
     pub boot_id: String,
     /// How far it had come.
-    pub stage: Stage,
+    pub stage: UpdateStage,
 }
 
 impl Update {
@@ -126,7 +126,7 @@ impl Update {
     /// Keeps it, past the cache.
     pub fn write(&self, path: &Path) -> Result<()> {
         let json = serde_json::to_vec_pretty(self).map_err(Failure::of)?;
-        write_whole(path, &json, 0o644, true).doing(|| format!("writing {}", path.display()))
+        write_durable(path, &json, 0o644).doing(|| format!("writing {}", path.display()))
     }
 
     /// Nothing is under way any more.
@@ -250,35 +250,35 @@ pub fn put<D: Device>(
     architecture: Architecture,
     mut keep: impl FnMut(&Update) -> Result<()>,
 ) -> Result<()> {
-    update.stage = Stage::Writing;
+    update.stage = UpdateStage::Writing;
     keep(update)?;
     esps.write(update.esp, program, architecture)?;
-    update.stage = Stage::Written;
+    update.stage = UpdateStage::Written;
     keep(update)
 }
 
 /// What an update came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settled {
+pub enum UpdateOutcome {
     /// It is not over.
     NotYet,
     /// Both ESPs hold the new loader, which has started this machine.
     Done,
     /// The new loader is given up, and why; its ESP has the old one again.
-    GivenUp(String),
+    PutBack(String),
 }
 
 /// Goes on with `update` after a start; over any device.
 ///
 /// # Errors
 /// An ESP could not be read or written. The one that started the machine is as it was.
-pub fn settle<D: Device>(
+pub fn bring_forward<D: Device>(
     update: &Update,
     boot_id: &str,
     started_from: Esp,
     esps: &mut Esps<D>,
     architecture: Architecture,
-) -> Result<Settled> {
+) -> Result<UpdateOutcome> {
     let other = update.esp.other();
     let seen = Seen {
         restarted: update.boot_id != boot_id,
@@ -288,15 +288,15 @@ pub fn settle<D: Device>(
             .is_ok_and(|program| Digest::of(&program) == update.loader),
     };
     match decide::next(update, &seen) {
-        Next::Wait => Ok(Settled::NotYet),
-        Next::Finished => Ok(Settled::Done),
+        Next::Wait => Ok(UpdateOutcome::NotYet),
+        Next::Finished => Ok(UpdateOutcome::Done),
         Next::Spread => {
             esps.copy_to(other, Some(&update.loader), architecture)?;
-            Ok(Settled::Done)
+            Ok(UpdateOutcome::Done)
         }
         Next::PutBack(why) => {
             esps.copy_to(update.esp, update.old.as_ref(), architecture)?;
-            Ok(Settled::GivenUp(why))
+            Ok(UpdateOutcome::PutBack(why))
         }
     }
 }

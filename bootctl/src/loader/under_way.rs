@@ -7,11 +7,12 @@ use boot_core::Slot;
 use boot_core::event::EventKind;
 
 use super::efi::{self, Variables};
-use super::{Esp, Esps, Settled, Update};
+use super::{Esp, Esps, Update, UpdateOutcome};
 use crate::boot::{self, slot_check};
 use crate::failure::{Code, Doing as _, Result};
 use crate::machine::{Machine, facts};
 use crate::os::device::BlockFile;
+use crate::os::files::write_atomic;
 
 /// Where an update is kept that is under way.
 pub fn path(machine: &Machine) -> PathBuf {
@@ -37,7 +38,7 @@ pub fn esps(machine: &Machine, written: Option<Esp>) -> Result<Esps<BlockFile>> 
 ///
 /// # Errors
 /// It could not be brought to an end, and is given up.
-pub fn go_on(machine: &Machine, booted: Slot) -> Result<Option<Settled>> {
+pub fn go_on(machine: &Machine, booted: Slot) -> Result<Option<UpdateOutcome>> {
     let path = path(machine);
     if !path.exists() {
         return Ok(None);
@@ -52,15 +53,15 @@ pub fn go_on(machine: &Machine, booted: Slot) -> Result<Option<Settled>> {
     let Some(update) = Update::read(&path)? else {
         return Ok(None);
     };
-    let settled = settle(machine, &update);
+    let outcome = bring_forward_here(machine, &update);
     let (esp, version) = (update.esp, &update.version);
-    let (kind, text) = match &settled {
-        Ok(Settled::NotYet) => return Ok(None),
-        Ok(Settled::GivenUp(why)) => (
+    let (kind, text) = match &outcome {
+        Ok(UpdateOutcome::NotYet) => return Ok(None),
+        Ok(UpdateOutcome::PutBack(why)) => (
             EventKind::LOADER_GIVEN_UP,
             format!("version {version}: {why}; {esp} holds the old one again"),
         ),
-        Ok(Settled::Done) => (
+        Ok(UpdateOutcome::Done) => (
             EventKind::LOADER_UPDATED,
             format!("version {version} has started this machine: on both ESPs"),
         ),
@@ -70,22 +71,22 @@ pub fn go_on(machine: &Machine, booted: Slot) -> Result<Option<Settled>> {
             format!("updating the loader to version {version}: {e}"),
         ),
     };
-    if settled.is_ok() {
+    if outcome.is_ok() {
         Variables::of(machine).forget();
         Update::remove(&path)?;
     }
     let _lock = control.lock()?;
     control.event(kind, None, update.manifest, &text);
-    settled.map(Some)
+    outcome.map(Some)
 }
 
 /// Remembers, until the next boot, that an ESP was written.
 pub fn mark_written(machine: &Machine) -> Result<()> {
     let mark = written_mark(machine);
-    std::fs::write(&mark, []).doing(|| format!("writing {}", mark.display()))
+    write_atomic(&mark, &[], 0o644).doing(|| format!("writing {}", mark.display()))
 }
 
-fn settle(machine: &Machine, update: &Update) -> Result<Settled> {
+fn bring_forward_here(machine: &Machine, update: &Update) -> Result<UpdateOutcome> {
     let started_from = efi::started_from(machine)?;
     let architecture = slot_check::trust(machine)?.architecture;
     let mut esps = esps(machine, Some(started_from.other()))?;
@@ -93,5 +94,5 @@ fn settle(machine: &Machine, update: &Update) -> Result<Settled> {
     if update.boot_id != boot_id {
         mark_written(machine)?;
     }
-    super::settle(update, &boot_id, started_from, &mut esps, architecture)
+    super::bring_forward(update, &boot_id, started_from, &mut esps, architecture)
 }

@@ -36,7 +36,7 @@ pub(crate) mod stand_in {
     use super::Paths;
 
     pub(crate) fn put(path: &std::path::Path, text: &str) {
-        crate::os::files::write_whole(path, text.as_bytes(), 0o644, false).unwrap();
+        crate::os::files::write_atomic(path, text.as_bytes(), 0o644).unwrap();
     }
 
     pub(crate) fn image(paths: &Paths) {

@@ -1,5 +1,6 @@
-//! Facts about the running machine: what the loader and the initrd agent handed over, what the
-//! image says it is, which partitions there are and which slot lies under the mounted root.
+//! Facts about the running machine: what the loader (`/run/sternpost/handover.json`) and the initrd agent
+//! (`/run/sternpost/boot.json`) handed over, what the image says it is (`/usr/lib/sternpost/image.json`), which partitions
+//! there are and which slot lies under the mounted root.
 //!
 //! Everything is found below a prefix (`/` in the field), so that a directory can stand in for a
 //! machine. Facts that contradict each other are kept as such: [`Machine::writable`] refuses then,
@@ -35,7 +36,6 @@ pub struct Machine {
     pub handover: Option<HandOver>,
     /// The image's.
     pub image: Option<profile::ImageFacts>,
-    /// What is booted.
     pub booted: Target,
     /// How fast it is.
     pub pace: Pace,

@@ -2,8 +2,16 @@
 //!
 //! A machine whose clock battery is dead starts in 1970. It is never earlier than the image was
 //! built, nor than the time last saved. What is raised that way is late by the time that the
-//! machine was off, which certificates can bear. No decision about booting depends on the clock;
-//! but an unhealthy verdict is not acted upon while it is implausible.
+//! machine was off, which certificates can bear. [`judge`] decides which time is believed; `profile::apply` sets it, and
+//! `machine::clock` says, while the machine runs, whether it is plausible. What depends on the time:
+//!
+//! | while it is implausible | where |
+//! | --- | --- |
+//! | nothing is brought up | `bring_up` |
+//! | an unhealthy verdict is not acted upon, unless the root is damaged | `service::step`, `Known::stays` |
+//! | it is not saved | `machine::clock::save` |
+//!
+//! And whatever it is: a bundle that has expired is not installed (`install::bundle_front`). Nothing about booting.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,4 +1,8 @@
-//! Small files: read as JSON, and written so that a cut leaves the old content or the new.
+//! Small files: read as JSON, and written so that whoever reads sees the old content or the new, and nothing between.
+//!
+//! All that `bootctl` writes whole goes through here (a test holds that much). What is kept on `state` is written by
+//! [`write_durable`] or [`write_line`], after which no power cut takes it back; what lasts until the next boot (`/run`,
+//! `/etc` on the overlay) by [`write_atomic`]. The files themselves: docs/formats/state.md.
 
 use std::fs;
 use std::path::Path;
@@ -14,8 +18,17 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
         .map_err(|e| Failure::of(e).doing(format!("reading {}", path.display())))
 }
 
-/// Puts `bytes` at `path` so that a reader sees the old or the new ones and nothing between.
-pub fn write_whole(path: &Path, bytes: &[u8], mode: u32, sync: bool) -> std::io::Result<()> {
+/// Puts `bytes` at `path`, on the disk when this returns.
+pub fn write_durable(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
+    write(path, bytes, mode, true)
+}
+
+/// Puts `bytes` at `path`; a power cut may take them back, or leave an empty file.
+pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
+    write(path, bytes, mode, false)
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> std::io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let dir = path.parent().unwrap_or(Path::new("/"));
@@ -31,12 +44,12 @@ pub fn write_whole(path: &Path, bytes: &[u8], mode: u32, sync: bool) -> std::io:
     // The umask must not decide.
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
         .and_then(|()| file.write_all(bytes))
-        .and_then(|()| if sync { file.sync_all() } else { Ok(()) })
+        .and_then(|()| if durable { file.sync_all() } else { Ok(()) })
         .and_then(|()| fs::rename(&temporary, path))
         .inspect_err(|_| {
             let _ = fs::remove_file(&temporary);
         })?;
-    if sync {
+    if durable {
         fs::File::open(dir)?.sync_all()?;
     }
     Ok(())
@@ -57,6 +70,6 @@ pub fn write_line(path: &Path, line: &str) -> std::io::Result<()> {
             file.write_all_at(padded.as_bytes(), 0)?;
             file.sync_all()
         }
-        _ => write_whole(path, padded.as_bytes(), 0o644, true),
+        _ => write_durable(path, padded.as_bytes(), 0o644),
     }
 }

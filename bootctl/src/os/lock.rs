@@ -1,9 +1,9 @@
 //! The two locks, files in /run/sternpost, each of which says who holds it.
 //!
-//! | lock | held for | taken by |
-//! | --- | --- | --- |
-//! | of the boot state, `bootctl.lock` | one change, moments | `boot::Locked` (commands, the service), `Control::lock` (what installs, for each change) |
-//! | of installations, `install.lock` | as long as they take | `boot::installing` (`install`, `repair-slot`, `give-up`, `update-recovery`, `update-loader` and its end in the service); `erase-state`; the service that writes down what it read of a slot that does not run |
+//! | lock | held for | taken by | how long is waited for it |
+//! | --- | --- | --- | --- |
+//! | of the boot state, `bootctl.lock` | one change, moments | `boot::Locked` (commands, the service), `Control::lock` (what installs, for each change) | [`PATIENCE`]; by the service for ever |
+//! | of installations, `install.lock` | as long as they take | `boot::installing` (`install`, `repair-slot`, `give-up`, `update-recovery`, `update-loader` and its end in the service); `erase-state`; the service that writes down what it read of a slot that does not run | not at all: exit code 7; the service tries again later |
 //!
 //! Who needs both takes that of installations first. A slot that is being written is empty in the record, and nothing but
 //! its installation fills it: so a verdict never waits for a download.

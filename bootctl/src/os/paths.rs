@@ -48,7 +48,6 @@ impl Paths {
         self.run("bootctl.lock")
     }
 
-    /// The lock of installations.
     pub fn install_lock(&self) -> PathBuf {
         self.run("install.lock")
     }

@@ -6,6 +6,7 @@
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use boot_core::text::shorten;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -145,18 +146,6 @@ pub(crate) fn wait_for<T>(what: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .doing(|| "starting the runtime")?
         .block_on(what)
-}
-
-/// At most `max` characters of `text`.
-pub(crate) fn shorten(text: &str, max: usize) -> String {
-    if text.chars().count() <= max {
-        text.to_owned()
-    } else {
-        text.chars()
-            .take(max.saturating_sub(1))
-            .chain(['…'])
-            .collect()
-    }
 }
 
 #[cfg(test)]

@@ -302,7 +302,6 @@ mod futures_lite_next {
 
     use zbus::export::futures_core::Stream;
 
-    /// The next item of `stream`.
     pub(super) async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
         std::future::poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
     }

@@ -13,14 +13,13 @@ use crate::failure::{Doing, Failure, Result};
 use crate::kubernetes::ApiServers;
 use crate::machine::facts::image_facts;
 use crate::os::clock::{self, Clock, Known};
-use crate::os::files::{read_json, write_whole};
+use crate::os::files::{read_json, write_atomic, write_durable};
 use crate::os::paths::Paths;
 use crate::os::process;
 
 /// What `profile apply` did, in `/run/sternpost/applied.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Applied {
-    /// Which profile.
     pub profile: PathBuf,
     /// Why the one on `state` was not used.
     pub problem: Option<String>,
@@ -59,7 +58,7 @@ pub fn apply(paths: &Paths, real: bool) -> Result<Applied> {
     // First, so that `serve` and `status` can say it whatever comes next.
     let json = serde_json::to_vec_pretty(&applied).map_err(Failure::of)?;
     let out = paths.run("applied.json");
-    write_whole(&out, &json, 0o644, false).doing(|| format!("writing {}", out.display()))?;
+    write_atomic(&out, &json, 0o644).doing(|| format!("writing {}", out.display()))?;
     let chosen = chosen?;
     write_files(paths, &chosen.rendered, When::Early)?;
     set_hostname(paths, &chosen.rendered.hostname, real)?;
@@ -71,14 +70,16 @@ pub fn apply(paths: &Paths, real: bool) -> Result<Applied> {
 
 fn set_hostname(paths: &Paths, name: &str, real: bool) -> Result<()> {
     let line = format!("{name}\n");
-    for (path, sync) in [
-        (paths.at("/etc/hostname"), false),
-        (paths.state("hostname"), true),
-    ] {
+    type Write = fn(&Path, &[u8], u32) -> std::io::Result<()>;
+    let places: [(PathBuf, Write); 2] = [
+        (paths.at("/etc/hostname"), write_atomic),
+        (paths.state("hostname"), write_durable),
+    ];
+    for (path, write) in places {
         if fs::read(&path).is_ok_and(|found| found == line.as_bytes()) {
             continue;
         }
-        let done = write_whole(&path, line.as_bytes(), 0o644, sync);
+        let done = write(&path, line.as_bytes(), 0o644);
         // A full `state` must not keep the machine from coming up.
         if let Err(e) = done {
             eprintln!("writing {}: {e}", path.display());

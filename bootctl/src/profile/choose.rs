@@ -1,8 +1,9 @@
 //! Which profile is in force, and what it turns into.
 //!
-//! A profile on `state` that is not valid does not leave the machine without network and users: the
-//! image's own is used, and `status`, `health` and the health gate say so. Recovery takes from a profile
-//! what makes a machine reachable and what it is to install by itself, and nothing else.
+//! A profile on `state` that is not valid does not leave the machine without network and users: the image's own is used,
+//! `status` and `health` say so, and a slot on trial is given up for it. One that is gone is one that was never there: the
+//! image's is used, and nothing is said. Recovery takes from a profile what makes a machine reachable and what it is to
+//! install by itself, and nothing else.
 //!
 //! A profile is looked for in the image and on `state`, nowhere else: no stick and no firmware is searched for one.
 
@@ -15,14 +16,13 @@ use profile::{ImageFacts, MachineFacts, Rendered};
 
 use crate::failure::{Code, Failure, Result};
 use crate::machine::facts::{boot_id, image_facts};
-use crate::os::files::{read_json, write_whole};
+use crate::os::files::{read_json, write_durable};
 use crate::os::paths::Paths;
 
 /// The profile that is in force.
-pub struct Chosen {
+pub struct ChosenProfile {
     /// Where it lies.
     pub path: PathBuf,
-    /// Its text.
     pub text: String,
     /// What it turns into.
     pub rendered: Rendered,
@@ -69,13 +69,13 @@ fn candidates(paths: &Paths) -> Vec<PathBuf> {
 const GOOD: &str = "good-profile.yaml";
 
 /// Keeps `chosen`, with which the machine is healthy, for recovery.
-pub fn keep_for_recovery(paths: &Paths, chosen: &Chosen) {
+pub fn keep_for_recovery(paths: &Paths, chosen: &ChosenProfile) {
     let path = paths.state(GOOD);
     if fs::read(&path).is_ok_and(|kept| kept == chosen.text.as_bytes()) {
         return;
     }
     // It may hold password hashes.
-    if let Err(e) = write_whole(&path, chosen.text.as_bytes(), 0o600, true) {
+    if let Err(e) = write_durable(&path, chosen.text.as_bytes(), 0o600) {
         eprintln!("bootctl: keeping the profile for recovery: {e}");
     }
 }
@@ -118,7 +118,7 @@ pub fn load(paths: &Paths, path: &Path, image: &ImageFacts) -> Result<(String, R
 }
 
 /// Reads the profile of this machine, or the image's if the machine's own is not valid.
-pub fn choose(paths: &Paths) -> Result<Chosen> {
+pub fn choose(paths: &Paths) -> Result<ChosenProfile> {
     let image = image_facts(paths)?;
     let mut wrong: Option<(PathBuf, Failure)> = None;
     for path in candidates(paths) {
@@ -133,7 +133,7 @@ pub fn choose(paths: &Paths) -> Result<Chosen> {
                     };
                     format!("{} is not in force, {own} is: {first}", instead.display())
                 });
-                return Ok(Chosen {
+                return Ok(ChosenProfile {
                     path,
                     text,
                     rendered,

@@ -2,9 +2,8 @@
 //!
 //! Not while somebody is at the machine: whoever repairs it by hand is not to be surprised. Nor while a slot is whole:
 //! plugs that are pulled ten times lead here as well, and that slot comes up when it is started again. What fails is tried
-//! again for as long as recovery runs; that restarts the machine in between, which tries the slots again (`idle_recovery`).
-
-use std::time::Duration;
+//! again for as long as recovery runs; that restarts the machine in between, which tries the slots again (`step::idle`).
+//! Which slot is written: [`to_write`].
 
 use boot_core::record::{Record, SlotStatus};
 use boot_core::{Slot, Target, transition};
@@ -12,8 +11,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Service;
-use super::idle_recovery::Alone;
-use crate::boot::slot_check::{self, Parts};
+use super::step::idle::{Installation, PAUSE};
+use crate::boot::slot_check::{self, SlotDevices};
 use crate::boot::{self, Locked};
 use crate::failure::{Code, Failure, Result};
 use crate::install::into_slot::{Request, into_slot};
@@ -22,20 +21,14 @@ use crate::os::console;
 use crate::profile::choose;
 use crate::source;
 
-/// Before the first try, from recovery's start and from the last key that somebody pressed, and between two tries.
-const PAUSE: Duration = Duration::from_secs(60);
-
-/// How long an installation may take: most of a gigabyte at 40 kB/s. After a restart it goes on where it was.
-const LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
-
 /// What is to be installed, and how far that is.
 pub(super) struct AutoInstall {
     /// The address of a bundle.
     from: String,
-    stage: Stage,
+    state: InstallState,
 }
 
-enum Stage {
+enum InstallState {
     /// To be begun at this time.
     Due(Instant),
     /// Begun at this time.
@@ -52,45 +45,39 @@ impl AutoInstall {
         let chosen = choose::choose(&machine.paths()).ok()?;
         Some(Self {
             from: chosen.rendered.recovery_installs?,
-            stage: Stage::Due(Instant::now()),
+            state: InstallState::Due(Instant::now()),
         })
-    }
-
-    /// Whether an installation runs.
-    pub(super) fn is_under_way(&self) -> bool {
-        matches!(self.stage, Stage::UnderWay(..))
-    }
-
-    /// Whether one runs that may still end well.
-    pub(super) fn is_hopeful(&self) -> bool {
-        matches!(self.stage, Stage::UnderWay(since, _) if since.elapsed() < LIMIT)
     }
 }
 
 impl Service<'_> {
-    /// Begins to install when it is time to, and starts the machine again when that has worked.
-    pub(super) async fn install_by_itself(&mut self, install: &mut AutoInstall, alone: &Alone) {
-        match &mut install.stage {
-            Stage::Due(due)
-                if Instant::now() >= *due && alone.lasts(self.machine.pace.of(PAUSE)) =>
-            {
-                let (machine, from) = (self.machine.clone(), install.from.clone());
-                let running = tokio::task::spawn_blocking(move || put(&machine, &from));
-                install.stage = Stage::UnderWay(Instant::now(), running);
-                let doing = format!("installing {}", source::shown(&install.from));
-                self.reporter.report.doing = Some(doing);
-                self.reporter.show();
-            }
-            Stage::UnderWay(_, running) if running.is_finished() => {
-                let ended = running.await.map_err(Failure::of).flatten();
-                install.stage = self.installed(&source::shown(&install.from), ended);
-            }
-            Stage::Installed if alone.lasts(self.machine.pace.of(PAUSE)) => self.reboot().await,
-            _ => {}
+    /// How far the installation has come.
+    pub(super) async fn installation(&mut self, install: &mut AutoInstall) -> Installation {
+        if let InstallState::UnderWay(_, running) = &mut install.state
+            && running.is_finished()
+        {
+            let ended = running.await.map_err(Failure::of).flatten();
+            install.state = self.installed(&source::shown(&install.from), ended);
+        }
+        match &install.state {
+            InstallState::Due(due) if Instant::now() >= *due => Installation::Due,
+            InstallState::Due(_) => Installation::Pausing,
+            InstallState::UnderWay(since, _) => Installation::UnderWay(since.elapsed()),
+            InstallState::Installed => Installation::Done,
+            InstallState::NotNeeded => Installation::NotWanted,
         }
     }
 
-    fn installed(&mut self, shown: &str, ended: Result<Option<Slot>>) -> Stage {
+    pub(super) fn begin_to_install(&mut self, install: &mut AutoInstall) {
+        let (machine, from) = (self.machine.clone(), install.from.clone());
+        let running = tokio::task::spawn_blocking(move || put(&machine, &from));
+        install.state = InstallState::UnderWay(Instant::now(), running);
+        let doing = format!("installing {}", source::shown(&install.from));
+        self.reporter.report.doing = Some(doing);
+        self.reporter.show();
+    }
+
+    fn installed(&mut self, shown: &str, ended: Result<Option<Slot>>) -> InstallState {
         let prefix = format!("installing {shown} by itself: ");
         self.reporter.report.doing = None;
         // Of many tries, the last one counts.
@@ -104,11 +91,11 @@ impl Service<'_> {
                 let line = format!("slot {slot} holds what the profile names; starting it");
                 console::announce(&paths, &line);
                 self.reporter.show();
-                return Stage::Installed;
+                return InstallState::Installed;
             }
             Ok(None) => {
                 self.reporter.show();
-                return Stage::NotNeeded;
+                return InstallState::NotNeeded;
             }
             // Somebody else installs.
             Err(e) if e.code == Code::Locked => {
@@ -121,7 +108,7 @@ impl Service<'_> {
                 self.reporter.degrade(why);
             }
         }
-        Stage::Due(Instant::now() + self.machine.pace.of(PAUSE))
+        InstallState::Due(Instant::now() + self.machine.pace.of(PAUSE))
     }
 }
 
@@ -180,7 +167,7 @@ fn damage(machine: &Machine, record: &Record, slot: Slot) -> Result<Option<Strin
         return Ok(Some("there is nothing in it that is to start".into()));
     }
     let trust = slot_check::trust(machine)?;
-    let read = Parts::open(machine, slot, false)
+    let read = SlotDevices::open(machine, slot, false)
         .and_then(|mut parts| slot_check::whole(&mut parts, slot, &trust, record));
     Ok(read.err().map(|e| e.what))
 }

@@ -5,17 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
 use super::Service;
 use super::auto_install::AutoInstall;
+use super::step::idle::{self, Installation, Next};
 use crate::os::lock::Lock;
 use crate::os::paths::Paths;
-
-/// How long nothing is typed and nothing installed before the machine counts as left alone.
-const LEFT_ALONE: Duration = Duration::from_secs(15 * 60);
 
 impl Service<'_> {
     /// Whether this is recovery, and nobody asked for it.
@@ -24,33 +22,41 @@ impl Service<'_> {
     }
 
     /// Recovery that nobody asked for: what is done about it while nobody is there.
-    pub(super) async fn left_alone(
+    pub(super) async fn look_after_idle_recovery(
         &mut self,
-        alone: &mut Alone,
-        install: Option<&mut AutoInstall>,
+        idle: &mut Idle,
+        mut install: Option<&mut AutoInstall>,
     ) {
-        let under_way = install.as_ref().is_some_and(|it| it.is_under_way());
-        alone.look(&self.machine.paths(), under_way);
-        if let Some(install) = install {
-            self.install_by_itself(install, alone).await;
-            if install.is_hopeful() {
-                return;
+        let installation = match &mut install {
+            Some(install) => self.installation(install).await,
+            None => Installation::NotWanted,
+        };
+        // After ours has ended, an installation that runs is somebody's.
+        let ours = matches!(installation, Installation::UnderWay(_));
+        idle.look(&self.machine.paths(), ours);
+        match idle::next(installation, idle.since.elapsed(), self.machine.pace) {
+            Next::Wait => {}
+            Next::Install => {
+                if let Some(install) = install {
+                    self.begin_to_install(install);
+                }
             }
-        }
-        if alone.lasts(LEFT_ALONE) {
-            eprintln!("bootctl: nobody uses the recovery system; trying the slots again");
-            self.reboot().await;
+            Next::StartInstalled => self.reboot().await,
+            Next::TrySlots => {
+                eprintln!("bootctl: nobody uses the recovery system; trying the slots again");
+                self.reboot().await;
+            }
         }
     }
 }
 
 /// Since when nobody has used the machine.
-pub(super) struct Alone {
+pub(super) struct Idle {
     since: Instant,
     typed: BTreeMap<PathBuf, SystemTime>,
 }
 
-impl Alone {
+impl Idle {
     pub(super) fn new() -> Self {
         Self {
             since: Instant::now(),
@@ -67,11 +73,6 @@ impl Alone {
             self.since = Instant::now();
         }
     }
-
-    /// Whether nobody has used the machine for at least so long.
-    pub(super) fn lasts(&self, at_least: Duration) -> bool {
-        self.since.elapsed() >= at_least
-    }
 }
 
 /// When each terminal was last typed at: the kernel notes it as the time of the last access.
@@ -86,6 +87,8 @@ fn last_typed(dev: &Path) -> BTreeMap<PathBuf, SystemTime> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -94,25 +97,29 @@ mod tests {
         let paths = Paths::new(dir.path());
         std::fs::create_dir_all(paths.at("/dev/pts")).unwrap();
         let tty = std::fs::File::create(paths.at("/dev/ttyS0")).unwrap();
-        let mut alone = Alone::new();
+        let mut idle = Idle::new();
         let mut wait = async |seconds| {
             tokio::time::advance(Duration::from_secs(seconds)).await;
-            alone.look(&paths, false);
-            alone.lasts(LEFT_ALONE)
+            idle.look(&paths, false);
+            idle.since.elapsed() >= idle::LEFT_ALONE
         };
-        assert!(!wait(600).await, "the first look sees the terminals");
-        assert!(!wait(600).await);
+        let longer = idle::LEFT_ALONE.as_secs();
+        assert!(
+            !wait(longer - 300).await,
+            "the first look sees the terminals"
+        );
+        assert!(!wait(longer - 300).await);
         let times = std::fs::FileTimes::new().set_accessed(SystemTime::UNIX_EPOCH);
         tty.set_times(times).unwrap();
-        assert!(!wait(600).await, "somebody typed");
+        assert!(!wait(longer - 300).await, "somebody typed");
         let install = Lock::wait_for(&paths.install_lock(), "install x").unwrap();
-        assert!(!wait(1000).await, "somebody installs");
+        assert!(!wait(longer).await, "somebody installs");
         drop(install);
         // What another test starts holds the files of this process until it has replaced itself.
         while Lock::is_held(&paths.install_lock()) {
             std::thread::yield_now();
         }
-        assert!(!wait(800).await);
-        assert!(wait(200).await);
+        assert!(!wait(longer - 100).await);
+        assert!(wait(100).await);
     }
 }

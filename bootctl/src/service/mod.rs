@@ -1,15 +1,16 @@
 //! `bootctl serve`: from userland to a verdict.
 //!
 //! ```text
-//! repair the record ─ verdict overdue? ─ READY ─┬─ bring-up (files, then lanes)  
-//!                                               ├─ root read in whole, after an unclean end
-//!                                               └─ gate: look, wait, look … verdict
+//! repair the record ─ verdict unfinished? ─ READY ─┬─ bring-up (files, then lanes)
+//!                                                  ├─ root read in whole, after an unclean end
+//!                                                  └─ gate: look, wait, look … verdict
 //! ```
 //!
 //! [`step`] decides about the slot that runs, and this does what it says: what a start found, the verdict, whether the
-//! machine is well after all. What else the service does of its own accord is decided where it is done, each in a module
-//! of its own: a `state` that errs or is damaged, recovery that is left alone (`idle_recovery`, `auto_install`), an
-//! update of the loader (`loader_update`). For what the machine is restarted: the table at `Service::reboot`.
+//! machine is well after all. What else the service does of its own accord is decided elsewhere: what recovery does while
+//! nobody uses it in [`step::idle`] (done in `idle_recovery`, `auto_install`, which also says into which slot), how an update of the loader ends in
+//! `loader::decide` (done in `loader_update`), what becomes of a `state` that errs or is damaged in `state`. For what the
+//! machine is restarted: the table at `Service::reboot`.
 //!
 //! A verdict on a slot on trial is committed and acted upon at once; on a good
 //! slot it is shown. The machine stays up, degraded, where going back would not help: no other slot that verifies, or a
@@ -21,11 +22,11 @@ mod idle_recovery;
 mod loader_update;
 pub mod report;
 mod root_reads;
-mod settle_verdict;
 mod state;
 mod steady_state;
 pub mod step;
 mod until_verdict;
+mod verdict_commit;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -38,10 +39,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use self::report::Reporter;
-use self::step::{Action, Phase, Plan, Seen, Spoken, Todo};
+use self::step::{Action, Phase, ProfileSeen, Seen, Spoken, Todo};
 use crate::boot::Locked;
-use crate::bring_up::lanes::Progress;
+use crate::bring_up::lanes::LaneStates;
 use crate::failure::{Code, Doing, Result};
+use crate::health::baseline::Baseline;
 use crate::health::gate::Gate;
 use crate::kubernetes::ApiServers;
 use crate::machine::Machine;
@@ -49,7 +51,7 @@ use crate::os::lock::Lock;
 use crate::os::notify::{self, Notify};
 use crate::os::systemd::Link;
 use crate::os::{power, process};
-use crate::profile::choose::{self, Chosen};
+use crate::profile::choose::{self, ChosenProfile};
 use crate::state::{owner, shutdown_marker};
 use crate::{machine, watchdog};
 
@@ -120,9 +122,10 @@ struct Service<'m> {
     systemd: Link,
     api: ApiServers,
     /// The profile in force, once it was chosen, and what was begun by it.
-    plan: Option<Chosen>,
-    bring_up: Option<Progress>,
+    chosen: Option<ChosenProfile>,
+    bring_up: Option<LaneStates>,
     gate: Option<Gate>,
+    baseline: Baseline,
     root_scan: Option<JoinHandle<Result<()>>>,
 }
 
@@ -135,9 +138,10 @@ impl<'m> Service<'m> {
             pulse: Pulse::new(notify),
             systemd: Link::new(machine.paths(), machine.pace),
             api: ApiServers::new(machine.paths()),
-            plan: None,
+            chosen: None,
             bring_up: None,
             gate: None,
+            baseline: Baseline::read(&machine.paths().state("baseline.json")),
             root_scan: None,
         }
     }
@@ -236,23 +240,23 @@ impl<'m> Service<'m> {
         None
     }
 
-    fn choose(&mut self) -> Plan {
+    fn choose(&mut self) -> ProfileSeen {
         let unfit = owner::unfit(self.machine);
         match choose::choose(&self.machine.paths()) {
             Ok(chosen) => {
-                let plan = Plan {
+                let plan = ProfileSeen {
                     is_there: true,
                     problem: chosen.problem.clone(),
                     unfit,
                     reboots_good: chosen.rendered.health.gate_reboots_good,
                 };
-                self.plan = Some(chosen);
+                self.chosen = Some(chosen);
                 plan
             }
-            Err(e) => Plan {
+            Err(e) => ProfileSeen {
                 problem: Some(e.to_string()),
                 unfit,
-                ..Plan::default()
+                ..ProfileSeen::default()
             },
         }
     }
@@ -260,7 +264,7 @@ impl<'m> Service<'m> {
     /// Keeps a profile that a good slot is well with. One that stands in for the machine's own, because that has a
     /// problem, would leave recovery without the network and the users of this place.
     fn keep_for_recovery(&self) {
-        if let Some(plan) = &self.plan
+        if let Some(plan) = &self.chosen
             && plan.problem.is_none()
         {
             choose::keep_for_recovery(&self.machine.paths(), plan);
@@ -352,12 +356,14 @@ impl<'m> Service<'m> {
     /// | a good slot that is not well, where the profile asks for it | [`step`]: `Action::RebootGood` | `may_reboot_good`: once in six hours, as `state` remembers |
     /// | the kernel found an error in `state` | `restart_for_state` | not in the first six hours after a start; not if the whole disk is read-only |
     /// | a damaged `state` was erased, where the profile asks for it | `erases_state`, `erase_state` | two minutes for somebody to stop the service; only what is damaged, so not again once it worked |
-    /// | recovery that nobody asked for and nobody uses | `left_alone` | 15 minutes without a key or an installation |
-    /// | recovery has installed what the profile names | `install_by_itself` | a minute without a key; only where no slot is whole |
+    /// | recovery that nobody asked for and nobody uses | `step::idle` | 15 minutes without a key or an installation |
+    /// | recovery has installed what the profile names | `step::idle` | a minute without a key; only where no slot is whole |
     /// | the service has not started 15 minutes after systemd has | systemd, by `sternpost-overdue.timer` | as the next |
     /// | the service ended five times in two hours | systemd, by `sternpost.service` | each is a start that counts: a try on trial, the streak of a good slot |
+    /// | a block of the running root is not what was signed, or cannot be read | dm-verity, by `restart_on_corruption` and `restart_on_error` (`initrd/src/dm_verity.rs`) | the next start reads the whole root, beside the bring-up, and a slot that is damaged is given up |
+    /// | the kernel panics, PID 1 crashes, or nothing feeds the watchdog | kernel, systemd (`CrashAction=reboot`) and hardware; what covers which stretch: [`crate::watchdog`] | each is a start that counts, as above |
     ///
-    /// Where it does not come to run, kernel panics, watchdogs and the agent in the initramfs restart the machine.
+    /// Before the service runs, the agent in the initramfs restarts the machine too (`initrd/src/abort.rs`).
     async fn reboot(&mut self) {
         eprintln!("bootctl: rebooting");
         self.reporter.show();

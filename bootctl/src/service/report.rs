@@ -12,7 +12,7 @@ use crate::bring_up::lanes::{LaneState, now_ms};
 use crate::health::gate::Finding;
 use crate::machine::facts::boot_id;
 use crate::os::clock;
-use crate::os::files::{read_json, write_whole};
+use crate::os::files::{read_json, write_atomic};
 use crate::os::notify::Notify;
 
 /// After this without a look, what was seen last says nothing any more. The service looks every two minutes, and one look
@@ -145,7 +145,7 @@ impl Reporter {
         }
         let written = serde_json::to_vec_pretty(&self.report)
             .map_err(std::io::Error::other)
-            .and_then(|json| write_whole(&self.path, &json, 0o644, false));
+            .and_then(|json| write_atomic(&self.path, &json, 0o644));
         match written {
             Ok(()) => self.written = Some(self.report.clone()),
             Err(e) => eprintln!("bootctl: writing {}: {e}", self.path.display()),

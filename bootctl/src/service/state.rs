@@ -69,7 +69,7 @@ impl Service<'_> {
         }
     }
 
-    fn is_good(&self, slot: Slot) -> bool {
+    pub(super) fn is_good(&self, slot: Slot) -> bool {
         boot::view(self.machine)
             .and_then(|mut control| control.record())
             .is_ok_and(|record| record.slot(slot).is_good())
@@ -87,7 +87,7 @@ impl Service<'_> {
         };
         self.machine.boot.state.problem == Some(StateProblem::Damaged)
             && self
-                .plan
+                .chosen
                 .as_ref()
                 .is_some_and(|plan| plan.rendered.erases_damaged_state)
             && (self.is_good(slot) || alone())

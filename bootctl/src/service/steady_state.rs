@@ -4,7 +4,7 @@ use boot_core::Slot;
 use tokio::time::{Instant, sleep_until};
 
 use super::auto_install::AutoInstall;
-use super::idle_recovery::Alone;
+use super::idle_recovery::Idle;
 use super::state::ERASE_AFTER;
 use super::step::{Phase, Seen};
 use super::{LOOK_AFTER, LOOK_DEGRADED, SAVE_CLOCK, Service, root_reads};
@@ -19,8 +19,8 @@ impl Service<'_> {
     pub(super) async fn steady_state(&mut self, silent: Vec<Slot>) {
         let slot = self.machine.slot();
         let mut saved = Instant::now();
-        let mut alone = self.is_recovery_by_itself().then(Alone::new);
-        let mut install = alone
+        let mut idle = self.is_recovery_by_itself().then(Idle::new);
+        let mut install = idle
             .as_ref()
             .and_then(|_| AutoInstall::by_profile(self.machine));
         self.look_at_silent(silent).await;
@@ -49,18 +49,18 @@ impl Service<'_> {
                     Ok(()) => None,
                 };
             }
-            if let Some(alone) = &mut alone {
-                self.left_alone(alone, install.as_mut()).await;
+            if let Some(idle) = &mut idle {
+                self.look_after_idle_recovery(idle, install.as_mut()).await;
             }
             if let Some(slot) = slot {
                 self.restart_for_state(slot).await;
                 // Once a start: a disk that refuses now is not written to every few minutes.
-                loader_failed = loader_failed || !self.settle_loader(slot).await;
+                loader_failed = loader_failed || !self.go_on_with_loader_update(slot).await;
             }
             let degraded = self.reporter.report.known.phase == Phase::Degraded;
             let mut findings = self.reporter.report.findings.iter();
             let unwell = findings.any(|finding| !finding.ok);
-            let pause = if degraded || unwell || alone.is_some() {
+            let pause = if degraded || unwell || idle.is_some() {
                 LOOK_DEGRADED
             } else {
                 LOOK_AFTER
@@ -98,15 +98,21 @@ impl Service<'_> {
 
     async fn look(&mut self, slot: Slot) {
         self.brought_up();
-        let Some(plan) = &self.plan else { return };
+        let Some(plan) = &self.chosen else { return };
         let profile_holds = plan.problem.is_none();
         let health = &plan.rendered.health;
         let lanes = &self.reporter.report.lanes;
-        let seen = observe(health, lanes, &mut self.systemd, &self.api, || {
+        let mut seen = observe(health, lanes, &mut self.systemd, &self.api, || {
             self.pulse.beat()
         })
         .await;
         let well = seen.findings.iter().all(|f| f.ok);
+        // As the record has it now: on trial or not, a start that could not read it knows nothing.
+        if self.machine.contradiction().is_none() && self.is_good(slot) {
+            self.baseline.keep(&seen.findings);
+        } else {
+            self.baseline.compare(&mut seen.findings);
+        }
         self.reporter.report.saw(seen.findings);
         let looked = Seen::Looked {
             well,

@@ -15,7 +15,7 @@ impl Service<'_> {
     /// Brings the machine up and looks at it until there is a verdict, or the root has been read.
     pub(super) async fn watch(&mut self) -> Seen {
         self.bring_up();
-        let Some(plan) = &self.plan else {
+        let Some(plan) = &self.chosen else {
             return Seen::Judged(Verdict::Unhealthy("no profile is in force".into()));
         };
         let health = plan.rendered.health.clone();
@@ -76,6 +76,9 @@ impl Service<'_> {
                 seen.findings
                     .push(Finding::new("root read in whole", Err("under way".into())));
             }
+            if self.reporter.report.known.on_trial {
+                self.baseline.compare(&mut seen.findings);
+            }
             self.reporter.report.saw(seen.findings.clone());
             self.reporter.show();
             if let Some(verdict) = gate.observe(elapsed, &seen) {
@@ -94,7 +97,7 @@ impl Service<'_> {
 
     /// Begins to bring everything up, once. It goes on after the verdict: a good slot that is late may still come up.
     pub(super) fn bring_up(&mut self) {
-        if let (Some(plan), None) = (&self.plan, &self.bring_up) {
+        if let (Some(plan), None) = (&self.chosen, &self.bring_up) {
             self.reporter.report.known.brought_up = None;
             let rendered = plan.rendered.clone();
             self.bring_up = Some(bring_up::begin(

@@ -2,6 +2,9 @@
 //!
 //! All of them look the same from outside: bytes at rising offsets. What can jump (a file, a server
 //! with ranges) skips what is not wanted; what cannot reads over it.
+//!
+//! Nothing that a source gives is believed: what installs compares it with what was signed (head of [`crate::install`]),
+//! and a chunk that differs ends the installation.
 
 mod file;
 pub mod http;

@@ -4,13 +4,13 @@
 //! Frames are made when they are read, and store their chunk as it is: so their lengths are known before.
 
 use boot_core::bundle::{FrameTable, Header};
-use boot_core::manifest::{CHUNK_SIZE, Manifest, chunk_len};
+use boot_core::manifest::{Chunk, Manifest};
 use boot_core::slot_header::{UKI_OFFSET, read_slot};
 use boot_core::verity::{BLOCK, BlockHasher, Geometry};
 use boot_core::{Device, Slot};
 
 use super::{Source, too_short};
-use crate::boot::slot_check::Parts;
+use crate::boot::slot_check::SlotDevices;
 use crate::failure::{Failure, Result};
 
 /// Longest block of a zstd frame.
@@ -19,7 +19,7 @@ const STORED: usize = 128 << 10;
 /// The slot, read.
 pub struct InSlot<D> {
     name: String,
-    parts: Parts<D>,
+    parts: SlotDevices<D>,
     manifest: Manifest,
     /// Everything before the frames.
     front: Vec<u8>,
@@ -33,7 +33,7 @@ impl<D: Device> InSlot<D> {
     ///
     /// # Errors
     /// There is no slot header to go by, or no manifest that can be read.
-    pub fn open(slot: Slot, mut parts: Parts<D>) -> Result<Self> {
+    pub fn open(slot: Slot, mut parts: SlotDevices<D>) -> Result<Self> {
         let name = format!("slot {slot}");
         let unreadable = |e: String| Failure::verification(e).doing(&name);
         let found = read_slot(&mut parts.boot).map_err(|e| unreadable(e.to_string()))?;
@@ -45,8 +45,8 @@ impl<D: Device> InSlot<D> {
         let sizes = [manifest.uki.size, root_size];
         let lengths = sizes
             .into_iter()
-            .flat_map(|size| (0..size.div_ceil(CHUNK_SIZE)).map(move |at| chunk_len(size, at)))
-            .map(|length| stored_len(length) as u32)
+            .flat_map(Chunk::all)
+            .map(|chunk| stored_len(chunk.len) as u32)
             .collect();
         let table = FrameTable::new(lengths).map_err(|e| unreadable(e.to_string()))?;
         let header = Header {
@@ -83,25 +83,21 @@ impl<D: Device> InSlot<D> {
     fn frame(&mut self, index: u32) -> Result<&[u8]> {
         if self.current.as_ref().is_none_or(|(made, _)| *made != index) {
             let uki_frames = self.manifest.uki.chunks.len() as u32;
-            let (device, size, start, chunk) = match index.checked_sub(uki_frames) {
-                None => (
-                    &mut self.parts.boot,
-                    self.manifest.uki.size,
-                    UKI_OFFSET,
-                    index,
-                ),
+            let (device, start, chunk) = match index.checked_sub(uki_frames) {
+                None => {
+                    let chunk = Chunk::of(self.manifest.uki.size, index);
+                    (&mut self.parts.boot, UKI_OFFSET, chunk)
+                }
                 Some(of_root) => {
                     let size = self.manifest.root.as_ref().map_or(0, |root| root.data_size);
-                    (&mut self.parts.root, size, 0, of_root)
+                    (&mut self.parts.root, 0, Chunk::of(size, of_root))
                 }
             };
-            let length = chunk_len(size, chunk.into());
-            let mut bytes = vec![0; length.next_multiple_of(BLOCK as usize)];
-            let offset = start + u64::from(chunk) * CHUNK_SIZE;
+            let mut bytes = vec![0; chunk.len_on_disk()];
             device
-                .read_at(offset, &mut bytes)
+                .read_at(start + chunk.offset, &mut bytes)
                 .map_err(|e| Failure::source(e).doing(format!("reading {}", self.name)))?;
-            self.current = Some((index, stored(&bytes[..length])));
+            self.current = Some((index, stored(&bytes[..chunk.len])));
         }
         Ok(self.current.as_ref().map_or(&[], |(_, frame)| frame))
     }
@@ -196,6 +192,7 @@ fn stored_len(length: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use boot_core::manifest::CHUNK_SIZE;
 
     #[test]
     fn stored_frames_are_zstds() {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::{Doing, Failure, Result};
 use crate::machine::Machine;
-use crate::os::files::write_whole;
+use crate::os::files::write_durable;
 use crate::os::paths::Paths;
 
 /// Version of the file.
@@ -118,7 +118,7 @@ pub fn claim(paths: &Paths, image: &ImageFacts, manifest: Option<Digest>) -> Res
     if std::fs::read(&path).is_ok_and(|found| found == bytes) {
         return Ok(());
     }
-    write_whole(&path, &bytes, 0o644, true).doing(|| format!("writing {}", path.display()))
+    write_durable(&path, &bytes, 0o644).doing(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]

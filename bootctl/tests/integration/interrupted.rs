@@ -12,7 +12,7 @@ use boot_core::test_support::{MemoryDevice, MemoryError};
 use boot_core::verify::would_start;
 use boot_core::{Device, Nonce, Slot, Target, transition};
 use bootctl::boot::control::{Context, Control};
-use bootctl::boot::slot_check::Parts;
+use bootctl::boot::slot_check::SlotDevices;
 use bootctl::failure;
 use bootctl::failure::Code;
 use bootctl::install::{self, Options};
@@ -168,7 +168,7 @@ impl Disk {
         };
         install::install(
             &mut Control::new(&mut self.state, context),
-            &mut Parts {
+            &mut SlotDevices {
                 boot: &mut self.boot,
                 root: &mut self.root,
             },

@@ -13,7 +13,7 @@ use boot_core::trust::Trust;
 use boot_core::{Architecture, Device, Digest, Slot, Target, esp, transition};
 use bootctl::failure::Failure;
 use bootctl::loader::under_way::go_on;
-use bootctl::loader::{self, Esp, Esps, Settled, Stage, Update};
+use bootctl::loader::{self, Esp, Esps, Update, UpdateOutcome, UpdateStage};
 use bootctl::machine::Machine;
 use bootctl::os::device::BlockFile;
 
@@ -82,7 +82,7 @@ fn restarted(machine: &Fixture) {
     update.write(&path).unwrap();
 }
 
-fn serve(machine: &Fixture) -> Result<Option<Settled>, Failure> {
+fn serve(machine: &Fixture) -> Result<Option<UpdateOutcome>, Failure> {
     go_on(&Machine::read(machine.root()).unwrap(), Slot::A)
 }
 
@@ -121,7 +121,7 @@ fn a_new_loader_goes_onto_one_esp_and_then_onto_the_other() {
     });
     assert_eq!(serve(&machine).unwrap(), None, "the slot is not good yet");
     machine.change(|r| transition::mark_good(r, Slot::A, &r.a.digest.clone(), Target::A).unwrap());
-    assert_eq!(serve(&machine).unwrap(), Some(Settled::Done));
+    assert_eq!(serve(&machine).unwrap(), Some(UpdateOutcome::Done));
     assert!(read(&machine, "esp-a").unwrap() == loader(2));
     assert!(!variable(&machine, &format!("Boot0000-{GLOBAL}")).exists());
     assert_eq!(serve(&machine).unwrap(), None, "it is over");
@@ -146,7 +146,10 @@ fn a_loader_that_does_not_start_is_given_up_with_its_reason() {
     let machine = machine();
     machine.run(&["update-loader", &bundle(&machine, 2)]).ok();
     restarted(&machine);
-    assert!(matches!(serve(&machine), Ok(Some(Settled::GivenUp(_)))));
+    assert!(matches!(
+        serve(&machine),
+        Ok(Some(UpdateOutcome::PutBack(_)))
+    ));
     assert!(read(&machine, "esp-b").unwrap() == loader(1));
     let history = machine.run(&["history"]).ok().out();
     assert!(
@@ -164,7 +167,7 @@ fn an_update_that_was_cut_is_undone_at_the_next_start() {
     restarted(&machine);
     let path = machine.root().join("state/sternpost/loader-update.json");
     let mut update = Update::read(&path).unwrap().unwrap();
-    update.stage = Stage::Writing;
+    update.stage = UpdateStage::Writing;
     update.write(&path).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&machine.partition("esp-b"), &[0; 16384], 0).unwrap();
     let status = machine.run(&["status"]).ok().out();
@@ -172,7 +175,10 @@ fn an_update_that_was_cut_is_undone_at_the_next_start() {
         status.contains("esp-b: holds no FAT32 filesystem"),
         "{status}"
     );
-    assert!(matches!(serve(&machine), Ok(Some(Settled::GivenUp(_)))));
+    assert!(matches!(
+        serve(&machine),
+        Ok(Some(UpdateOutcome::PutBack(_)))
+    ));
     assert!(read(&machine, "esp-b").unwrap() == loader(1));
 }
 
@@ -309,7 +315,10 @@ fn what_could_not_be_brought_to_its_end_is_tried_again_at_the_next_start() {
     assert!(failed.to_string().contains("esp-a"), "{failed}");
     assert!(read(&machine, "esp-b").unwrap() == loader(2));
     write(&machine, "esp-a", 1);
-    assert!(matches!(serve(&machine), Ok(Some(Settled::GivenUp(_)))));
+    assert!(matches!(
+        serve(&machine),
+        Ok(Some(UpdateOutcome::PutBack(_)))
+    ));
     assert!(read(&machine, "esp-b").unwrap() == loader(1));
 }
 
@@ -408,7 +417,7 @@ fn wherever_the_power_goes_there_is_a_loader_and_in_the_end_two() {
             version: "2.0".parse().unwrap(),
             manifest: Digest::ZERO,
             boot_id: "0".into(),
-            stage: Stage::Writing,
+            stage: UpdateStage::Writing,
         };
         let mut kept = None;
         left.set(first);
@@ -434,11 +443,11 @@ fn wherever_the_power_goes_there_is_a_loader_and_in_the_end_two() {
                 let from = firmware(&mut esps, told.filter(|_| whole));
                 if let Some(kept) = &kept {
                     left.set(second);
-                    let _ = loader::settle(kept, "1", from, &mut esps, X86);
+                    let _ = loader::bring_forward(kept, "1", from, &mut esps, X86);
                     left.set(usize::MAX);
                     // What was not brought to its end is tried again at the next start.
                     let from = firmware(&mut esps, None);
-                    loader::settle(kept, "2", from, &mut esps, X86).unwrap();
+                    loader::bring_forward(kept, "2", from, &mut esps, X86).unwrap();
                 }
                 let [a, b] = Esp::BOTH.map(|esp| esps.loader(esp, X86).unwrap());
                 assert!(

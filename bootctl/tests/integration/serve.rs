@@ -90,13 +90,19 @@ fn profile(machine: &Fixture, health: &str) {
 fn on_trial(health: &str) -> (Fixture, Image, Systemd) {
     let machine = Fixture::new();
     profile(&machine, health);
+    let image = upgrade(&machine);
+    let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
+    (machine, image, systemd)
+}
+
+/// Installs version 2.0 into slot B and starts it.
+fn upgrade(machine: &Fixture) -> Image {
     let image = Image::new("2.0");
     let file = machine.file("bundle.spb", &image.bundle());
     machine.run(&["install", "--now", &file]).ok();
     machine.change(|r| transition::start(r, Target::B, Nonce([5; 16])).unwrap());
     machine.boots(Target::B, &image);
-    let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
-    (machine, image, systemd)
+    image
 }
 
 #[test]
@@ -118,6 +124,36 @@ fn a_healthy_slot_on_trial_is_marked_good() {
     let said = std::fs::read_to_string(&marker).unwrap();
     assert_eq!(said.trim(), "ended");
     assert!(machine.root().join("state/sternpost/clock").exists());
+}
+
+#[test]
+fn what_failed_before_an_upgrade_is_told_from_what_fails_since() {
+    let machine = Fixture::new();
+    profile(&machine, "{deadline: 10s, settle: 2s}");
+    let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
+    let fails = |unit: &str| {
+        let mut state = systemd.state.lock().unwrap();
+        state.units.insert(unit.into(), "failed".into());
+    };
+    fails("till.service");
+    let service = Service::start(&machine);
+    let kept = machine.root().join("state/sternpost/baseline.json");
+    service.wait(&machine, |_| kept.exists());
+    service.stop();
+
+    upgrade(&machine);
+    fails("scale.service");
+    std::fs::remove_file(machine.root().join("run/sternpost/serve.json")).unwrap();
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| r["verdict"] == "unhealthy");
+    let before = |unit: &str| {
+        let findings = report["findings"].as_array().unwrap();
+        let it = findings.iter().find(|it| it["name"] == unit);
+        it.unwrap_or_else(|| panic!("{report:#}"))["before"].clone()
+    };
+    assert_eq!(before("unit till.service has not failed"), true);
+    assert_eq!(before("unit scale.service has not failed"), Value::Null);
+    drop(service);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use boot_core::manifest::{Build, Contents, Kind, Manifest};
-use boot_core::pe::{self, Program};
+use boot_core::pe::{self, EfiProgram};
 use boot_core::trust::{SECTION_MAGIC, SECTION_NAME, SECTION_SIZE, Trust};
 use boot_core::{SecurityVersion, Version};
 use object::LittleEndian;
@@ -137,7 +137,7 @@ pub fn sign(program: &Path, authority: &Authority, release: &Release) -> Result<
 
 /// Offset and size in the file of the section's bytes.
 fn section(program: &[u8]) -> Result<(usize, usize)> {
-    let range = Program::parse(program)
+    let range = EfiProgram::parse(program)
         .context("the loader is not a UEFI program")?
         .section(SECTION_NAME)
         .with_context(|| format!("the loader has no {SECTION_NAME} section"))?;

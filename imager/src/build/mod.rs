@@ -153,7 +153,7 @@ impl Roots {
             &order.identity,
             prepared,
         );
-        let rescue = async {
+        let recovery = async {
             let Some((recipe, prepared)) = recovery.zip(recovery_prepared) else {
                 return Ok(None);
             };
@@ -162,7 +162,7 @@ impl Roots {
                 finish_root(workshop, order, programs, &recipe, &identity, &prepared).await?;
             Ok(Some((recipe, built)))
         };
-        let (system, recovery) = tokio::try_join!(system, rescue)?;
+        let (system, recovery) = tokio::try_join!(system, recovery)?;
         Ok(Self {
             system,
             recovery,
@@ -213,17 +213,17 @@ pub async fn from_roots(
         order,
         programs,
     };
-    let rescue = async {
+    let recovery = async {
         match &roots.recovery {
             Some((recipe, built)) => maker.recovery(recipe, built).await.map(Some),
             None => Ok(None),
         }
     };
     let system = maker.system(&order.recipe, &roots.system);
-    let ((system, leaves), rescue, state) = tokio::try_join!(system, rescue, maker.state())?;
+    let ((system, leaves), recovery, state) = tokio::try_join!(system, recovery, maker.state())?;
     let loader = maker.loader()?;
     maker
-        .write(&system, leaves, rescue.as_ref(), &loader, &state, roots)
+        .write(&system, leaves, recovery.as_ref(), &loader, &state, roots)
         .await
 }
 

@@ -52,7 +52,7 @@ pub(super) fn load(path: &Path) -> Result<Recipe> {
         command_line: Vec::new(),
         initramfs_modules: Vec::new(),
         headroom: 2.5,
-        compression: Compression::None,
+        compression: Compression::Uncompressed,
         recovery: None,
         profile: None,
         kubernetes: None,
@@ -261,7 +261,7 @@ fn fields(recipe: &mut Recipe, file: &mut File<'_>, mut table: Table<'_, '_>) {
             );
         }
         recipe.compression = match compression.as_str() {
-            "none" => Compression::None,
+            "none" => Compression::Uncompressed,
             _ => Compression::Erofs(compression),
         };
     }

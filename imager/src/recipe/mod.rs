@@ -88,7 +88,7 @@ pub struct Persist {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compression {
     /// Not at all (the bundle compresses).
-    None,
+    Uncompressed,
     /// As mkfs.erofs -z takes it: `lz4hc,12`, `zstd,9`.
     Erofs(String),
 }

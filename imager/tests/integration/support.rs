@@ -45,7 +45,7 @@ impl Fixture {
         let mut root = noise(2, 3 * CHUNK_SIZE as usize + 8192);
         root[CHUNK_SIZE as usize..2 * CHUNK_SIZE as usize].fill(0);
         fs::write(path("root"), root).unwrap();
-        fs::write(path("rescue"), uki(&noise(3, 100_000))).unwrap();
+        fs::write(path("recovery.uki"), uki(&noise(3, 100_000))).unwrap();
         let trust = authority.trust(Architecture::X86_64, "ab-1");
         let section = trust.to_section().unwrap();
         fs::write(path("loader"), program(Architecture::X86_64, &section)).unwrap();
@@ -81,7 +81,7 @@ impl Fixture {
             tree: path("tree"),
         };
         let system = slot(Kind::System, path("uki"), Some(root));
-        let recovery = slot(Kind::Recovery, path("rescue"), None);
+        let recovery = slot(Kind::Recovery, path("recovery.uki"), None);
         let release = loader::Release {
             version: "1.0".into(),
             security_version: 1,

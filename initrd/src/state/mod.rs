@@ -48,7 +48,6 @@ impl From<Failure> for Unfit {
 /// What became of `state`.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// How it is.
     pub report: StateReport,
     /// Whether the filesystem was grown now.
     pub grown: bool,

@@ -78,7 +78,6 @@ impl BootDisk {
         all.find(|it| it.number == self.loaded_from)
     }
 
-    /// The partition with this label.
     pub(super) fn partition(&self, label: &str) -> Result<Window<Blocks>, FindError> {
         let found = self.table.find(label)?;
         Ok(Window::partition(self.blocks.clone(), found))

@@ -12,7 +12,6 @@ use super::firmware::{self, Pages};
 use super::medium::Medium;
 use super::{console, variables};
 
-/// The machine.
 pub(super) struct Machine<M: Medium> {
     clock: Clock,
     secure_boot: bool,

@@ -7,15 +7,12 @@ use alloc::string::String;
 use boot_core::SecurityVersion;
 use boot_core::boot::Floors;
 use boot_core::hand_over::{self, Times};
-use boot_core::layout::{Guid, VENDOR};
+use boot_core::layout::{self, Guid};
 use uefi::runtime::{self, VariableAttributes, VariableVendor};
-use uefi::{CStr16, CString16, Status, cstr16, guid};
+use uefi::{CStr16, CString16, Status, cstr16};
 
-/// Ours.
-const STERNPOST: VariableVendor = VariableVendor(uefi::Guid::from_bytes(VENDOR.0));
-/// systemd.io/BOOT_LOADER_INTERFACE
-const BOOT_LOADER_INTERFACE: VariableVendor =
-    VariableVendor(guid!("4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"));
+const STERNPOST: VariableVendor = vendor(layout::VENDOR);
+const BOOT_LOADER_INTERFACE: VariableVendor = vendor(layout::BOOT_LOADER_INTERFACE);
 
 const VOLATILE: VariableAttributes =
     VariableAttributes::BOOTSERVICE_ACCESS.union(VariableAttributes::RUNTIME_ACCESS);
@@ -24,6 +21,10 @@ const BOOT_SERVICES_ONLY: VariableAttributes =
 
 const SYSTEM_FLOOR: &CStr16 = cstr16!("SternpostFloor");
 const RECOVERY_FLOOR: &CStr16 = cstr16!("SternpostRecoveryFloor");
+
+const fn vendor(guid: Guid) -> VariableVendor {
+    VariableVendor(uefi::Guid::from_bytes(guid.0))
+}
 
 /// The name of a variable, as firmware wants it.
 fn name(name: &str) -> uefi::Result<CString16> {

@@ -29,7 +29,8 @@ plain_text!(
     }
 );
 
-/// A hashed password, as crypt(5) writes it. Neither shown by `Debug` nor by messages.
+/// A hashed password, as crypt(5) writes it. `Debug` does not show it, and messages about a profile leave it out
+/// (`crate::diagnostics`); `Display` does, because a profile is written by that.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PasswordHash(String);

@@ -32,29 +32,36 @@ impl Kubernetes {
     /// The cluster that it describes. What version 1 of the profile cannot say has the one value that there is.
     #[must_use]
     pub fn cluster(&self) -> Cluster {
-        let Self::Kubeadm(said) = self;
+        match self {
+            Self::Kubeadm(said) => said.cluster(),
+        }
+    }
+}
+
+impl Kubeadm {
+    fn cluster(&self) -> Cluster {
         Cluster {
-            role: said.role,
+            role: self.role,
             endpoint: Endpoint {
-                address: said.node_address.unwrap_or(INTERNAL_ADDRESS),
-                names: said.api_names.clone(),
+                address: self.node_address.unwrap_or(INTERNAL_ADDRESS),
+                names: self.api_names.clone(),
             },
             join: None,
             datastore: Datastore::Etcd,
-            pods: vec![said.pod_cidr],
-            services: vec![said.service_cidr],
+            pods: vec![self.pod_cidr],
+            services: vec![self.service_cidr],
             names: Names {
-                cluster: said.cluster_name.clone(),
-                domain: said.dns_domain.clone(),
+                cluster: self.cluster_name.clone(),
+                domain: self.dns_domain.clone(),
             },
             node: NodeSettings {
-                address: said.node_address,
-                max_pods: said.max_pods,
+                address: self.node_address,
+                max_pods: self.max_pods,
             },
             encryption: Encryption::Off,
             settings: Settings {
-                cni: said.cni,
-                feature_gates: said.feature_gates.clone(),
+                cni: self.cni,
+                feature_gates: self.feature_gates.clone(),
             },
         }
     }

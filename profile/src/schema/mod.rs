@@ -1,5 +1,12 @@
 //! The profile as types. Field names, types, limits and descriptions of the published JSON Schema
-//! come from here, and so does what [`crate::parse`] refuses.
+//! come from here, and so does what [`crate::parse`] refuses:
+//!
+//! | step | module |
+//! | --- | --- |
+//! | YAML to a tree that knows lines and columns | `tree` |
+//! | fields and types, by the schema: "has no field", "cannot be" | `check` |
+//! | rules over several fields of these types | `validate`; those of a distribution in its folder's `check` |
+//! | all of it, with every error at once | `read` |
 
 mod check;
 pub mod kubernetes;
@@ -223,7 +230,7 @@ pub struct Health {
     pub units: Vec<UnitName>,
     /// Whether any failed unit makes the machine unhealthy.
     pub no_failed_units: bool,
-    /// Units that may fail nevertheless.
+    /// Units that may fail nevertheless. Nothing says so if there is no such unit.
     pub ignore_units: Vec<UnitName>,
     /// Whether the Kubernetes node must be Ready. Default: if the profile has Kubernetes.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -102,7 +102,6 @@ impl Epoch {
         cuts
     }
 
-    /// Any cut.
     pub(crate) fn any(&self, random: &mut Random) -> Cut {
         let count = self.pieces.len();
         let bits = u128::from(random.next()) << 64 | u128::from(random.next());

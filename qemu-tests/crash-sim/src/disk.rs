@@ -181,7 +181,6 @@ struct Live {
 pub(crate) struct Disk(Rc<RefCell<Live>>);
 
 impl Disk {
-    /// With this on it.
     pub(crate) fn new(contents: Contents) -> Self {
         Self(Rc::new(RefCell::new(Live {
             contents,
@@ -189,7 +188,6 @@ impl Disk {
         })))
     }
 
-    /// One of its partitions.
     pub(crate) fn partition(&self, part: Part) -> Partition {
         self.region(part, 0, part.size())
     }
@@ -302,7 +300,6 @@ impl Partition {
 /// All of a disk as a file, for another implementation to read and write.
 #[derive(Debug)]
 pub(crate) struct File {
-    /// What is on it.
     pub(crate) contents: Contents,
     size: u64,
     at: u64,

@@ -69,7 +69,6 @@ pub(crate) struct Tally {
     pub(crate) distinct: HashSet<u64>,
     /// The first violation of each invariant, and how to see it again.
     pub(crate) violations: BTreeMap<Invariant, (Path, Violation)>,
-    /// All violations.
     pub(crate) violated: u64,
 }
 

@@ -42,7 +42,6 @@ pub(crate) fn samples() -> Result<Vec<Sample>> {
 /// A machine's life.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct History {
-    /// Its name.
     pub(crate) name: &'static str,
     /// What is done.
     pub(crate) steps: &'static [Step],

@@ -5,7 +5,7 @@ use boot_core::slot_header::UKI_OFFSET;
 use boot_core::store::COPIES;
 use boot_core::{Device as _, Slot, Target};
 use bootctl::boot::control::Control;
-use bootctl::boot::slot_check::Parts;
+use bootctl::boot::slot_check::SlotDevices;
 use bootctl::install::repair::repair;
 use bootctl::install::replace_recovery::replace;
 use bootctl::install::{Options, install};
@@ -18,7 +18,6 @@ use crate::machine::{Ended, Machine, new_disk};
 use crate::slot_contents::AllSlotContents;
 use crate::world::World;
 
-/// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Start the machine, and let it come to its verdict.
@@ -103,7 +102,6 @@ pub(crate) fn written(running: Target) -> Slot {
 
 /// A step as it was done: what was there, and what was written.
 pub(crate) struct Done {
-    /// Which step.
     pub(crate) step: Step,
     /// What was on the disk before.
     pub(crate) base: Contents,
@@ -192,7 +190,7 @@ fn start(machine: &Machine<'_>, up: bool) -> Result<Option<Target>> {
 fn command(world: &World, disk: &Disk, step: Step, control: &mut Control<Partition>) -> Result<()> {
     let slot = written(control.context().booted);
     let image = |image: usize| world.samples.get(image).context("no such image");
-    let parts = |slot: Slot| Parts::<Partition> {
+    let parts = |slot: Slot| SlotDevices::<Partition> {
         boot: disk.partition(Part::Boot(slot.into())),
         root: disk.partition(Part::Root(slot)),
     };

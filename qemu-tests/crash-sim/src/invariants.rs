@@ -49,7 +49,6 @@ pub(crate) enum Invariant {
 }
 
 impl Invariant {
-    /// All of them.
     pub(crate) const ALL: [Self; 16] = [
         Self::SomethingStarts,
         Self::NothingHalfWritten,
@@ -127,7 +126,6 @@ pub(crate) struct Before {
     has_healthy: bool,
     /// None where the ring cannot be read.
     quarantined: Option<Vec<Digest>>,
-    /// Of all of it.
     pub(crate) fingerprint: u64,
 }
 

@@ -13,7 +13,7 @@ use bootctl::boot::root_scan;
 use bootctl::boot::slot_check;
 use bootctl::boot::verdict::Verdict;
 use bootctl::failure::{Code, Failure};
-use bootctl::service::step::{Action, Known, Plan, Seen, Todo};
+use bootctl::service::step::{Action, Known, ProfileSeen, Seen, Todo};
 use bootctl::state::shutdown_marker::LastRun;
 
 use crate::disk::{Contents, Disk, Part, Partition};
@@ -289,15 +289,15 @@ impl<'w> Machine<'w> {
             let seen = match action {
                 Action::Begin => {
                     let begun = control.begin(slot).map_err(does_not_work)?;
-                    begun.overdue.as_ref().map_err(does_not_work)?;
+                    begun.unfinished.as_ref().map_err(does_not_work)?;
                     Seen::Begun(Ok(begun))
                 }
                 // The marker lies on `state`, which this disk has not. What follows from an unclean end would find nothing:
                 // a slot whose root has rotted did not get as far as userland (`is_all_there`).
                 Action::AskLastRun => Seen::LastRun(LastRun::Clean),
-                Action::Choose => Seen::Chosen(Plan {
+                Action::Choose => Seen::Chosen(ProfileSeen {
                     is_there: true,
-                    ..Plan::default()
+                    ..ProfileSeen::default()
                 }),
                 Action::Watch => Seen::Judged(match sample.nature {
                     Nature::Healthy => Verdict::Healthy,
@@ -306,7 +306,7 @@ impl<'w> Machine<'w> {
                 Action::Conclude(verdict) => {
                     let booted = known.booted(slot, Some(sample.digest()));
                     let settled = control
-                        .settle(&booted, &verdict, "healthy", |record| {
+                        .commit_verdict(&booted, &verdict, "healthy", |record| {
                             known.stays(None, || self.may_start(slot.other(), record))
                         })
                         .map_err(does_not_work)?;

@@ -16,7 +16,6 @@ use crate::world::World;
 /// A machine that has come to rest.
 pub(crate) struct Rested {
     disk: Disk,
-    /// In what.
     pub(crate) target: Target,
     /// What it wrote on the way.
     pub(crate) log: Vec<Operation>,

@@ -62,7 +62,6 @@ pub(crate) enum Sabotage {
 const STATE: u64 = 9 << 20;
 
 impl Sabotage {
-    /// All of them.
     pub(crate) const ALL: [Self; 18] = [
         Self::BothCopies,
         Self::NoFlush,

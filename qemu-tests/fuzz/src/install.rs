@@ -23,7 +23,7 @@ use boot_core::verify::would_start;
 use boot_core::verity::{BlockHasher, Geometry, TreeBuilder};
 use boot_core::{Device as _, Digest, Nonce, SecurityVersion, Slot, Target, transition};
 use bootctl::boot::control::{Context, Control};
-use bootctl::boot::slot_check::Parts;
+use bootctl::boot::slot_check::SlotDevices;
 use bootctl::install::{Options, install};
 use bootctl::progress::Progress;
 use bootctl::source::Source;
@@ -89,7 +89,7 @@ impl Sample {
     }
 
     /// A slot that holds it.
-    fn slot(&self, target: Target) -> Parts<Sparse> {
+    fn slot(&self, target: Target) -> SlotDevices<Sparse> {
         let mut parts = empty();
         let header = self.header(target);
         parts.boot.put(0, &header.encode());
@@ -105,8 +105,8 @@ impl Sample {
     }
 }
 
-fn empty() -> Parts<Sparse> {
-    Parts {
+fn empty() -> SlotDevices<Sparse> {
+    SlotDevices {
         boot: Sparse::new(BOOT_SIZE, 512),
         root: Sparse::new(ROOT_SIZE, 512),
     }
@@ -362,7 +362,7 @@ pub fn check(changes: &Changes<'_>, open: impl FnOnce(Vec<u8>) -> Option<Box<dyn
 }
 
 /// Changes a byte where there is something.
-fn damage(parts: &mut Parts<Sparse>, root: bool, flip: Flip) {
+fn damage(parts: &mut SlotDevices<Sparse>, root: bool, flip: Flip) {
     let (device, size) = if root {
         (&mut parts.root, RUNNING.root.len())
     } else {
@@ -379,7 +379,7 @@ fn damage(parts: &mut Parts<Sparse>, root: bool, flip: Flip) {
 }
 
 /// UKI and root are those of the manifest.
-fn is_whole(target: &mut Parts<Sparse>, manifest: &Manifest) {
+fn is_whole(target: &mut SlotDevices<Sparse>, manifest: &Manifest) {
     let header = slot_header::read_header(&mut target.boot).expect("it was written");
     let uki = hashed::digest(&mut target.boot, header.uki_offset, header.uki_length);
     assert_eq!(uki, Ok(manifest.uki.digest));
@@ -401,7 +401,7 @@ fn is_whole(target: &mut Parts<Sparse>, manifest: &Manifest) {
 }
 
 /// Whatever is in slot B is the signed image's.
-fn has_nothing_else(target: &mut Parts<Sparse>) {
+fn has_nothing_else(target: &mut SlotDevices<Sparse>) {
     let places = [
         (&mut target.boot, UKI_OFFSET, &WANTED.image.uki),
         (&mut target.root, 0, &WANTED.root),

@@ -25,7 +25,6 @@ const INSTALLATION: &str = "installation";
 /// How large a machine's disk is: larger than the image, so that the first boot has a table to move and `state` to grow.
 const DISK: u64 = 6 << 30;
 
-/// Which life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
     /// First boot, an installation, its activation, the first boot after it.

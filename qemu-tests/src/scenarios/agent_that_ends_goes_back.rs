@@ -8,7 +8,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::REBOOT;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "agent-that-ends-goes-back",
     shows: "an upgrade whose initrd agent is gone as soon as it starts panics the kernel, which restarts the machine three times; then the old version runs",

@@ -11,7 +11,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::REBOOT;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "agent-that-hangs-goes-back",
     shows: "an upgrade whose initrd agent waits for ever for its disk is restarted by the kernel's own watchdog, and on a machine that has a hardware watchdog by that; its tries used up, the old version runs",

@@ -3,7 +3,6 @@
 use crate::scenario::{Architecture, Scenario};
 use crate::scenarios::first_boot_grows_the_disk;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "arm64-first-boot",
     shows: "on ARM64, a new disk boots, is grown, is marked good, and keeps what is written",

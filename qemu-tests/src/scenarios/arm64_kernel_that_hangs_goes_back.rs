@@ -3,7 +3,6 @@
 use crate::scenario::{Architecture, Scenario};
 use crate::scenarios::kernel_that_hangs_goes_back;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "arm64-kernel-that-hangs-goes-back",
     shows: "on ARM64, a kernel that hangs before its initramfs is reset by the timer that the loader armed, and the old version runs again",

@@ -3,7 +3,6 @@
 use crate::scenario::{Architecture, Scenario};
 use crate::scenarios::kubernetes_node_ready;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "arm64-kubernetes-node-ready",
     shows: "on ARM64, the Kubernetes image boots to node Ready and is marked good",

@@ -3,7 +3,6 @@
 use crate::scenario::{Architecture, Scenario};
 use crate::scenarios::loader_that_faults_is_given_up;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "arm64-loader-that-faults-is-given-up",
     shows: "on ARM64, a new loader that makes the processor raise an exception says so and restarts the machine, which the old loader then starts",

@@ -3,7 +3,6 @@
 use crate::scenario::{Architecture, Scenario};
 use crate::scenarios::smbios_injection_does_nothing;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "arm64-smbios-injection-does-nothing",
     shows: "on ARM64, whatever SMBIOS and fw_cfg say, the kernel has the image's own command line and no credential is imported",

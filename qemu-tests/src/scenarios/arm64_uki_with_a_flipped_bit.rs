@@ -3,7 +3,6 @@
 use crate::scenario::{Architecture, Scenario};
 use crate::scenarios::uki_with_a_flipped_bit;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "arm64-uki-with-a-flipped-bit",
     shows: "on ARM64, a slot whose UKI has one flipped bit is not started; the other one is",

@@ -3,7 +3,6 @@
 use crate::scenario::{Architecture, Scenario};
 use crate::scenarios::upgrade_is_marked_good;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "arm64-upgrade",
     shows: "on ARM64, an upgrade over HTTP starts in the other slot, is marked good, and keeps data and identity",

@@ -9,7 +9,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "both-copies-of-the-record-destroyed",
     shows: "with both copies of the record destroyed, the loader makes a new one of the slots that verify, and says so",

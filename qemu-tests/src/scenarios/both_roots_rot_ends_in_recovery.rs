@@ -11,7 +11,6 @@ use crate::server::Server;
 use crate::slots;
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "both-roots-rot-ends-in-recovery",
     shows: "the roots of both slots rot: dm-verity ends start after start, recovery comes up, says which root is damaged, and is told over SSH to install what works",

@@ -12,7 +12,6 @@ use crate::server::Server;
 use crate::slots;
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "both-slots-bad-ends-in-recovery",
     shows: "with a flipped bit in one slot's UKI and a wrong key in the other slot, recovery comes up with network and console, says why, and installs a working system from HTTP",

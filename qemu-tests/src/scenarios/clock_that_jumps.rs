@@ -10,7 +10,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "clock-that-jumps",
     shows: "a clock in 2039, one set back to 1980 while the machine runs, and one in 1970 at the next start keep nothing from being installed, started and marked good",

@@ -8,7 +8,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "cloned-disk",
     shows: "a used disk cloned into another machine starts there as the same machine; with both in one, the one that was booted from is used and the other is not touched",

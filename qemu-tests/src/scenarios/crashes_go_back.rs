@@ -8,7 +8,6 @@ use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "crashes-go-back",
     shows: "an upgrade whose kernel panics, then whose PID 1 crashes, then whose `bootctl serve` crashes for ever: each is a try, and the old version runs again",

@@ -7,7 +7,6 @@ use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "disk-moved-to-another-bus",
     shows: "one disk with the generic kernel boots from virtio, then from NVMe, then from AHCI, and stays the same machine",

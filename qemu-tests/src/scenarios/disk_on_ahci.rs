@@ -7,7 +7,6 @@ use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "disk-on-ahci",
     shows: "a disk on AHCI boots, grows and is marked good",

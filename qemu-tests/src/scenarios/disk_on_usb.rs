@@ -7,7 +7,6 @@ use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "disk-on-usb",
     shows: "a disk on USB boots, grows and is marked good",

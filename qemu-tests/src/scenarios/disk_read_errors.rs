@@ -14,7 +14,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::{expect, expect_rejected};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "disk-read-errors",
     shows: "sectors of an ESP, of a slot, of a copy of the record, of history and of state cannot be read: the machine starts from what can be, names each, and once the disk reads again nothing is lost",

@@ -8,7 +8,6 @@ use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "disk-turned-read-only",
     shows: "on a disk that has turned read-only the good slot starts, unrecorded, with state in memory; the machine can be managed and says what is wrong",

@@ -13,7 +13,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "disk-write-errors",
     shows: "a disk that refuses to write the other slot or ESP costs the installation alone; one that refuses the record or state still starts the good slot; what failed is said, and nothing is lost",

@@ -8,7 +8,6 @@ use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "each-esp-destroyed-in-turn",
     shows: "each ESP is destroyed in turn, under firmware that forgot all of its variables: the machine starts from the other one, from which the operator writes it again",

@@ -11,7 +11,6 @@ use crate::steps::expect;
 /// The machine's disk: larger than the image, as disks are.
 const DISK: u64 = 6 << 30;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "first-boot-grows-the-disk",
     shows: "a new disk boots, is grown to its full size, is marked good, and keeps what is written; the kernel finds no fault with the table, and of the disk's cache says what is so",

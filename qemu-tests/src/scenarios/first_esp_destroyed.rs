@@ -7,7 +7,6 @@ use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "first-esp-destroyed",
     shows: "a machine whose first ESP is destroyed starts from the second, and says so",

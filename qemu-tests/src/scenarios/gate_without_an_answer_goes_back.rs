@@ -9,7 +9,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "gate-without-an-answer-goes-back",
     shows: "an upgrade whose health gate gets no answer, because the bus hangs, is given up at the gate's deadline, and the machine goes back without the bus",

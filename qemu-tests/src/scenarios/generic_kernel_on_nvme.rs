@@ -8,7 +8,6 @@ use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "generic-kernel-on-nvme",
     shows: "the image for real hardware, with the generic kernel, firmware and microcode, boots from NVMe and is marked good",

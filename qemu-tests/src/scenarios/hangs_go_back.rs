@@ -8,7 +8,6 @@ use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "hangs-go-back",
     shows: "an upgrade whose PID 1 freezes, then whose `bootctl serve` hangs, then which ends in emergency mode restarts by itself each time, without a hardware watchdog; then the old version runs",

@@ -17,7 +17,6 @@ const CHUNK: u64 = 4 << 20;
 /// The largest piece that has to be fetched again: a chunk, and the front of the bundle.
 const AGAIN: u64 = CHUNK + (2 << 20);
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "install-cut-by-power-loss",
     shows: "a machine whose power is cut in the middle of an install boots the old version, and the install goes on when run again",

@@ -12,7 +12,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "kernel-lockups-go-back",
     shows: "an upgrade whose kernel meets an oops, then a processor that never schedules again, then interrupts that stay off: two panic, the watchdog ends the third, and the old version runs again",

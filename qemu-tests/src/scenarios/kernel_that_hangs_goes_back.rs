@@ -10,7 +10,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "kernel-that-hangs-goes-back",
     shows: "a kernel that hangs before its initramfs is reset by the timer that the loader armed, and the old version runs again",

@@ -5,7 +5,6 @@ use anyhow::Result;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::story::Story;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "kubernetes-life-of-an-appliance",
     shows: "the Kubernetes image boots, is upgraded and marked good with its workload kept, and refuses a version whose kubelet cannot come up",

@@ -8,7 +8,6 @@ use crate::artefacts::Version;
 use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "kubernetes-node-ready",
     shows: "the Kubernetes image boots to node Ready and is marked good",

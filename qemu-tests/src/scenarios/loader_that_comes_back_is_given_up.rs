@@ -11,7 +11,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "loader-that-comes-back-is-given-up",
     shows: "a new loader that ends with an error is left by firmware at once; the reason is in history, and its ESP gets the old loader back",

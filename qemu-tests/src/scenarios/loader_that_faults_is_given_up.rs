@@ -6,7 +6,6 @@ use super::loader_that_comes_back_is_given_up::is_given_up;
 use crate::loaders;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "loader-that-faults-is-given-up",
     shows: "a new loader that makes the processor raise an exception says so and restarts the machine, which the old loader then starts",

@@ -10,7 +10,6 @@ use crate::qmp::ResetBy;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "loader-that-hangs-is-reset",
     shows: "a loader that hangs, because its disk stops answering, is reset by the firmware's watchdog; the machine then starts as ever",

@@ -6,7 +6,6 @@ use super::loader_that_comes_back_is_given_up::is_given_up;
 use crate::loaders;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "loader-that-panics-is-given-up",
     shows: "a new loader that panics says so and restarts the machine, which the old loader then starts; the reason is in history",

@@ -13,7 +13,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "loader-update-cut-by-power-loss",
     shows: "a machine whose power is cut while an ESP is written starts from the other one, and the ESP gets its loader back",

@@ -11,7 +11,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "loader-update-reaches-both-esps",
     shows: "a new loader is started from the second ESP, once; when a good slot runs from it, the first ESP gets it too",

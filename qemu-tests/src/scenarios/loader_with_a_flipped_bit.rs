@@ -1,7 +1,7 @@
 //! a bit of the loader flips on the first ESP, in its root of trust, then elsewhere: it starts the loader of the second ESP, from which the operator writes it again
 
 use anyhow::{Context as _, Result};
-use boot_core::pe::Program;
+use boot_core::pe::EfiProgram;
 use boot_core::trust::SECTION_NAME;
 
 use crate::artefacts::Version;
@@ -11,7 +11,6 @@ use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "loader-with-a-flipped-bit",
     shows: "a bit of the loader flips on the first ESP, in its root of trust, then elsewhere: it starts the loader of the second ESP, from which the operator writes it again",
@@ -34,7 +33,7 @@ fn run(context: &Context) -> Result<()> {
             .directory()
             .join("loader.efi"),
     )?;
-    let program = Program::parse(&image).context("the loader is no program")?;
+    let program = EfiProgram::parse(&image).context("the loader is no program")?;
     let trust = program.section(SECTION_NAME).context("no root of trust")?;
     let late_words = image
         .windows(LATE_WORDS.len())

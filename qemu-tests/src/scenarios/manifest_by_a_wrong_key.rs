@@ -9,7 +9,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::expect_rejected;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "manifest-by-a-wrong-key",
     shows: "a slot whose manifest is signed by a key that the keyring does not hold is not started; the other one is",

@@ -9,7 +9,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::expect_rejected;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "manifest-of-the-other-architecture",
     shows: "a slot whose manifest is for the other architecture is not started; the other one is",

@@ -11,7 +11,6 @@ use crate::server::Server;
 use crate::slots;
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "newest-copy-of-the-record-destroyed",
     shows: "with the copy of the record destroyed that an activation wrote, the slot before starts, the loader says so and writes the copy again, and activated again the new version runs",

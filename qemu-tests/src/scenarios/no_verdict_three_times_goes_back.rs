@@ -8,7 +8,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "no-verdict-three-times-goes-back",
     shows: "an upgrade that loses its power three times before a verdict is unproven: the fourth start is the old version",

@@ -7,7 +7,6 @@ use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "primary-table-destroyed",
     shows: "a machine whose primary partition table is destroyed starts by the backup, and the agent writes the primary again",

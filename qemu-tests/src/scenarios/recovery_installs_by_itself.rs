@@ -12,7 +12,6 @@ use crate::server::Server;
 use crate::slots;
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "recovery-installs-by-itself",
     shows: "with no slot that starts and nobody there, recovery installs what the profile names, over and over until it is to be had, and the machine runs again",

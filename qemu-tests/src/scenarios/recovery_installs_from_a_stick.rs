@@ -11,7 +11,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::{REBOOT, expect};
 use crate::{slots, stick};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "recovery-installs-from-a-stick",
     shows: "with the boot-state record lost and no slot that verifies, recovery installs a bundle from a USB stick, and the record is whole again",

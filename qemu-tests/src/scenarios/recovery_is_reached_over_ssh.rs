@@ -11,7 +11,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "recovery-is-reached-over-ssh",
     shows: "recovery has the name, users and keys of the machine: reached over SSH, it writes slot B anew from slot A, and the machine runs from it",

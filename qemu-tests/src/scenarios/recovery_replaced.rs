@@ -11,7 +11,6 @@ use crate::server::Server;
 use crate::slots;
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "recovery-replaced",
     shows: "with both slots good, recovery is replaced by a bundle, its header last, and the new one starts",

@@ -9,7 +9,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "root-rots-while-running",
     shows: "a bit of the running root flips after mark-good: verity stops it, the machine restarts, reads its root, says why it leaves it, and the other slot takes over for good",

@@ -9,7 +9,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "root-with-a-flipped-bit",
     shows: "a version on trial whose root has a flipped bit is stopped by dm-verity; after its tries the other slot runs, reads it and says why",

@@ -7,7 +7,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::scenarios::root_with_a_flipped_bit::stopped_by_verity;
 use crate::slots;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "root-with-a-read-error",
     shows: "a version on trial whose root cannot be read restarts the machine by dm-verity, and after its tries the other slot runs, reads it and says why",

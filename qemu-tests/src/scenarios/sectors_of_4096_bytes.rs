@@ -8,7 +8,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::scenarios::upgrade_is_marked_good;
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "sectors-of-4096-bytes",
     shows: "on a disk with sectors of 4096 bytes, a new image boots, grows, is upgraded and marked good",

@@ -8,7 +8,6 @@ use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "service-that-hangs-goes-back",
     shows: "an upgrade whose `bootctl serve` hangs each time that it has become ready is ended by systemd, and restarts the machine in the end; its tries used up, the old version runs",

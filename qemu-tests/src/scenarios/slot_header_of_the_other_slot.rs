@@ -9,7 +9,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::expect_rejected;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "slot-header-of-the-other-slot",
     shows: "a slot that holds the header of the other one is not started; the other one is",

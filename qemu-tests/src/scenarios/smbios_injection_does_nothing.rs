@@ -1,14 +1,13 @@
 //! whatever SMBIOS and fw_cfg say, the kernel has the image's own command line, systemd imports no credential, and the machine is marked good
 
 use anyhow::{Context as _, Result};
-use boot_core::pe::Program;
+use boot_core::pe::EfiProgram;
 
 use crate::artefacts::{Image, Version};
 use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "smbios-injection-does-nothing",
     shows: "whatever SMBIOS and fw_cfg say, the kernel has the image's own command line, systemd imports no credential, and the machine is marked good",
@@ -74,7 +73,7 @@ fn run(context: &Context) -> Result<()> {
 fn command_line(image: &Image) -> Result<String> {
     let path = image.directory().join("uki.efi");
     let uki = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let section = Program::parse(&uki).and_then(|program| program.section(".cmdline"));
+    let section = EfiProgram::parse(&uki).and_then(|program| program.section(".cmdline"));
     let section = section.and_then(|range| uki.get(range));
     let section = section.with_context(|| format!("{} has no command line", path.display()))?;
     let text = std::str::from_utf8(section).context("a command line that is no text")?;

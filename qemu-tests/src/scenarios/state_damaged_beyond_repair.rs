@@ -8,7 +8,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "state-damaged-beyond-repair",
     shows: "with no copy of its superblock left, state is kept as it is and the machine is up without it, saying why; it is erased when the profile says so",

@@ -10,7 +10,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "state-full",
     shows: "with neither a byte nor an inode left on state, every command of bootctl works: the same bundle goes into the other slot, which starts and is marked good",

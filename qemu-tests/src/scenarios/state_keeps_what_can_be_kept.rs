@@ -8,7 +8,6 @@ use crate::places;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "state-keeps-what-can-be-kept",
     shows: "a lost superblock of state is restored from its copy, a lost journal made anew, and nothing is lost; on what a newer version left the machine is up, brings nothing up and says so",

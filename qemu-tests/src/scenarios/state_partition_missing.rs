@@ -11,7 +11,6 @@ use crate::places;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "state-partition-missing",
     shows: "without a partition state the machine is up with its image's users, brings nothing up, says so and leaves alone what was there; the same where its journal cannot be written",

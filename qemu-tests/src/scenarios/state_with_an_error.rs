@@ -9,7 +9,6 @@ use crate::machine::Options;
 use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "state-with-an-error",
     shows: "an error that the kernel finds in state while the machine runs is said, restarts a machine that has been up for long by itself, and is repaired by that start",

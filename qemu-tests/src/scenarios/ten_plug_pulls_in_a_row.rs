@@ -9,7 +9,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "ten-plug-pulls-in-a-row",
     shows: "the plug pulled ten times in a row while the machine starts bricks nothing: both slots stay good, the next ten starts are well, five in each slot, and then both streaks are clear",

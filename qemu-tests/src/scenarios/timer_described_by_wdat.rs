@@ -10,7 +10,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "timer-described-by-wdat",
     shows: "a timer that ACPI's WDAT describes is armed by the loader once a system has driven it, is taken over by the initrd, and resets a kernel that hangs before that",

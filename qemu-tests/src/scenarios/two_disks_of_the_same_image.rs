@@ -8,7 +8,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "two-disks-of-the-same-image",
     shows: "with a second disk of the same image plugged in, the machine uses its own disk and never touches the other",

@@ -9,7 +9,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::slots;
 use crate::steps::expect_rejected;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "uki-with-a-flipped-bit",
     shows: "a slot whose UKI has one flipped bit is not started; the other one is",

@@ -10,7 +10,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::{REBOOT, expect};
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "unhealthy-upgrade-goes-back",
     shows: "an upgrade that is not healthy is given up at once: back in the old version, reason kept, digest quarantined, refused when installed again",

@@ -8,7 +8,6 @@ use crate::scenario::{Architecture, Begins, Context, Scenario};
 use crate::server::Server;
 use crate::steps::expect;
 
-/// The scenario.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "upgrade-is-marked-good",
     shows: "an upgrade over HTTP starts in the other slot, is marked good, and keeps data and identity",

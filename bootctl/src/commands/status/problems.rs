@@ -14,6 +14,7 @@ use crate::machine::facts::target_name;
 use crate::service::step::Phase;
 use crate::state::owner;
 
+// What is wrong with a profile is a `profile::Problem`, which comes in here as text.
 /// Something that is wrong.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Problem {

@@ -1,7 +1,7 @@
 //! What the service decides: from what is known and what was just seen to what is done next. Pure.
 //!
 //! ```text
-//! Begin ─ overdue? ─ AskLastRun ─ Mark ─ Ready ─ ReadRoot or ClearStreak ─ Choose ─ Watch ─ Conclude ─ and on
+//! Begin ─ unfinished? ─ AskLastRun ─ Mark ─ Ready ─ ReadRoot or ClearStreak ─ Choose ─ Watch ─ Conclude ─ and on
 //!            └ Conclude: the machine goes back, or all of the above but Watch
 //! ```
 //!
@@ -13,6 +13,8 @@
 //! given up) is acted upon before anything else. Where the machine stays up all the same, what the profile asks for is
 //! brought up, but no gate judges again, and nothing that is seen later marks that slot good.
 
+pub mod idle;
+
 use std::collections::VecDeque;
 
 use boot_core::{Digest, Slot};
@@ -23,7 +25,7 @@ use crate::boot::verdict::{Begun, Booted, Settled, Verdict};
 use crate::failure::Result;
 use crate::state::shutdown_marker::LastRun;
 
-/// Looks in a row after which a machine that was condemned to stay up counts as well.
+/// Looks in a row after which a machine that had to stay up, unwell, counts as well.
 const WELL_FOR: u32 = 3;
 
 /// Where the service has come to.
@@ -170,7 +172,7 @@ pub enum Seen {
     /// How the run before this one ended.
     LastRun(LastRun),
     /// Which profile is in force.
-    Chosen(Plan),
+    Chosen(ProfileSeen),
     /// The gate's verdict.
     Judged(Verdict),
     /// The whole root has been read.
@@ -195,7 +197,7 @@ pub enum Seen {
 
 /// The profile, as far as decisions depend on it.
 #[derive(Debug, Clone, Default)]
-pub struct Plan {
+pub struct ProfileSeen {
     /// There is one.
     pub is_there: bool,
     /// Why it is not the one that it should be.
@@ -346,12 +348,12 @@ impl Known {
 
     fn take_begun(&mut self, begun: Result<Begun>) -> Vec<Action> {
         let mut actions = Vec::new();
-        let overdue = begun.and_then(|begun| {
+        let unfinished = begun.and_then(|begun| {
             self.on_trial = begun.on_trial;
             self.other_silent = begun.other_silent;
-            begun.overdue
+            begun.unfinished
         });
-        match overdue {
+        match unfinished {
             Ok(Some(reason)) => {
                 self.condemned = true;
                 return vec![Action::Ready, Action::Conclude(Verdict::Unhealthy(reason))];
@@ -380,7 +382,7 @@ impl Known {
         actions
     }
 
-    fn take_plan(&mut self, plan: Plan) -> Vec<Action> {
+    fn take_plan(&mut self, plan: ProfileSeen) -> Vec<Action> {
         let mut actions = Vec::new();
         actions.extend(plan.problem.clone().map(Action::Degrade));
         actions.extend(plan.unfit.clone().map(Action::Degrade));

@@ -1,18 +1,18 @@
 use super::*;
 use crate::failure::Failure;
 
-fn begun(overdue: Result<Option<String>>) -> Seen {
+fn begun(unfinished: Result<Option<String>>) -> Seen {
     Seen::Begun(Ok(Begun {
         on_trial: true,
-        overdue,
+        unfinished,
         other_silent: true,
     }))
 }
 
-fn plan() -> Plan {
-    Plan {
+fn plan() -> ProfileSeen {
+    ProfileSeen {
         is_there: true,
-        ..Plan::default()
+        ..ProfileSeen::default()
     }
 }
 
@@ -219,11 +219,11 @@ fn a_service_that_is_started_again_goes_on() {
 
 #[test]
 fn a_profile_or_a_state_that_cannot_be_used_is_a_verdict_only_where_it_is_the_images_fault() {
-    let broken = Plan {
+    let broken = ProfileSeen {
         problem: Some("line 2".into()),
         ..plan()
     };
-    let unfit = Plan {
+    let unfit = ProfileSeen {
         unfit: Some("in memory".into()),
         reboots_good: true,
         ..plan()
@@ -239,7 +239,7 @@ fn a_profile_or_a_state_that_cannot_be_used_is_a_verdict_only_where_it_is_the_im
         (false, unfit, Action::Conclude(unhealthy("in memory"))),
         (
             false,
-            Plan::default(),
+            ProfileSeen::default(),
             Action::Conclude(unhealthy("no profile is in force")),
         ),
     ] {
@@ -259,7 +259,7 @@ fn a_profile_or_a_state_that_cannot_be_used_is_a_verdict_only_where_it_is_the_im
 fn a_good_slot_that_is_not_well_is_rebooted_only_if_the_profile_says_so() {
     for reboots_good in [false, true] {
         let mut known = watching();
-        known.step(Seen::Chosen(Plan {
+        known.step(Seen::Chosen(ProfileSeen {
             reboots_good,
             ..plan()
         }));

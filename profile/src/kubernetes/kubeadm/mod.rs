@@ -18,8 +18,9 @@
 //! # A cluster is made once
 //!
 //! etcd's database is all that a site cannot make again, so one rule stands above all others here: *nothing is ever
-//! cleared where there is a database*. etcd makes the folder `member` before it answers anybody, so without it the API
-//! server has never answered and nobody can have kept anything in the cluster.
+//! cleared where there is a database*, but for all of `state` together (`bootctl/src/state/erase.rs`). etcd makes the
+//! folder `member` before it answers anybody, so without it the API server has never answered and nobody can have kept
+//! anything in the cluster.
 //!
 //! | state | `sternpost/begun` | `sternpost/cluster` | `pki/ca.key` | `etcd/member` | what a start does |
 //! | --- | --- | --- | --- | --- | --- |
@@ -33,7 +34,8 @@
 //!   forward as if its settings had changed: certificates, manifests and the kubelet's configuration are written anew.
 //! - `kubeadm reset` by hand leaves an empty `pki`: with the note `cluster` removed as well, that is "nothing" again.
 //! - Kubeconfigs are made from the keys whenever a cluster is begun: one that a cut left empty would stop kubeadm for ever.
-//! - The keys are on the disk before etcd can run, so that no cut leaves a database whose keys are lost.
+//! - The keys are on the disk before etcd can run, so that no cut leaves a database whose keys are lost: there is no row
+//!   with `begun` and `member` and without `ca.key`.
 //! - `kubeadm init` may be run again over what it left (preflight is skipped; each of its phases takes what is there or
 //!   writes the same again). So a cut after the API server answered, at the very end even, costs nothing: the start after
 //!   it finds a database and clears nothing. Settings that change before init has ended once may contradict the

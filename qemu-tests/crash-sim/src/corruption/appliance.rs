@@ -8,7 +8,7 @@ use boot_core::layout::{self, Label, Plan, Sizes};
 use boot_core::slot_header::clear_header;
 use boot_core::store::BootState;
 use boot_core::{Digest, Slot, Target, transition};
-use bootctl::boot::slot_check::Parts;
+use bootctl::boot::slot_check::SlotDevices;
 use bootctl::install::{Options, install};
 use bootctl::progress::Progress;
 use gpt::GptConfig;
@@ -32,7 +32,6 @@ const RECOVERY: usize = 6;
 
 /// A disk, and what it was before.
 pub(super) struct Appliance {
-    /// What is on it.
     pub(super) contents: Contents,
     /// Where its partitions lie.
     pub(super) plan: Plan,
@@ -222,7 +221,7 @@ impl Life<'_> {
                 let sample = it.world.samples.get(version - 1);
                 let sample = sample.context("no such image")?;
                 let parts = |slot: Slot| {
-                    anyhow::Ok(Parts {
+                    anyhow::Ok(SlotDevices {
                         boot: it.window(disk, slot.label_boot())?,
                         root: it.window(disk, slot.label_root())?,
                     })

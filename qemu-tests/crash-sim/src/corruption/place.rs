@@ -68,7 +68,6 @@ impl Appliance {
         })
     }
 
-    /// Which slot has a role.
     pub(super) fn slot(&self, role: Role) -> Slot {
         match role {
             Role::First => self.first,

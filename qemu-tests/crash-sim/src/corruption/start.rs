@@ -14,10 +14,10 @@ use boot_core::store::BootState;
 use boot_core::{Device as _, Digest, Nonce, Slot, Target, Window, gpt};
 use bootctl::boot::control::{Context, Control};
 use bootctl::boot::root_scan;
-use bootctl::boot::slot_check::{self, Parts};
+use bootctl::boot::slot_check::{self, SlotDevices};
 use bootctl::boot::verdict::Verdict;
 use bootctl::failure::{Code, Failure};
-use bootctl::service::step::{Action, Known, NotWritten, Plan, Root, Seen, Todo};
+use bootctl::service::step::{Action, Known, NotWritten, ProfileSeen, Root, Seen, Todo};
 use bootctl::state::shutdown_marker::LastRun;
 use initrd::boot_disk::{Choice, Wanted};
 
@@ -229,14 +229,14 @@ impl<'w> Machine<'w> {
         if let Err(error) = checked {
             return self.restarts(format!("agent: {slot}: {error}"));
         }
-        let own = Parts { boot, root };
+        let own = SlotDevices { boot, root };
         if self.met == Met::AtStart
             && let Err(why) = read_root(&own)
         {
             return self.restarts(format!("dm-verity restarts the machine: {why}"));
         }
         let other = window(slot.other().label_boot()).zip(window(slot.other().label_root()));
-        let other = other.map(|(boot, root)| Parts { boot, root });
+        let other = other.map(|(boot, root)| SlotDevices { boot, root });
         self.serve(slot, digest, control(state, target), &own, other)
     }
 
@@ -256,7 +256,7 @@ impl<'w> Machine<'w> {
             for slot in begun.unwrap_or_default() {
                 let boot = window(slot.label_boot());
                 if let Some((boot, root)) = boot.zip(window(slot.label_root())) {
-                    self.look_at(&mut control, slot, &Parts { boot, root });
+                    self.look_at(&mut control, slot, &SlotDevices { boot, root });
                 }
             }
         }
@@ -264,7 +264,12 @@ impl<'w> Machine<'w> {
     }
 
     /// What `bootctl serve` does about a slot whose starts ended without a word.
-    fn look_at(&self, control: &mut Control<Partition>, slot: Slot, parts: &Parts<Partition>) {
+    fn look_at(
+        &self,
+        control: &mut Control<Partition>,
+        slot: Slot,
+        parts: &SlotDevices<Partition>,
+    ) {
         self.tell(format!("bootctl: reads the root of slot {slot}"));
         if let Err(lost) = read_root(parts)
             && let Err(error) = control.root_lost(slot, &lost)
@@ -280,8 +285,8 @@ impl<'w> Machine<'w> {
         slot: Slot,
         digest: &Digest,
         mut control: Control<Partition>,
-        own: &Parts<Partition>,
-        other: Option<Parts<Partition>>,
+        own: &SlotDevices<Partition>,
+        other: Option<SlotDevices<Partition>>,
     ) -> Ended {
         let mut known = Known::default();
         let mut todo = Todo::default();
@@ -300,9 +305,9 @@ impl<'w> Machine<'w> {
                 Action::Begin => Seen::Begun(control.begin(slot)),
                 Action::AskLastRun if self.running.get() => Seen::LastRun(LastRun::Unclean),
                 Action::AskLastRun => Seen::LastRun(LastRun::Clean),
-                Action::Choose => Seen::Chosen(Plan {
+                Action::Choose => Seen::Chosen(ProfileSeen {
                     is_there: true,
-                    ..Plan::default()
+                    ..ProfileSeen::default()
                 }),
                 // It is read beside the gate, which does not close before that is done.
                 Action::ReadRoot => {
@@ -318,7 +323,7 @@ impl<'w> Machine<'w> {
                 },
                 Action::Conclude(verdict) => {
                     let booted = known.booted(slot, Some(*digest));
-                    let settled = control.settle(&booted, &verdict, "healthy", |record| {
+                    let settled = control.commit_verdict(&booted, &verdict, "healthy", |record| {
                         known.stays(None, || {
                             self.may_start(slot.other(), other.as_ref(), record)
                         })
@@ -380,7 +385,7 @@ impl<'w> Machine<'w> {
     fn may_start(
         &self,
         slot: Slot,
-        parts: Option<&Parts<Partition>>,
+        parts: Option<&SlotDevices<Partition>>,
         record: &Record,
     ) -> Result<(), Failure> {
         let parts = parts.ok_or_else(|| Failure::failed("there is no such partition"))?;
@@ -417,7 +422,7 @@ impl<'w> Machine<'w> {
 }
 
 /// `bootctl`'s reading of a whole root; what does not match.
-fn read_root(slot: &Parts<Partition>) -> Result<(), String> {
+fn read_root(slot: &SlotDevices<Partition>) -> Result<(), String> {
     let (mut boot, mut root) = (slot.boot.clone(), slot.root.clone());
     match root_scan::of(&mut boot, &mut root) {
         Err(error) if error.code == Code::Verification => Err(error.to_string()),

@@ -26,7 +26,6 @@ pub(super) enum Role {
 }
 
 impl Role {
-    /// The other one.
     pub(super) fn other(self) -> Self {
         match self {
             Self::First => Self::Other,
@@ -38,15 +37,12 @@ impl Role {
 /// A part of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Piece {
-    /// Its header.
     Header,
     /// The manifest's envelope without the manifest: payload type and signatures.
     Envelope,
-    /// The manifest.
     Manifest,
     /// The keyring chain.
     Keyring,
-    /// The UKI.
     Uki,
     /// The data of the root.
     Root,
@@ -75,9 +71,7 @@ pub(super) enum Region {
     BackupHeader,
     /// Both.
     BackupTable,
-    /// `esp-a`.
     EspA,
-    /// `esp-b`.
     EspB,
     /// The copy of the boot-state record that counts.
     RecordNewest,
@@ -85,17 +79,13 @@ pub(super) enum Region {
     RecordOther,
     /// Both copies.
     RecordBoth,
-    /// The event ring.
     EventRing,
-    /// The quarantine ring.
     QuarantineRing,
     /// A part of a slot.
     Slot(Role, Piece),
     /// A part of recovery.
     Recovery(Piece),
-    /// The superblock of `state`.
     StateSuperblock,
-    /// The journal of `state`.
     StateJournal,
 }
 
@@ -116,7 +106,6 @@ impl Region {
 pub(super) enum Damage {
     /// One bit is another.
     FlippedBit,
-    /// Zeros.
     Zeros,
     /// Anything.
     Random,

@@ -1,4 +1,5 @@
-//! What is done about a verdict.
+//! Has a verdict committed ([`crate::boot::verdict`]), again where that fails. What follows from it is decided in
+//! [`super::step`] (`Seen::Concluded`).
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::boot::verdict::{Settled, Verdict};
 use crate::boot::{self, slot_check};
 use crate::failure::{Code, Result};
 use crate::machine::clock::implausible;
-use crate::os::files::write_whole;
+use crate::os::files::write_durable;
 use crate::os::{clock, console};
 
 /// A good slot is not rebooted by the gate more often than this.
@@ -86,7 +87,7 @@ impl Service<'_> {
         let mut control = self.control().await?;
         let known = &self.reporter.report.known;
         let booted = known.booted(slot, Some(self.machine.boot.manifest_digest));
-        control.settle(&booted, verdict, &self.healthy(), |record| {
+        control.commit_verdict(&booted, verdict, &self.healthy(), |record| {
             self.stays(record, slot)
         })
     }
@@ -116,6 +117,6 @@ impl Service<'_> {
         if clock::saved(&path).is_some_and(|last| (now - last).abs() < REBOOT_GOOD_EVERY) {
             return false;
         }
-        write_whole(&path, now.to_string().as_bytes(), 0o644, true).is_ok()
+        write_durable(&path, now.to_string().as_bytes(), 0o644).is_ok()
     }
 }
