@@ -25,7 +25,6 @@ pub struct Run {
     pub scenario: String,
     /// Digest of the image that it began with, and of this program.
     pub inputs: String,
-    /// Whether it passed.
     pub passed: bool,
     /// What it left to chance.
     pub seed: u64,
@@ -92,8 +91,8 @@ impl Ledger {
             .with_context(|| format!("cannot write {}", self.path.display()))
     }
 
-    /// Of `scenarios`, those whose turn it is: that have not passed for longest, and where none of them has ever run, as on
-    /// a host that keeps no cache, which of them `seed` says. The first however long it takes, so that each has its turn;
+    /// Of `scenarios`, those whose turn it is: that have not run for longest (one that fails does not keep the others from
+    /// theirs), and where none of them has ever run, as on a host that keeps no cache, which of them `seed` says. The first however long it takes, so that each has its turn;
     /// with it those after it that take no more than `seconds` together.
     #[must_use]
     pub fn in_turn<'s>(
@@ -111,12 +110,11 @@ impl Ledger {
             let first = seed % turn.len() as u64;
             turn.rotate_left(first as usize);
         }
-        let passed = |scenario: &&Scenario| {
+        let ran = |scenario: &&Scenario| {
             let runs = self.runs.get(scenario.name);
-            runs.and_then(|runs| runs.passed.as_ref())
-                .map(|run| run.time)
+            runs.and_then(|runs| runs.last.as_ref()).map(|run| run.time)
         };
-        turn.sort_by_key(passed);
+        turn.sort_by_key(ran);
         let mut left = None;
         turn.retain(|scenario| {
             let fits = left.is_none_or(|left| scenario.seconds <= left);
@@ -210,13 +208,13 @@ mod tests {
         assert_ne!(first, names(500, 9), "each commit takes others");
         // However little time there is, one has its turn, be it the longest.
         assert_eq!(names(0, 7), first[..1]);
-        // Once they have passed, it is the others' turn; failing does not count.
+        // Once they have run, it is the others' turn, however they ended.
         ledger.add(&run(first[0], true, 100)).unwrap();
         let second = names(0, 7);
         assert_ne!(second, first[..1]);
         ledger.add(&run(second[0], false, 100)).unwrap();
-        assert_eq!(names(0, 7), second, "it has never passed");
-        // When all have passed, the longest ago comes first.
+        assert_ne!(names(0, 7), second);
+        // When all have run, the longest ago comes first.
         for (at, scenario) in ALL.iter().enumerate() {
             ledger
                 .add(&run(scenario.name, true, 1000 - at as u64))
