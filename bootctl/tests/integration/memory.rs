@@ -4,8 +4,11 @@ use std::process::Stdio;
 
 use crate::fixture::{Fixture, Image, noise};
 
-/// The most of memory that the promise leaves for leaves (12 MiB) and index (6 MiB) of a large root.
+/// Of what is promised, in KiB, this is left for leaves (12 MiB) and index (6 MiB) of a large root.
 const LEFT_FOR_LARGE_ROOTS: u64 = 18 << 10;
+
+/// And this for the program itself, as it is in an image. Not measured here: a debug build is several times as large.
+const PROGRAM: u64 = 14 << 10;
 
 /// `STERNPOST_BOOTCTL` names another build of the program to measure.
 #[test]
@@ -30,7 +33,7 @@ fn an_installation_stays_below_48_mib() {
     loop {
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()));
         let kib = status.ok().and_then(|text| {
-            let line = text.lines().find(|l| l.starts_with("VmHWM:"))?.to_owned();
+            let line = text.lines().find(|l| l.starts_with("RssAnon:"))?.to_owned();
             line.split_whitespace().nth(1)?.parse::<u64>().ok()
         });
         most = most.max(kib.unwrap_or(0));
@@ -43,5 +46,8 @@ fn an_installation_stays_below_48_mib() {
     machine.assert_holds(&image, "staged");
     assert!(most > 0, "its memory was never read");
     println!("peak memory: {most} KiB");
-    assert!(most + LEFT_FOR_LARGE_ROOTS <= 48 << 10, "{most} KiB");
+    assert!(
+        most + LEFT_FOR_LARGE_ROOTS + PROGRAM <= 48 << 10,
+        "{most} KiB"
+    );
 }
