@@ -102,6 +102,20 @@ mod tests {
         }
     }
 
+    /// What anybody may have written is read by `small_file`: a pipe or a huge file must not hold a machine up.
+    #[test]
+    fn state_is_read_by_small_file_alone() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        for path in files(&source) {
+            let text = fs::read_to_string(&path).unwrap();
+            let (code, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+            let reads = ["fs::read(", "fs::read_to_string(", "File::open("];
+            let reads = reads.iter().any(|it| code.contains(it));
+            let names_state = code.contains(".state(\"");
+            assert!(!reads || !names_state, "{}", path.display());
+        }
+    }
+
     #[test]
     fn imports_go_one_way() {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

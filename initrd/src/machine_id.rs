@@ -17,7 +17,7 @@ use crate::failure::{Context, Failure};
 #[must_use]
 pub fn machine_id(folder: &Path, unique: &[u8]) -> (String, bool, Option<Failure>) {
     let path = folder.join("machine-id");
-    if let Ok(text) = fs::read_to_string(&path)
+    if let Ok(text) = small_file::read_to_string(&path)
         && is_machine_id(text.trim())
     {
         return (text.trim().to_owned(), false, None);
@@ -44,7 +44,9 @@ pub fn machine_id(folder: &Path, unique: &[u8]) -> (String, bool, Option<Failure
 /// Writes a file so that after a power cut it is there whole or not at all.
 fn keep(path: &Path, text: &str) -> io::Result<()> {
     let draft = path.with_extension("new");
-    let mut file = File::create(&draft)?;
+    // Whatever is in the way: opening a pipe would wait for a reader.
+    let _ = fs::remove_file(&draft);
+    let mut file = File::create_new(&draft)?;
     io::Write::write_all(&mut file, text.as_bytes())?;
     file.sync_all()?;
     // Not waited for: should the name be lost to a power cut, the next start is the first one again.
@@ -75,6 +77,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("machine-id"), "uninitialized\n").unwrap();
         assert!(machine_id(folder.path(), b"").1);
+    }
+
+    #[test]
+    fn pipes_in_its_place_are_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["machine-id", "machine-id.new"] {
+            let kind = rustix::fs::FileType::Fifo;
+            let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+            let path = folder.path().join(name);
+            rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+        }
+        let (id, new, failure) = machine_id(folder.path(), b"");
+        assert!(new && failure.is_none(), "{failure:?}");
+        assert_eq!(machine_id(folder.path(), b"").0, id);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(crate) fn prepare(start: &Start, report: &mut BootReport) -> Result<bool, Fa
     }
     overlay_etc()?;
     write_etc("machine-id", &format!("{id}\n"), 0o444)?;
-    if let Ok(hostname) = fs::read_to_string(ours.join("hostname")) {
+    if let Ok(hostname) = small_file::read_to_string(&ours.join("hostname")) {
         write_etc("hostname", &hostname, 0o644)?;
     }
     bind_persistent(report);

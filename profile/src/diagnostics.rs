@@ -246,7 +246,7 @@ fn place(text: &str, fault: Fault) -> Diagnostic {
 /// The text with secrets overwritten, byte for byte, so that every place stays where it is. Beside
 /// the values that are known to be secret this takes whatever follows `password…:` in a line, and of an
 /// address its user, password and query, because a file that is not valid YAML has no values.
-fn without_secrets(text: &str, secrets: &[Range<usize>]) -> String {
+pub(crate) fn without_secrets(text: &str, secrets: &[Range<usize>]) -> String {
     let mut hidden = vec![false; text.len()];
     let mut hide = |range: Range<usize>| {
         let end = range.end.min(text.len());

@@ -75,6 +75,13 @@ pub fn parse(text: &str, file: &str) -> Result<Profile, Diagnostics> {
     schema::read(text, file, None)
 }
 
+/// The text of a profile, to be shown: each byte of what the schema says is secret is overwritten. None for a text that is
+/// not YAML.
+#[must_use]
+pub fn without_secrets(text: &str) -> Option<String> {
+    schema::without_secrets(text)
+}
+
 /// Reads a profile for one image: like [`parse`], and refuses what the image cannot be, naming both
 /// what the profile asks for and what the image has.
 ///

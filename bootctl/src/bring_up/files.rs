@@ -16,7 +16,7 @@ pub(crate) fn write_files(paths: &Paths, rendered: &Rendered, when: When) -> Res
         let same = fs::symlink_metadata(&path).is_ok_and(|m| {
             use std::os::unix::fs::PermissionsExt as _;
             m.is_file() && m.permissions().mode() & 0o7777 == file.mode
-        }) && fs::read(&path).is_ok_and(|found| found == file.content);
+        }) && small_file::read(&path).is_ok_and(|found| found == file.content);
         if !same {
             write_atomic(&path, &file.content, file.mode)
                 .doing(|| format!("writing {}", path.display()))?;

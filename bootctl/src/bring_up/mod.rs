@@ -101,7 +101,7 @@ mod tests {
             r#"{"profile":"x","problem":null,
                 "clock":{"found":0,"raised_to":1790000000,"implausible":"never saved"}}"#,
         );
-        let mut rendered = crate::profile::choose::choose(&paths).unwrap().rendered;
+        let mut rendered = crate::profile::choose::in_force(&paths).unwrap().rendered;
         // Without anything to bring up there is nothing to wait for.
         assert_eq!(standing(&paths, &rendered).await, BringUp::Done);
         rendered.lanes.push(Lane {

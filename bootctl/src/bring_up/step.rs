@@ -23,7 +23,7 @@ fn holds(condition: &Condition, paths: &Paths) -> Result<bool> {
         Condition::Exists { .. } => path.symlink_metadata().map(|_| true),
         Condition::Missing { .. } => path.symlink_metadata().map(|_| false),
         Condition::Differs { content, .. } => {
-            std::fs::read(&path).map(|found| found != content.as_bytes())
+            small_file::read(&path).map(|found| found != content.as_bytes())
         }
     };
     match found {

@@ -82,13 +82,15 @@ fn check(paths: &Paths, path: &std::path::Path) -> Result<Outcome> {
 }
 
 fn show(paths: &Paths) -> Result<Outcome> {
-    let chosen = choose::choose(paths)?;
+    let chosen = choose::in_force(paths)?;
     let rendered = &chosen.rendered;
     let mut out = format!("# {}\n", chosen.path.display());
     if let Some(problem) = &chosen.problem {
         let _ = writeln!(out, "# {problem}");
     }
-    out.push_str(chosen.text.trim_end());
+    // One that is in force is YAML.
+    let shown = profile::without_secrets(&chosen.text).unwrap_or_default();
+    out.push_str(shown.trim_end());
     let _ = write!(
         out,
         "\n\n# turns into\nhost name: {}\nfiles:\n",

@@ -21,9 +21,6 @@ const FORMAT: u32 = 1;
 /// A check that comes and goes must not wear the disk out: between two writes.
 const PAUSE: Duration = Duration::from_secs(600);
 
-/// A file of `state` may be anything. This many bytes are read.
-const LONGEST: u64 = 64 << 10;
-
 /// `/state/sternpost/baseline.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Content {
@@ -44,13 +41,10 @@ pub(crate) struct Baseline {
 impl Baseline {
     /// What is kept at `path`. What is not there, or cannot be understood, says nothing.
     pub(crate) fn read(path: &Path) -> Self {
-        let is_readable = path
-            .symlink_metadata()
-            .is_ok_and(|it| it.is_file() && it.len() <= LONGEST);
-        let kept = is_readable.then(|| read_json::<Content>(path).ok());
+        let kept = read_json::<Content>(path).ok();
         Self {
             path: path.to_owned(),
-            kept: kept.flatten().filter(|it| it.format == FORMAT),
+            kept: kept.filter(|it| it.format == FORMAT),
             last: None,
             written: None,
         }

@@ -59,7 +59,8 @@ impl ApiServer {
 
     async fn client(&self) -> Answer<Client> {
         let file = self.kubeconfig.display();
-        let text = std::fs::read_to_string(&self.kubeconfig).map_err(|e| format!("{file}: {e}"))?;
+        let text =
+            small_file::read_to_string(&self.kubeconfig).map_err(|e| format!("{file}: {e}"))?;
         if let Some(connected) = &*lock(&self.connected)
             && connected.by == text
         {

@@ -40,11 +40,19 @@ pub(crate) mod stand_in {
     }
 
     pub(crate) fn image(paths: &Paths) {
-        put(
-            &paths.image("image.json"),
-            r#"{"product":"demo","version":"1.0","architecture":"x86_64","security_version":1,
-                "state_epoch":1,"build_time":1790000000,"kubernetes":null,"vm":["none"],"kernel":"6.12"}"#,
+        image_with(paths, "null");
+    }
+
+    pub(crate) fn image_with_kubernetes(paths: &Paths) {
+        image_with(paths, r#"{"distribution":"kubeadm","version":"1.36.3"}"#);
+    }
+
+    fn image_with(paths: &Paths, kubernetes: &str) {
+        let facts = format!(
+            r#"{{"product":"demo","version":"1.0","architecture":"x86_64","security_version":1,
+                "state_epoch":1,"build_time":1790000000,"kubernetes":{kubernetes},"vm":["none"],"kernel":"6.12"}}"#
         );
+        put(&paths.image("image.json"), &facts);
         put(
             &paths.at("/etc/machine-id"),
             "0123456789abcdef0123456789abcdef\n",

@@ -97,7 +97,7 @@ pub fn judge(found: i64, known: Known) -> Clock {
 
 /// The time that was saved in `path`.
 pub fn saved(path: &Path) -> Option<i64> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    small_file::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// Saves the time, never an earlier one over a later one that can be right, unless the time is

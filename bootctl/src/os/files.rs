@@ -11,9 +11,9 @@ use serde::de::DeserializeOwned;
 
 use crate::failure::{Doing, Failure, Result};
 
-/// Reads a JSON file.
+/// Reads a JSON file, a small one.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = fs::read(path).doing(|| format!("reading {}", path.display()))?;
+    let bytes = small_file::read(path).doing(|| format!("reading {}", path.display()))?;
     serde_json::from_slice(&bytes)
         .map_err(|e| Failure::of(e).doing(format!("reading {}", path.display())))
 }
@@ -61,12 +61,20 @@ const LINE: usize = 48;
 /// Puts a short line at `path`, over the one that is there: that works on a filesystem without a byte or an inode left,
 /// which `state` may be whenever Kubernetes likes. Only the first time room is needed. Readers trim.
 pub fn write_line(path: &Path, line: &str) -> std::io::Result<()> {
-    use std::os::unix::fs::FileExt as _;
+    use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
     let padded = format!("{line:LINE$}\n");
-    let there = fs::OpenOptions::new().write(true).open(path);
+    // A pipe in its place would wait for a reader.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let there = fs::OpenOptions::new()
+        .write(true)
+        .custom_flags(flags)
+        .open(path);
     match there {
         // An empty file has no block to write over.
-        Ok(file) if padded.len() == LINE + 1 && file.metadata()?.len() > 0 => {
+        Ok(file)
+            if padded.len() == LINE + 1
+                && file.metadata().is_ok_and(|it| it.is_file() && it.len() > 0) =>
+        {
             file.write_all_at(padded.as_bytes(), 0)?;
             file.sync_all()
         }

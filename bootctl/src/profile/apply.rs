@@ -1,12 +1,11 @@
 //! `profile apply`: the part of a profile that has to be there early in the boot, and the clock before it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use profile::{ImageFacts, Rendered, When};
 use serde::{Deserialize, Serialize};
 
-use super::choose::choose;
+use super::choose::choose_for_this_boot;
 use crate::bring_up::files::write_files;
 use crate::bring_up::step;
 use crate::failure::{Doing, Failure, Result};
@@ -47,7 +46,7 @@ fn raise_clock(paths: &Paths, image: &ImageFacts) -> Clock {
 pub fn apply(paths: &Paths, real: bool) -> Result<Applied> {
     let image = image_facts(paths)?;
     let clock = real.then(|| raise_clock(paths, &image));
-    let chosen = choose(paths);
+    let chosen = choose_for_this_boot(paths);
     let applied = Applied {
         profile: chosen.as_ref().map(|c| c.path.clone()).unwrap_or_default(),
         problem: chosen
@@ -76,7 +75,7 @@ fn set_hostname(paths: &Paths, name: &str, real: bool) -> Result<()> {
         (paths.state("hostname"), write_durable),
     ];
     for (path, write) in places {
-        if fs::read(&path).is_ok_and(|found| found == line.as_bytes()) {
+        if small_file::read(&path).is_ok_and(|found| found == line.as_bytes()) {
             continue;
         }
         let done = write(&path, line.as_bytes(), 0o644);

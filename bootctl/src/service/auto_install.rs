@@ -42,7 +42,7 @@ enum InstallState {
 impl AutoInstall {
     /// What the machine's profile says, if it says something.
     pub(super) fn by_profile(machine: &Machine) -> Option<Self> {
-        let chosen = choose::choose(&machine.paths()).ok()?;
+        let chosen = choose::in_force(&machine.paths()).ok()?;
         Some(Self {
             from: chosen.rendered.recovery_installs?,
             state: InstallState::Due(Instant::now()),

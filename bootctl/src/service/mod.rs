@@ -242,7 +242,7 @@ impl<'m> Service<'m> {
 
     fn choose(&mut self) -> ProfileSeen {
         let unfit = owner::unfit(self.machine);
-        match choose::choose(&self.machine.paths()) {
+        match choose::in_force(&self.machine.paths()) {
             Ok(chosen) => {
                 let plan = ProfileSeen {
                     is_there: true,

@@ -50,7 +50,7 @@ pub fn path(paths: &Paths) -> PathBuf {
 #[must_use]
 pub fn of_another(paths: &Paths, image: &ImageFacts) -> Option<String> {
     let path = path(paths);
-    let bytes = match std::fs::read(&path) {
+    let bytes = match small_file::read(&path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
         Err(e) => return Some(unreadable(&path, &e)),
@@ -115,7 +115,7 @@ pub fn claim(paths: &Paths, image: &ImageFacts, manifest: Option<Digest>) -> Res
     };
     let mut bytes = serde_json::to_vec_pretty(&owner).map_err(Failure::of)?;
     bytes.push(b'\n');
-    if std::fs::read(&path).is_ok_and(|found| found == bytes) {
+    if small_file::read(&path).is_ok_and(|found| found == bytes) {
         return Ok(());
     }
     write_durable(&path, &bytes, 0o644).doing(|| format!("writing {}", path.display()))

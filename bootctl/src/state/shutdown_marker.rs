@@ -26,7 +26,7 @@ pub enum LastRun {
 
 /// Reads the marker at `path`.
 pub fn last_run(path: &Path, boot_id: &str) -> LastRun {
-    match std::fs::read_to_string(path) {
+    match small_file::read_to_string(path) {
         Ok(text) if text.trim() == boot_id => LastRun::This,
         Ok(text) if text.trim() == ENDED => LastRun::Clean,
         Ok(_) => LastRun::Unclean,

@@ -14,7 +14,7 @@ mod read;
 mod tree;
 pub(crate) mod validate;
 
-pub(crate) use read::read;
+pub(crate) use read::{read, without_secrets};
 
 use std::net::IpAddr;
 

@@ -6,6 +6,16 @@ use super::{Profile, json_schema, validate};
 use crate::diagnostics::Fault;
 use crate::{Diagnostics, EffectiveFacts};
 
+/// The text of a profile with its secrets overwritten, byte for byte. Of a text that is no profile at all nothing is
+/// given.
+pub(crate) fn without_secrets(text: &str) -> Option<String> {
+    let root = tree::read(text).ok()?;
+    let schema = json_schema();
+    let mut checker = Checker::new(&schema);
+    checker.value(&root, &schema);
+    Some(crate::diagnostics::without_secrets(text, &checker.secrets))
+}
+
 pub(crate) fn read(
     text: &str,
     file: &str,
