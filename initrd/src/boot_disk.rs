@@ -91,7 +91,7 @@ pub fn choose(disks: &[(Option<Nonce>, &str)], wanted: &Wanted) -> Choice {
     }
 }
 
-/// Reads what a disk says about itself; `None` for a disk without our table.
+/// Reads what a disk says about itself; `None` for a disk without a table.
 #[must_use]
 pub fn probe(name: &str) -> Option<Candidate> {
     let mut device = BlockDevice::open(name, false).ok()?;
@@ -101,8 +101,8 @@ pub fn probe(name: &str) -> Option<Candidate> {
             .load()
             .record
             .map(|record| record.nonce),
-        Err(FindError::BeyondDisk(_)) => None,
-        Err(FindError::Missing(_) | FindError::Ambiguous(_)) => return None,
+        // The loader starts slots of such a disk too, as the last resort: its GUID has to do.
+        Err(FindError::Missing(_) | FindError::Ambiguous(_) | FindError::BeyondDisk(_)) => None,
     };
     Some(Candidate {
         name: name.to_owned(),

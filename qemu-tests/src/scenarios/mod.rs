@@ -12,6 +12,7 @@ mod arm64_loader_that_faults_is_given_up;
 mod arm64_smbios_injection_does_nothing;
 mod arm64_uki_with_a_flipped_bit;
 mod arm64_upgrade;
+mod boot_state_partition_missing;
 mod both_copies_of_the_record_destroyed;
 mod both_roots_rot_ends_in_recovery;
 mod both_slots_bad_ends_in_recovery;
@@ -107,6 +108,7 @@ pub const ALL: &[Scenario] = &[
     state_damaged_beyond_repair::SCENARIO,
     state_keeps_what_can_be_kept::SCENARIO,
     state_partition_missing::SCENARIO,
+    boot_state_partition_missing::SCENARIO,
     state_with_an_error::SCENARIO,
     state_full::SCENARIO,
     disk_read_errors::SCENARIO,

@@ -94,7 +94,7 @@ impl After<'_> {
             Outcome::None => {
                 anyhow::bail!("the damage changes something, and the machine ends in {rest:?}")
             }
-            Outcome::AsThePiece => match rest {
+            Outcome::AsThePiece | Outcome::InTurn => match rest {
                 Rest::In(target) => self.is_whole(*target),
                 rest => anyhow::bail!("{rest:?}"),
             },

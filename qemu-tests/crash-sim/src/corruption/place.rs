@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use anyhow::{Context as _, Result, bail};
+use boot_core::gpt;
 use boot_core::layout::Label;
 use boot_core::slot_header::{SlotHeader, read_slot};
 use boot_core::store::{BootState, COPIES, EVENT_RING, QUARANTINE_RING, STRIDE};
@@ -49,6 +50,7 @@ impl Appliance {
             Region::PrimaryEntries => vec![primary],
             Region::BackupEntries => vec![backup],
             Region::BackupHeader => vec![self.size - sector..self.size - sector + 92],
+            Region::BootStateEntry => bail!("no range of bytes is meant"),
             Region::EspA => vec![within(Label::EspA, 0, SOME)?],
             Region::EspB => vec![within(Label::EspB, 0, SOME)?],
             Region::RecordNewest => vec![copy(true)?],
@@ -177,12 +179,35 @@ impl Appliance {
         damage: Damage,
         random: &mut Random,
     ) -> Result<Option<Contents>> {
+        if region == Region::BootStateEntry {
+            return self.other_entry(damage);
+        }
         let mut contents = self.contents.clone();
         let mut changed = false;
         for part in region.parts() {
             changed |= self.damage(part, damage, random, &mut contents)?;
         }
         Ok(changed.then_some(contents))
+    }
+
+    /// The disk with another entry of `boot-state`, or none, in tables that are valid.
+    fn other_entry(&self, damage: Damage) -> Result<Option<Contents>> {
+        let disk = Disk::new(self.contents.clone());
+        let mut whole = disk.window(0, self.size);
+        let table = gpt::read(&mut whole)?;
+        let mut partitions = table.partitions;
+        let name = Label::BootState.label();
+        match damage {
+            Damage::Zeros => partitions.retain(|it| it.label != name),
+            Damage::Misplaced => {
+                let twin = partitions.iter_mut().find(|it| it.label == "esp-b");
+                twin.context("there is no second ESP")?.label = name.into();
+            }
+            _ => return Ok(None),
+        }
+        let steps = gpt::create(table.disk_guid, table.block_size, self.size, &partitions)?;
+        gpt::apply(&mut whole, &steps)?;
+        Ok(Some(disk.contents()))
     }
 
     /// Whether it changes anything.

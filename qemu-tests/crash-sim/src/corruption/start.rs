@@ -181,6 +181,7 @@ impl<'w> Machine<'w> {
             Ok(table) => table,
             Err(error) => return self.restarts(format!("agent: {error}")),
         };
+        // As `initrd::boot_disk::probe` does.
         let nonce = table.find("boot-state").ok().and_then(|found| {
             let mut state = BootState::new(Window::partition(&mut whole, found));
             state.load().record.map(|record| record.nonce)
@@ -212,11 +213,8 @@ impl<'w> Machine<'w> {
             let part = table.find(label).ok()?;
             Some(self.disk.window(part.start, part.size))
         };
-        let (Some(boot), Some(root), Some(state)) = (
-            window(slot.label_boot()),
-            window(slot.label_root()),
-            window("boot-state"),
-        ) else {
+        let (Some(boot), Some(root)) = (window(slot.label_boot()), window(slot.label_root()))
+        else {
             return self.restarts("agent: a partition is missing");
         };
         let Some(sample) = self.world.sample(digest) else {
@@ -237,7 +235,11 @@ impl<'w> Machine<'w> {
         }
         let other = window(slot.other().label_boot()).zip(window(slot.other().label_root()));
         let other = other.map(|(boot, root)| SlotDevices { boot, root });
-        self.serve(slot, digest, control(state, target), &own, other)
+        match window("boot-state") {
+            Some(state) => self.serve(slot, digest, control(state, target), &own, other),
+            // There is nothing to write a verdict into: the machine is up, and says so.
+            None => Ended::Rests(target),
+        }
     }
 
     /// Recovery's `bootctl serve`.

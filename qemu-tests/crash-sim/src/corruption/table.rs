@@ -71,6 +71,8 @@ pub(super) enum Region {
     BackupHeader,
     /// Both.
     BackupTable,
+    /// The entry of `boot-state` in both tables, which are valid all the same: gone, or there are two of it.
+    BootStateEntry,
     EspA,
     EspB,
     /// The copy of the boot-state record that counts.
@@ -173,6 +175,8 @@ pub(super) enum Outcome {
     VerityRecovery,
     /// It depends on the piece that is hit.
     AsThePiece,
+    /// Nothing can be written down: at each start another of those that verify, so that none is started for ever.
+    InTurn,
     /// Firmware decides: it starts the loader of the other ESP. Nothing here looks at an ESP.
     Firmware,
     /// The kernel and e2fsck decide, when `state` is mounted. Nothing here looks at it before.
@@ -198,6 +202,7 @@ impl Outcome {
             Self::Recovery => "recovery",
             Self::VerityRecovery => "verity, recovery",
             Self::AsThePiece => "as the piece",
+            Self::InTurn => "each in turn",
             Self::Firmware => "firmware: other ESP",
             Self::Kernel => "kernel",
             Self::Insists => "firmware or mended",
@@ -207,14 +212,14 @@ impl Outcome {
 }
 
 use Outcome::{
-    AsThePiece as P, Earlier as E, Firmware as F, Insists as I, Kernel as K, Mended as M,
-    None as X, Nothing as N, Other as O, Rebuilt as B, Recovery as R, Same as S, Verity as V,
-    VerityRecovery as W,
+    AsThePiece as P, Earlier as E, Firmware as F, InTurn as T, Insists as I, Kernel as K,
+    Mended as M, None as X, Nothing as N, Other as O, Rebuilt as B, Recovery as R, Same as S,
+    Verity as V, VerityRecovery as W,
 };
 use Region::{
-    BackupEntries, BackupHeader, BackupTable, EspA, EspB, EventRing, MbrCode, MbrEntry,
-    PrimaryEntries, PrimaryHeader, PrimaryTable, QuarantineRing, RecordBoth, RecordNewest,
-    RecordOther, StateJournal, StateSuperblock,
+    BackupEntries, BackupHeader, BackupTable, BootStateEntry, EspA, EspB, EventRing, MbrCode,
+    MbrEntry, PrimaryEntries, PrimaryHeader, PrimaryTable, QuarantineRing, RecordBoth,
+    RecordNewest, RecordOther, StateJournal, StateSuperblock,
 };
 
 const fn first(piece: Piece) -> Region {
@@ -245,6 +250,7 @@ pub(super) const EXPECTED: [(Situation, &[Row]); 3] = [
         (BackupEntries,             [M,     M,    M,     M,        M,    X,        X,       M]),
         (BackupHeader,              [M,     M,    M,     M,        M,    M,        N,       M]),
         (BackupTable,               [M,     M,    M,     M,        M,    M,        N,       M]),
+        (BootStateEntry,            [X,     T,    X,     X,        X,    T,        X,       X]),
         (EspA,                      [F,     F,    F,     F,        X,    X,        X,       F]),
         (EspB,                      [F,     F,    F,     F,        X,    X,        X,       F]),
         (RecordNewest,              [M,     M,    M,     M,        M,    M,        M,       M]),
@@ -286,6 +292,7 @@ pub(super) const EXPECTED: [(Situation, &[Row]); 3] = [
         (BackupEntries,             [M,     M,    M,     M,        M,    X,        X,       M]),
         (BackupHeader,              [M,     M,    M,     M,        M,    M,        N,       M]),
         (BackupTable,               [M,     M,    M,     M,        M,    M,        N,       M]),
+        (BootStateEntry,            [X,     T,    X,     X,        X,    T,        X,       X]),
         (EspA,                      [F,     F,    F,     F,        X,    X,        X,       F]),
         (EspB,                      [F,     F,    F,     F,        X,    X,        X,       F]),
         (RecordNewest,              [E,     E,    E,     E,        E,    E,        M,       E]),
@@ -327,6 +334,7 @@ pub(super) const EXPECTED: [(Situation, &[Row]); 3] = [
         (BackupEntries,             [M,     M,    M,     M,        M,    X,        X,       M]),
         (BackupHeader,              [M,     M,    M,     M,        M,    M,        N,       M]),
         (BackupTable,               [M,     M,    M,     M,        M,    M,        N,       M]),
+        (BootStateEntry,            [X,     T,    X,     X,        X,    T,        X,       X]),
         (EspA,                      [F,     F,    F,     F,        X,    X,        X,       F]),
         (EspB,                      [F,     F,    F,     F,        X,    X,        X,       F]),
         (RecordNewest,              [M,     M,    M,     M,        M,    M,        M,       M]),
@@ -426,6 +434,7 @@ impl fmt::Display for Region {
             BackupEntries => "backup-entries",
             BackupHeader => "backup-header",
             BackupTable => "backup-table",
+            BootStateEntry => "boot-state-entry",
             EspA => "esp-a",
             EspB => "esp-b",
             RecordNewest => "record-newest",
