@@ -1,5 +1,7 @@
 //! systemd-networkd and systemd-resolved. Sources: systemd.network(5), resolved.conf(5).
 
+use std::net::IpAddr;
+
 use crate::contribution::{HEADER, file};
 use crate::schema::{Interface, Network};
 use crate::{File, When};
@@ -46,7 +48,13 @@ fn one(interface: &Interface) -> String {
     line(&mut text, "Name", matches.name.as_slice());
     line(&mut text, "MACAddress", matches.mac.as_slice());
     line(&mut text, "Driver", matches.driver.as_slice());
-    text.push_str("Kind=!*\n\n[Link]\n");
+    text.push_str("Kind=!*\n");
+    // Its addresses, and those of a cluster on it, are the kernel's and the bring-up's.
+    let by_name = matches.name.as_ref().map(|name| name.matches("lo"));
+    if by_name.unwrap_or(matches.mac.is_none()) {
+        text.push_str("Type=!loopback\n");
+    }
+    text.push_str("\n[Link]\n");
     line(&mut text, "MTUBytes", interface.mtu.as_slice());
     let required = if interface.required { "yes" } else { "no" };
     text.push_str(&format!("RequiredForOnline={required}\n\n[Network]\n"));
@@ -55,10 +63,19 @@ fn one(interface: &Interface) -> String {
     for address in &interface.addresses {
         text.push_str(&format!("Address={address}\n"));
     }
-    for gateway in &interface.gateways {
+    let (on_link, within): (Vec<IpAddr>, Vec<IpAddr>) = interface
+        .gateways
+        .iter()
+        .partition(|gateway| interface.reaches_on_link(**gateway));
+    for gateway in within {
         text.push_str(&format!("Gateway={gateway}\n"));
     }
     line(&mut text, "DNS", &interface.dns);
+    for gateway in on_link {
+        text.push_str(&format!(
+            "\n[Route]\nGateway={gateway}\nGatewayOnLink=yes\n"
+        ));
+    }
     text
 }
 

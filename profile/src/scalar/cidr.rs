@@ -41,6 +41,12 @@ impl Cidr {
         *self == self.network()
     }
 
+    /// The last address of the network: of IPv4, the one that reaches everybody in it.
+    #[must_use]
+    pub fn last_address(&self) -> IpAddr {
+        self.0.broadcast()
+    }
+
     /// Whether an address lies in this network.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

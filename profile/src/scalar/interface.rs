@@ -29,3 +29,42 @@ plain_text!(
         }
     }
 );
+
+impl InterfaceGlob {
+    /// Whether a name fits the pattern.
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        fn fits(pattern: &[u8], name: &[u8]) -> bool {
+            match (pattern.split_first(), name.split_first()) {
+                (None, None) => true,
+                (Some((b'*', rest)), _) if fits(rest, name) => true,
+                (Some((b'*', _)), Some((_, behind))) => fits(pattern, behind),
+                (Some((b'?', rest)), Some((_, behind))) => fits(rest, behind),
+                (Some((one, rest)), Some((other, behind))) => one == other && fits(rest, behind),
+                _ => false,
+            }
+        }
+        fits(self.as_str().as_bytes(), name.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_fit_names() {
+        for (pattern, lo) in [
+            ("*", true),
+            ("l*", true),
+            ("??", true),
+            ("lo", true),
+            ("*o*", true),
+            ("en*", false),
+            ("l", false),
+            ("lo?", false),
+        ] {
+            let glob: InterfaceGlob = pattern.parse().unwrap();
+            assert_eq!(glob.matches("lo"), lo, "{pattern}");
+        }
+    }
+}

@@ -5,9 +5,10 @@
 //! | --- | --- |
 //! | YAML to a tree that knows lines and columns | `tree` |
 //! | fields and types, by the schema: "has no field", "cannot be" | `check` |
-//! | rules over several fields of these types | `validate`; those of a distribution in its folder's `check` |
+//! | rules over several fields of these types | `validate`, `addresses`; those of a distribution in its folder's `check` |
 //! | all of it, with every error at once | `read` |
 
+mod addresses;
 mod check;
 pub mod kubernetes;
 mod read;
@@ -113,6 +114,10 @@ pub struct Interface {
     #[serde(default)]
     #[schemars(length(max = 2))]
     pub gateways: Vec<IpAddr>,
+    /// Whether a gateway is reached on this interface though it is in none of its networks, as some providers have it.
+    /// Where all addresses of its family are single ones (/32, /128), it is reached so without saying.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub gateway_on_link: bool,
     /// DNS servers reached by this interface.
     #[serde(default)]
     pub dns: Vec<IpAddr>,
@@ -123,6 +128,21 @@ pub struct Interface {
     /// Whether the machine counts as online only with this interface.
     #[serde(default)]
     pub required: bool,
+}
+
+impl Interface {
+    /// Whether `gateway` is to be looked for on the link, because no network of this interface holds it.
+    pub(crate) fn reaches_on_link(&self, gateway: IpAddr) -> bool {
+        let mut of_family = self
+            .addresses
+            .iter()
+            .filter(|it| it.address().is_ipv4() == gateway.is_ipv4())
+            .peekable();
+        let single = if gateway.is_ipv4() { 32 } else { 128 };
+        let all_single = of_family.peek().is_some() && of_family.all(|it| it.prefix() == single);
+        let is_outside = !self.addresses.iter().any(|it| it.contains(gateway));
+        is_outside && (self.gateway_on_link || all_single)
+    }
 }
 
 /// Which interfaces.

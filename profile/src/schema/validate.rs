@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Interface, Profile};
+use super::{Interface, Profile, addresses};
 use crate::EffectiveFacts;
 use crate::diagnostics::Problem;
 
@@ -12,7 +12,9 @@ pub(crate) fn problems(profile: &Profile) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (n, interface) in profile.network.interfaces.iter().enumerate() {
         problems.extend(interface_problems(n, interface));
+        problems.extend(addresses::of_interface(n, interface));
     }
+    problems.extend(addresses::twice(&profile.network.interfaces));
     let mut seen = BTreeMap::new();
     for (n, user) in profile.users.iter().enumerate() {
         if let Some(first) = seen.insert(user.name.as_str(), n) {
@@ -32,10 +34,13 @@ pub(crate) fn problems(profile: &Profile) -> Vec<Problem> {
     }
     problems.extend(health_problems(profile));
     if let Some(kubernetes) = &profile.kubernetes {
-        problems.extend({
-            let cluster = kubernetes.cluster();
-            kubernetes.distribution().check(&cluster, &profile.network)
-        });
+        let cluster = kubernetes.cluster();
+        problems.extend(addresses::inside_the_cluster(profile, &cluster));
+        problems.extend(addresses::around_the_node(
+            &profile.network.interfaces,
+            &cluster,
+        ));
+        problems.extend(kubernetes.distribution().check(&cluster, &profile.network));
     }
     problems.extend(profile.vm.runtime().check(profile));
     problems
@@ -78,7 +83,9 @@ fn interface_problems(n: usize, interface: &Interface) -> Vec<Problem> {
     for (g, gateway) in interface.gateways.iter().enumerate() {
         let path = ["network", "interfaces", &index, "gateways", &g.to_string()].map(str::to_owned);
         let link_local = matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        let reachable = interface.addresses.iter().any(|a| a.contains(*gateway)) || link_local;
+        let reachable = interface.addresses.iter().any(|a| a.contains(*gateway))
+            || link_local
+            || interface.reaches_on_link(*gateway);
         if !reachable {
             let networks: Vec<String> = interface
                 .addresses
@@ -88,7 +95,10 @@ fn interface_problems(n: usize, interface: &Interface) -> Vec<Problem> {
             let help = if networks.is_empty() {
                 "with DHCP the gateway comes with the lease: remove it".to_owned()
             } else {
-                format!("the networks of this interface are {}", networks.join(", "))
+                format!(
+                    "the networks of this interface are {}; a gateway beside them is reached with `gateway_on_link: true`",
+                    networks.join(", ")
+                )
             };
             problems.push(Problem::new(
                 path,

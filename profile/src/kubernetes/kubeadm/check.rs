@@ -1,7 +1,7 @@
 //! What is wrong with a cluster before it is made: networks of pods and services, addresses, names, feature gates.
 
 use crate::diagnostics::Problem;
-use crate::kubernetes::Cluster;
+use crate::kubernetes::{Cluster, Cni};
 use crate::schema::{Cidr, Network};
 
 pub(super) fn problems(cluster: &Cluster, network: &Network) -> Vec<Problem> {
@@ -52,6 +52,14 @@ pub(super) fn problems(cluster: &Cluster, network: &Network) -> Vec<Problem> {
                 Some(format!("at least /{least}")),
             );
         }
+        let first = cidr.network().address();
+        if first.is_multicast() || first.is_loopback() || first.is_unspecified() {
+            wrong(
+                field,
+                format!("{cidr} holds addresses that no machine can have"),
+                None,
+            );
+        }
         if cidr.contains(address) {
             wrong(
                 field,
@@ -66,6 +74,19 @@ pub(super) fn problems(cluster: &Cluster, network: &Network) -> Vec<Problem> {
                     field,
                     message,
                     Some("addresses inside the cluster must be found nowhere else".into()),
+                );
+            }
+        }
+    }
+    if cluster.settings.cni == Cni::Bridge {
+        for pods in cluster.pods.iter().filter(|it| it.address().is_ipv4()) {
+            // Not the network's own, not everybody's, not the bridge's.
+            let room = (1_u64 << (32 - u32::from(pods.prefix()).min(32))).saturating_sub(3);
+            if u64::from(cluster.node.max_pods) > room {
+                wrong(
+                    "max_pods",
+                    format!("{pods} has addresses for {room} pods"),
+                    Some(format!("at most {room}, or a larger `pod_cidr`")),
                 );
             }
         }
