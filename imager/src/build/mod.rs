@@ -22,6 +22,7 @@ use crate::boot::{initramfs, loader, modules, uki};
 use crate::build::programs::Programs;
 use crate::debian::lock::Lock;
 use crate::output::disk::{self, RootImage, SlotImage};
+use crate::output::frames::Frames;
 use crate::output::{bundle, state, verity};
 use crate::recipe::{self, Recipe};
 use crate::release::authority::Authority;
@@ -31,7 +32,7 @@ use crate::sources;
 use crate::workshop::Workshop;
 use crate::workshop::cache::KeyBuilder;
 
-mod outputs;
+pub mod outputs;
 pub mod programs;
 
 /// What manifests say that they were made by.
@@ -590,7 +591,7 @@ impl Maker<'_> {
         let spb = {
             let step = progress.start("bundles");
             let frames = self.workshop.cache().directory("frames")?;
-            let level = self.order.bundle_level;
+            let frames = Frames::new(frames, self.order.bundle_level);
             let images = [
                 Some((system.clone(), leaves, out.join("bundle.spb"))),
                 Some((loader.clone(), vec![], out.join("loader.spb"))),
@@ -598,13 +599,30 @@ impl Maker<'_> {
             ];
             blocking(move || {
                 for (image, leaves, path) in images.into_iter().flatten() {
-                    bundle::write(&image, &leaves, level, &frames, &path, &step)?;
+                    bundle::write(&image, &leaves, &frames, &path, &step)?;
                 }
                 step.done();
                 Ok(())
             })
         };
         tokio::try_join!(disk, spb)?;
+        {
+            let step = progress.start("checking disk image and bundles");
+            let trust =
+                (self.order.authority).trust(self.architecture(), &self.order.recipe.layout);
+            let names = ["disk.raw", "bundle.spb", "loader.spb", "recovery.spb"];
+            let made: Vec<PathBuf> = names
+                .iter()
+                .take(if recovery.is_some() { 4 } else { 3 })
+                .map(|name| out.join(name))
+                .collect();
+            blocking(move || {
+                outputs::check(&made, &trust)?;
+                step.done();
+                Ok(())
+            })
+            .await?;
+        }
         if self.order.pack_disk {
             let step = progress.start("packed disk image");
             let (from, to) = (out.join("disk.raw"), out.join("disk.raw.zst"));
@@ -615,7 +633,7 @@ impl Maker<'_> {
             })
             .await?;
         }
-        let outputs = crate::build::outputs::Outputs {
+        let outputs = outputs::Outputs {
             directory: out,
             system,
             recovery,

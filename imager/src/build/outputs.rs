@@ -1,15 +1,38 @@
-//! The small files that a build leaves beside disk and bundle.
+//! What a build leaves: checked, with the small files beside disk and bundle.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use boot_core::trust::Trust;
 use serde_json::{Value, json};
 
 use crate::debian::lock::Lock;
+use crate::inspect::verify::{Authority, verify};
 use crate::output::disk::SlotImage;
 use crate::recipe::Recipe;
 use crate::root::package_list::{self, Listed};
+
+/// Reads what was made as a machine will, every byte of it.
+///
+/// # Errors
+/// Something is not as it must be: what it was made of was damaged on the way.
+pub fn check(made: &[PathBuf], trust: &Trust) -> Result<()> {
+    let authority = Authority::Trust(trust.clone());
+    for path in made {
+        let checks = verify(path, &authority)?.checks;
+        if let Some(bad) = checks.iter().find(|check| !check.good) {
+            bail!(
+                "{} came out wrong, at {}: {}. What it was made of was damaged, in memory or in the cache; \
+                 build again, and if that does not help after `imager cache prune --all`",
+                path.display(),
+                bad.what,
+                bad.found
+            );
+        }
+    }
+    Ok(())
+}
 
 /// What is written about a build.
 #[derive(Debug)]

@@ -119,7 +119,7 @@ fn keep(cache: &Cache, bytes: &[u8]) -> Result<PathBuf> {
     if let Some(kept) = cache.blob(&digest) {
         return Ok(kept);
     }
-    let mut file = tempfile::NamedTempFile::new_in(cache.directory("tmp")?)?;
+    let mut file = cache.new_blob()?;
     file.write_all(bytes)?;
     cache.commit_blob(&digest, file)
 }

@@ -8,6 +8,7 @@ use super::Context;
 use super::build::{default_epoch, human_size};
 use crate::boot::loader::{Release, sign};
 use crate::output::bundle;
+use crate::output::frames::Frames;
 use crate::release::authority::Authority;
 
 /// Make the bundle of a loader that was changed after its build
@@ -58,8 +59,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     let image = sign(&args.loader, &authority, &release)?;
     let workshop = context.workshop()?;
     let step = workshop.progress().start("bundle");
-    let frames = workshop.cache().directory("frames")?;
-    bundle::write(&image, &[], 19, &frames, &args.out, &step)?;
+    let frames = Frames::new(workshop.cache().directory("frames")?, 19);
+    bundle::write(&image, &[], &frames, &args.out, &step)?;
     step.done();
     println!(
         "loader {} for {}, manifest {}",

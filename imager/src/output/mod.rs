@@ -2,6 +2,7 @@
 
 pub mod bundle;
 pub mod disk;
+pub mod frames;
 pub mod gpt;
 pub mod image;
 pub mod state;

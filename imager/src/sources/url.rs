@@ -76,8 +76,7 @@ pub(crate) fn download(
     if let Some(path) = cache.blob(sha256) {
         return Ok(path);
     }
-    let mut file = tempfile::NamedTempFile::new_in(cache.directory("tmp")?)
-        .context("cannot create a file in the cache")?;
+    let mut file = cache.new_blob()?;
     let mut hash = Sha256::new();
     let mut have = 0;
     let mut last = None;

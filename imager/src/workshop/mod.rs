@@ -14,6 +14,7 @@ use crate::workshop::cache::{Cache, Key};
 use crate::workshop::tools::Tools;
 
 pub mod cache;
+pub mod durable;
 pub mod progress;
 pub mod sandbox;
 pub mod tool;
@@ -84,17 +85,22 @@ impl Workshop {
     where
         F: AsyncFnOnce(&Path, &Step) -> Result<()>,
     {
-        let cache = self.cache();
-        if let Some(path) = cache.find(kind, key) {
-            return Ok(path);
-        }
-        let lock = {
-            let (cache, kind, key) = (cache.clone(), kind.to_owned(), key.clone());
-            tokio::task::spawn_blocking(move || cache.lock(&kind, &key)).await??
+        // Both may take their time: one reads what is there, the other waits.
+        let (found, lock) = {
+            let (cache, kind, key) = (self.cache().clone(), kind.to_owned(), key.clone());
+            tokio::task::spawn_blocking(move || {
+                if let Some(path) = cache.find(&kind, &key) {
+                    return Ok((Some(path), None));
+                }
+                let lock = cache.lock(&kind, &key)?;
+                anyhow::Ok((cache.find(&kind, &key), Some(lock)))
+            })
+            .await??
         };
-        if let Some(path) = cache.find(kind, key) {
+        if let Some(path) = found {
             return Ok(path);
         }
+        let cache = self.cache();
         let step = self.progress().start(what);
         let scratch = cache.scratch()?;
         let made = make(scratch.path(), &step).await;

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use boot_core::record::SlotStatus;
+use imager::build::outputs;
 use imager::inspect::Report;
 use imager::inspect::verify::{Authority, Check, verify};
 use imager::output::gpt;
@@ -110,6 +111,37 @@ fn a_bundle_is_whole_and_one_flipped_bit_is_found() {
         // What is damaged before the frames may make the bundle unreadable; that is found as well.
         let found = verify(&path, &authority(&fixture)).map_or(true, |checks| !checks.good());
         assert!(found, "byte {at} of {size}");
+    }
+}
+
+#[test]
+fn frames_that_a_power_cut_emptied_are_not_in_the_next_bundle() {
+    let fixture = Fixture::new();
+    fixture.bundle("image.spb");
+    let mut emptied = 0;
+    for frame in std::fs::read_dir(fixture.path("frames")).unwrap() {
+        std::fs::write(frame.unwrap().path(), "").unwrap();
+        emptied += 1;
+    }
+    assert!(emptied > 3);
+    let again = fixture.bundle("image.spb");
+    assert!(failures(&again, &authority(&fixture)).is_empty());
+}
+
+#[test]
+fn what_a_build_made_of_damaged_parts_is_refused() {
+    let fixture = Fixture::new();
+    let trust = fixture.trust();
+    let made = [fixture.disk("disk.raw", 512), fixture.bundle("image.spb")];
+    outputs::check(&made, &trust).unwrap();
+    // The root is no longer what its tree was made of.
+    let mut options = File::options();
+    let root = options.read(true).write(true).open(fixture.path("root"));
+    flip_at(&root.unwrap(), 12_345);
+    for path in [fixture.disk("disk.raw", 512), fixture.bundle("image.spb")] {
+        let error = outputs::check(std::slice::from_ref(&path), &trust).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("came out wrong, at root"), "{error}");
     }
 }
 

@@ -6,9 +6,11 @@ use std::process::Command;
 
 use boot_core::manifest::{Build, CHUNK_SIZE, Contents, FORMAT, Kind, Manifest, Uki};
 use boot_core::test_support::program;
+use boot_core::trust::Trust;
 use boot_core::{Architecture, Digest, SecurityVersion};
 use imager::boot::loader;
 use imager::output::disk::{Parts, RootImage, SlotImage};
+use imager::output::frames::Frames;
 use imager::output::{bundle, disk, verity};
 use imager::release::authority::{Authority, KeyCount, make_keys};
 use imager::workshop::Progress;
@@ -103,6 +105,12 @@ impl Fixture {
         self.directory.path().join(name)
     }
 
+    /// What its loader trusts.
+    pub(crate) fn trust(&self) -> Trust {
+        let authority = Authority::open(&self.path("keys"), &[], &[]).unwrap();
+        authority.trust(Architecture::X86_64, "ab-1")
+    }
+
     pub(crate) fn disk(&self, name: &str, sector_size: u32) -> PathBuf {
         let out = self.path(name);
         let parts = Parts {
@@ -128,8 +136,9 @@ impl Fixture {
     fn bundle_of(&self, image: &SlotImage, leaves: &[u8], name: &str) -> PathBuf {
         let (out, frames) = (self.path(name), self.path("frames"));
         fs::create_dir_all(&frames).unwrap();
+        let frames = Frames::new(frames, 1);
         let step = Progress::hidden().start("bundle");
-        bundle::write(image, leaves, 1, &frames, &out, &step).unwrap();
+        bundle::write(image, leaves, &frames, &out, &step).unwrap();
         out
     }
 }

@@ -4,18 +4,18 @@
 //! $XDG_CACHE_HOME/sternpost/
 //!   blobs/SHA256              downloads; what does not hash to its name is removed and fetched again
 //!   steps/KIND/KEY/           what a step made; KEY hashes everything that went in
-//!   steps/KIND/KEY.seal       what that directory consisted of when it was finished
+//!   steps/KIND/KEY.seal       what that directory consisted of when it was finished, digests of its files
+//!   frames/LEVEL-SHA256.zst   compressed chunks of bundles; used only if they unpack to that
 //!   tmp/XXXXXX/               in the making; locked by whoever makes it
 //!   locks/KIND-KEY            so that two builds do not make the same thing twice
 //!   cargo/, go/, …            directories of tools that keep a cache themselves
 //! ```
 //!
 //! An entry appears by one rename, after its content is on the disk, and counts only with a seal
-//! that agrees with it. So a build, or a deletion of the cache, may be killed at any point: what
-//! is half there is made again. What lies in `tmp` with nobody's lock on it is removed by whoever
-//! opens the cache next.
+//! that agrees with it; what is used is checked by its digest each time. So a build, or a deletion
+//! of the cache, may be killed at any point: what is half there is made again. What lies in `tmp` with
+//! nobody's lock on it is removed by whoever opens the cache next.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -26,8 +26,9 @@ use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest as _, Sha256};
 
-/// First line of a seal.
-const SEAL: &str = "sternpost seal 1";
+use crate::workshop::durable;
+
+mod seal;
 
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -100,11 +101,11 @@ impl Cache {
         })
     }
 
-    /// The finished directory of `key`, if it is there and whole.
+    /// The finished directory of `key`, if it is there and whole. Reads the files at its top.
     pub fn find(&self, kind: &str, key: &Key) -> Option<PathBuf> {
         let entry = self.entry(kind, key);
         let seal = fs::read_to_string(self.seal(kind, key)).ok()?;
-        if !seal_agrees(&seal, &entry) {
+        if !seal::agrees(&seal, &entry) {
             return None;
         }
         // Its time says when it was last of use; failing to note that harms nothing.
@@ -131,20 +132,17 @@ impl Cache {
         let entry = self.entry(kind, key);
         let seal_path = self.seal(kind, key);
         fs::create_dir_all(entry.parent().unwrap_or(&self.root))?;
-        let seal = make_seal(scratch.path())?;
+        let seal = seal::make(scratch.path())?;
         flush(scratch.path())?;
         let _ = fs::remove_file(&seal_path);
         self.discard(&entry)?;
         fs::rename(scratch.path(), &entry)
             .with_context(|| format!("cannot move a finished step to {}", entry.display()))?;
         scratch.keep();
-        let mut file = tempfile::NamedTempFile::new_in(self.directory("tmp")?)?;
-        file.write_all(seal.as_bytes())?;
-        file.as_file()
-            .set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-        file.as_file().sync_all()?;
-        file.persist(&seal_path)
-            .with_context(|| format!("cannot write {}", seal_path.display()))?;
+        let cannot = || format!("cannot write {}", seal_path.display());
+        let mut file = durable::create(&self.directory("tmp")?).with_context(cannot)?;
+        file.write_all(seal.as_bytes()).with_context(cannot)?;
+        durable::persist(file, &seal_path).with_context(cannot)?;
         Ok(entry)
     }
 
@@ -181,14 +179,17 @@ impl Cache {
         }
     }
 
-    /// Makes a file of `tmp` the blob `sha256`; the caller has hashed it.
+    /// A new file on its way to be a blob.
+    pub fn new_blob(&self) -> Result<tempfile::NamedTempFile> {
+        durable::create(&self.directory("tmp")?).context("cannot create a file in the cache")
+    }
+
+    /// Makes a file of [`Cache::new_blob`] the blob `sha256`; the caller has hashed it.
     pub fn commit_blob(&self, sha256: &str, file: tempfile::NamedTempFile) -> Result<PathBuf> {
         let path = self.blob_path(sha256);
         fs::create_dir_all(path.parent().unwrap_or(&self.root))?;
-        let file = file
-            .persist(&path)
+        durable::persist(file, &path)
             .with_context(|| format!("cannot write {}", path.display()))?;
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         Ok(path)
     }
 
@@ -446,63 +447,6 @@ fn default_directory() -> Result<PathBuf> {
     }
 }
 
-/// What a directory consists of: each directory's time (which changes with every name that is
-/// added or removed) and the sizes of the files at the top.
-fn make_seal(root: &Path) -> Result<String> {
-    let mut seal = format!("{SEAL}\n");
-    let mut pending = vec![PathBuf::new()];
-    while let Some(relative) = pending.pop() {
-        let directory = root.join(&relative);
-        for entry in fs::read_dir(&directory)
-            .with_context(|| format!("cannot read {}", directory.display()))?
-        {
-            let entry = entry?;
-            let meta = entry.path().symlink_metadata()?;
-            let path = relative.join(entry.file_name());
-            if meta.is_dir() {
-                pending.push(path);
-            } else if relative.as_os_str().is_empty() && meta.is_file() {
-                writeln!(seal, "file {} {}", meta.len(), path.display())?;
-            }
-        }
-        let meta = directory.metadata()?;
-        // The top directory's own time survives the rename that commits it.
-        writeln!(
-            seal,
-            "directory {}.{:09} {}",
-            meta.mtime(),
-            meta.mtime_nsec(),
-            relative.display()
-        )?;
-    }
-    seal.push_str("end\n");
-    Ok(seal)
-}
-
-fn seal_agrees(seal: &str, root: &Path) -> bool {
-    let mut lines = seal.lines();
-    if lines.next() != Some(SEAL) || !seal.ends_with("\nend\n") {
-        return false;
-    }
-    lines.filter(|line| *line != "end").all(|line| {
-        let mut words = line.splitn(3, ' ');
-        let (Some(kind), Some(expected), Some(path)) = (words.next(), words.next(), words.next())
-        else {
-            return false;
-        };
-        let Ok(meta) = root.join(path).symlink_metadata() else {
-            return false;
-        };
-        match kind {
-            "file" => meta.is_file() && meta.len().to_string() == expected,
-            "directory" => {
-                meta.is_dir() && format!("{}.{:09}", meta.mtime(), meta.mtime_nsec()) == expected
-            }
-            _ => false,
-        }
-    })
-}
-
 /// Puts a directory's content on the disk: file by file, or, when there are many, the whole
 /// file system.
 fn flush(root: &Path) -> Result<()> {
@@ -578,11 +522,13 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_file_is_noticed() {
-        let (_directory, cache, key) = fixture();
-        let path = put(&cache, &key);
-        fs::write(path.join("outer"), "out").unwrap();
-        assert_eq!(cache.find("test", &key), None);
+    fn a_file_that_changed_is_noticed_whatever_its_size() {
+        for changed in ["out", "", "OUTER"] {
+            let (_directory, cache, key) = fixture();
+            let path = put(&cache, &key);
+            fs::write(path.join("outer"), changed).unwrap();
+            assert_eq!(cache.find("test", &key), None, "{changed:?}");
+        }
     }
 
     #[test]
