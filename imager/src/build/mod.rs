@@ -19,7 +19,9 @@ use boot_core::{Digest, SecurityVersion, Version};
 use crate::arch::Architecture;
 use crate::boot::modules::ModuleList;
 use crate::boot::{initramfs, loader, modules, uki};
+use crate::build::outputs::Outputs;
 use crate::build::programs::Programs;
+use crate::build::staging::Staging;
 use crate::debian::lock::Lock;
 use crate::output::disk::{self, RootImage, SlotImage};
 use crate::output::frames::Frames;
@@ -34,6 +36,7 @@ use crate::workshop::cache::KeyBuilder;
 
 pub mod outputs;
 pub mod programs;
+pub mod staging;
 
 /// What manifests say that they were made by.
 pub(crate) const TOOL: &str = concat!("imager ", env!("CARGO_PKG_VERSION"));
@@ -70,7 +73,7 @@ pub struct Outcome {
 /// Builds everything.
 ///
 /// # Errors
-/// Any part fails; nothing half-written is left under an output's name.
+/// Any part fails; the outputs of an earlier build then stay as they are.
 pub async fn build(workshop: &Workshop, order: &Order) -> Result<Outcome> {
     let recipe = &order.recipe;
     ensure!(
@@ -93,6 +96,7 @@ pub async fn build(workshop: &Workshop, order: &Order) -> Result<Outcome> {
     let recovery = recipe.recovery_system()?;
     let recipes: Vec<&Recipe> = std::iter::once(recipe).chain(&recovery).collect();
     sources::check_names(&order.root_options.sources, &recipes)?;
+    let staging = Staging::open(&order.out, |text| workshop.progress().line(text))?;
     workshop.tools().await?;
     let recovery_prepared = async {
         let Some(recovery) = &recovery else {
@@ -120,17 +124,17 @@ pub async fn build(workshop: &Workshop, order: &Order) -> Result<Outcome> {
         recovery_prepared,
     )
     .await?;
-    from_roots(workshop, order, &programs, &roots).await
+    from_roots(workshop, order, &programs, &roots, staging).await
 }
 
 /// Finished roots: what is left to do needs no packages any more.
 #[derive(Clone, Debug)]
-pub struct Roots {
-    pub system: BuiltRoot,
+struct Roots {
+    system: BuiltRoot,
     /// The recovery system's, and its recipe.
-    pub recovery: Option<(Recipe, BuiltRoot)>,
+    recovery: Option<(Recipe, BuiltRoot)>,
     /// The packages of both, pinned.
-    pub lock: Option<Lock>,
+    lock: Option<Lock>,
 }
 
 impl Roots {
@@ -199,16 +203,13 @@ async fn finish_root(
 }
 
 /// Everything after the roots: trees, UKIs, manifests, disk and bundle.
-///
-/// # Errors
-/// Any part fails; nothing half-written is left under an output's name.
-pub async fn from_roots(
+async fn from_roots(
     workshop: &Workshop,
     order: &Order,
     programs: &Programs,
     roots: &Roots,
+    staging: Staging,
 ) -> Result<Outcome> {
-    fs::create_dir_all(&order.out).with_context(|| format!("making {}", order.out.display()))?;
     let maker = Maker {
         workshop,
         order,
@@ -222,10 +223,25 @@ pub async fn from_roots(
     };
     let system = maker.system(&order.recipe, &roots.system);
     let ((system, leaves), recovery, state) = tokio::try_join!(system, recovery, maker.state())?;
-    let loader = maker.loader()?;
+    let loader = maker.loader(&staging)?;
+    let outputs = Outputs {
+        system: &system,
+        recovery: recovery.as_ref(),
+        sector_size: order.sector_size,
+        recipe: &order.recipe,
+        packages: &roots.system.packages,
+        lock: roots.lock.as_ref(),
+    };
     maker
-        .write(&system, leaves, recovery.as_ref(), &loader, &state, roots)
-        .await
+        .write(&outputs, leaves, &loader, &state, &staging)
+        .await?;
+    let lock = outputs.write(&staging)?;
+    let files = blocking(move || staging.finish(lock.as_deref())).await?;
+    Ok(Outcome {
+        manifest: system.manifest.clone(),
+        digest: system.signed.digest,
+        files,
+    })
 }
 
 impl Order {
@@ -514,7 +530,7 @@ impl Maker<'_> {
     }
 
     /// The loader's image; the program itself is an output.
-    fn loader(&self) -> Result<SlotImage> {
+    fn loader(&self, staging: &Staging) -> Result<SlotImage> {
         let Order {
             recipe,
             identity,
@@ -524,10 +540,8 @@ impl Maker<'_> {
         let trust = authority.trust(self.architecture(), &recipe.layout);
         let program = fs::read(&self.programs.loader)
             .with_context(|| format!("reading the loader {}", self.programs.loader.display()))?;
-        let path = self.order.out.join("loader.efi");
-        let temporary = self.order.out.join("loader.efi.new");
-        fs::write(&temporary, loader::with_trust(program, &trust)?)
-            .and_then(|()| fs::rename(&temporary, &path))
+        let path = staging.path("loader.efi");
+        fs::write(&path, loader::with_trust(program, &trust)?)
             .with_context(|| format!("writing {}", path.display()))?;
         let release = loader::Release {
             version: identity.version.clone(),
@@ -557,23 +571,36 @@ impl Maker<'_> {
         Ok(directory.join("state.img"))
     }
 
+    /// Disk image and bundles, read again once they are there.
     async fn write(
         &self,
-        system: &SlotImage,
+        outputs: &Outputs<'_>,
         leaves: Vec<u8>,
-        recovery: Option<&SlotImage>,
         loader: &SlotImage,
         state: &Path,
-        roots: &Roots,
-    ) -> Result<Outcome> {
-        let out = &self.order.out;
+        staging: &Staging,
+    ) -> Result<()> {
         let progress = self.workshop.progress();
+        let (system, recovery) = (outputs.system, outputs.recovery);
+        let disk_path = staging.path("disk.raw");
+        let images: Vec<_> = [
+            Some((system.clone(), leaves, staging.path("bundle.spb"))),
+            Some((loader.clone(), vec![], staging.path("loader.spb"))),
+            recovery.map(|image| (image.clone(), vec![], staging.path("recovery.spb"))),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let made: Vec<PathBuf> = std::iter::once(&disk_path)
+            .chain(images.iter().map(|(.., path)| path))
+            .cloned()
+            .collect();
         let disk = {
             let step = progress.start("disk image");
             let (system, recovery) = (system.clone(), recovery.cloned());
             let (loader, state) = (loader.clone(), state.to_owned());
             let (headroom, sector_size) = (self.order.recipe.headroom, self.order.sector_size);
-            let path = out.join("disk.raw");
+            let path = disk_path.clone();
             blocking(move || {
                 let parts = disk::Parts {
                     system: &system,
@@ -592,13 +619,8 @@ impl Maker<'_> {
             let step = progress.start("bundles");
             let frames = self.workshop.cache().directory("frames")?;
             let frames = Frames::new(frames, self.order.bundle_level);
-            let images = [
-                Some((system.clone(), leaves, out.join("bundle.spb"))),
-                Some((loader.clone(), vec![], out.join("loader.spb"))),
-                recovery.map(|image| (image.clone(), vec![], out.join("recovery.spb"))),
-            ];
             blocking(move || {
-                for (image, leaves, path) in images.into_iter().flatten() {
+                for (image, leaves, path) in images {
                     bundle::write(&image, &leaves, &frames, &path, &step)?;
                 }
                 step.done();
@@ -606,48 +628,25 @@ impl Maker<'_> {
             })
         };
         tokio::try_join!(disk, spb)?;
-        {
-            let step = progress.start("checking disk image and bundles");
-            let trust =
-                (self.order.authority).trust(self.architecture(), &self.order.recipe.layout);
-            let names = ["disk.raw", "bundle.spb", "loader.spb", "recovery.spb"];
-            let made: Vec<PathBuf> = names
-                .iter()
-                .take(if recovery.is_some() { 4 } else { 3 })
-                .map(|name| out.join(name))
-                .collect();
-            blocking(move || {
-                outputs::check(&made, &trust)?;
-                step.done();
-                Ok(())
-            })
-            .await?;
-        }
+        let step = progress.start("checking disk image and bundles");
+        let trust = (self.order.authority).trust(self.architecture(), &self.order.recipe.layout);
+        blocking(move || {
+            outputs::check(&made, &trust)?;
+            step.done();
+            Ok(())
+        })
+        .await?;
         if self.order.pack_disk {
             let step = progress.start("packed disk image");
-            let (from, to) = (out.join("disk.raw"), out.join("disk.raw.zst"));
+            let packed = staging.path("disk.raw.zst");
             blocking(move || {
-                disk::pack(&from, &to, &step)?;
+                disk::pack(&disk_path, &packed, &step)?;
                 step.done();
                 Ok(())
             })
             .await?;
         }
-        let outputs = outputs::Outputs {
-            directory: out,
-            system,
-            recovery,
-            sector_size: self.order.sector_size,
-            recipe: &self.order.recipe,
-            packages: &roots.system.packages,
-            lock: roots.lock.as_ref(),
-        };
-        let files = outputs.write()?;
-        Ok(Outcome {
-            manifest: system.manifest.clone(),
-            digest: system.signed.digest,
-            files,
-        })
+        Ok(())
     }
 
     /// A cached file by its place in the cache, which is named after what went into it.

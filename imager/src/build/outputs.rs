@@ -1,12 +1,13 @@
 //! What a build leaves: checked, with the small files beside disk and bundle.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use boot_core::trust::Trust;
 use serde_json::{Value, json};
 
+use crate::build::staging::Staging;
 use crate::debian::lock::Lock;
 use crate::inspect::verify::{Authority, verify};
 use crate::output::disk::SlotImage;
@@ -37,7 +38,6 @@ pub fn check(made: &[PathBuf], trust: &Trust) -> Result<()> {
 /// What is written about a build.
 #[derive(Debug)]
 pub(super) struct Outputs<'a> {
-    pub directory: &'a Path,
     pub system: &'a SlotImage,
     pub recovery: Option<&'a SlotImage>,
     /// Bytes in a sector of the disk.
@@ -50,44 +50,26 @@ pub(super) struct Outputs<'a> {
 
 impl Outputs<'_> {
     /// Writes manifest.json (the very bytes that are signed), manifest.dsse.json, packages.json,
-    /// uki.efi and build.json; returns the names and sizes of all outputs.
-    pub(super) fn write(&self) -> Result<Vec<(String, u64)>> {
-        let payload = self.system.manifest.to_payload();
-        self.file("manifest.json", &payload)?;
-        self.file("manifest.dsse.json", &self.system.signed.envelope)?;
+    /// uki.efi, build.json and the lock; gives the lock's name.
+    pub(super) fn write(&self, staging: &Staging) -> Result<Option<String>> {
+        let write = |name: &str, bytes: &[u8]| {
+            let path = staging.path(name);
+            fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))
+        };
+        write("manifest.json", &self.system.manifest.to_payload())?;
+        write("manifest.dsse.json", &self.system.signed.envelope)?;
         let packages = package_list::to_json(self.packages).context("encoding packages.json")?;
-        self.file("packages.json", packages.as_bytes())?;
-        let uki = self.directory.join("uki.efi");
-        let temporary = self.directory.join("uki.efi.new");
-        fs::copy(&self.system.uki, &temporary)
-            .and_then(|_| fs::rename(&temporary, &uki))
+        write("packages.json", packages.as_bytes())?;
+        let uki = staging.path("uki.efi");
+        fs::copy(&self.system.uki, &uki)
             .with_context(|| format!("copying the UKI to {}", uki.display()))?;
-        self.file("build.json", &pretty(&self.facts())?)?;
-        let lock_name = format!("{}.lock", self.recipe.name);
-        if let Some(lock) = self.lock {
-            self.file(&lock_name, lock.to_text()?.as_bytes())?;
-        }
-        let names = [
-            "disk.raw",
-            "disk.raw.zst",
-            "bundle.spb",
-            "recovery.spb",
-            "loader.spb",
-            "loader.efi",
-            "uki.efi",
-            "manifest.json",
-            "manifest.dsse.json",
-            "packages.json",
-            "build.json",
-            &lock_name,
-        ];
-        Ok(names
-            .iter()
-            .filter_map(|name| {
-                let size = fs::metadata(self.directory.join(name)).ok()?.len();
-                Some(((*name).to_owned(), size))
-            })
-            .collect())
+        write("build.json", &pretty(&self.facts())?)?;
+        let Some(lock) = self.lock else {
+            return Ok(None);
+        };
+        let name = format!("{}.lock", self.recipe.name);
+        write(&name, lock.to_text()?.as_bytes())?;
+        Ok(Some(name))
     }
 
     fn facts(&self) -> Value {
@@ -112,11 +94,6 @@ impl Outputs<'_> {
             "system": image(self.system),
             "recovery": self.recovery.map(image),
         })
-    }
-
-    fn file(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.directory.join(name);
-        fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))
     }
 }
 

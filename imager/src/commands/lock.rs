@@ -8,7 +8,7 @@ use super::Context;
 use crate::arch::{self, Architecture};
 use crate::debian::lock;
 use crate::recipe::Recipe;
-use crate::workshop::Workshop;
+use crate::workshop::{Workshop, durable};
 
 /// Pin the packages of a recipe and its recovery system by name, version and SHA-256
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
         }
         Ok(locked)
     })?;
-    std::fs::write(&output, locked.to_text()?)
+    durable::write(&output, locked.to_text()?.as_bytes())
         .with_context(|| format!("cannot write {}", output.display()))?;
     for lock in std::iter::once(&locked).chain(locked.recovery.as_deref()) {
         for (architecture, set) in &lock.sets {

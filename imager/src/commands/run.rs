@@ -12,6 +12,7 @@ use crate::arch::{self, Architecture};
 use crate::output::gpt;
 use crate::run::accelerator;
 use crate::run::qemu::{self, Accelerator, Bus, Disk, Machine, Serial};
+use crate::workshop::durable;
 use crate::workshop::tools::Tools;
 
 /// Boot a disk image in an emulated machine.
@@ -139,12 +140,14 @@ fn machine(workshop: &crate::workshop::Workshop, tools: &Tools, args: &Args) -> 
         None => args.image.with_extension("vars"),
     };
     if !variables.exists() && !args.print {
-        fs::copy(&template, &variables).with_context(|| {
-            format!(
-                "copying the firmware's variables to {}",
-                variables.display()
-            )
-        })?;
+        fs::read(&template)
+            .and_then(|bytes| durable::write(&variables, &bytes))
+            .with_context(|| {
+                format!(
+                    "copying the firmware's variables to {}",
+                    variables.display()
+                )
+            })?;
     }
     if let Some(log) = &args.record_writes {
         // QEMU wants it to be there.

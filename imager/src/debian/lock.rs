@@ -28,6 +28,9 @@ use crate::workshop::cache::{KeyBuilder, hash_file, is_sha256};
 /// How long fetched indexes are used.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
 
+/// What every lock begins with.
+pub const FIRST_WORDS: &str = "# Made by `imager lock`;";
+
 /// The version of the lock's format.
 const FORMAT: u32 = 1;
 
@@ -145,7 +148,7 @@ impl Lock {
     /// None that happen: its fields can be written as TOML.
     pub fn to_text(&self) -> Result<String> {
         Ok(format!(
-            "# Made by `imager lock`; pins every package of the recipe `{}`.\n{}",
+            "{FIRST_WORDS} pins every package of the recipe `{}`.\n{}",
             self.recipe,
             toml::to_string(self)?
         ))

@@ -103,20 +103,19 @@ fn slot_size(content: u64, headroom: f64) -> u64 {
         .next_multiple_of(MIB)
 }
 
-/// Writes the image to `out`, replacing what is there.
+/// Writes the image to `out`, which nothing else reads or writes meanwhile, and syncs it.
 pub fn write(parts: &Parts<'_>, out: &Path) -> Result<Table> {
     let table = table(parts)?;
     let what = || format!("writing the disk image {}", out.display());
-    // A new file, so that a machine that still runs from the old one keeps it.
-    let temporary = out.with_extension("raw.new");
     let file = File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(true)
-        .open(&temporary)
+        .open(out)
         .with_context(what)?;
     file.set_len(table.size).with_context(what)?;
+    let written = file.try_clone().with_context(what)?;
     let mut image = Image::new(file, parts.sector_size).with_context(what)?;
     table.write(&mut image).with_context(what)?;
     let region = |label: &str| table.region(&image, label);
@@ -144,17 +143,16 @@ pub fn write(parts: &Parts<'_>, out: &Path) -> Result<Table> {
     write_sparse(&mut root_region, data_size, &tree)
         .context("writing the verity tree to root-a")?;
     write_boot_state(region("boot-state")?, parts.system.contents())?;
-    std::fs::rename(&temporary, out).with_context(what)?;
+    written.sync_all().with_context(what)?;
     Ok(table)
 }
 
-/// Packs a disk image: one zstd frame, all cores.
+/// Packs a disk image: one zstd frame, all cores; its checksum is what it is known by when it is unpacked.
 pub fn pack(from: &Path, to: &Path, progress: &Step) -> Result<()> {
     let what = || format!("packing {} as {}", from.display(), to.display());
-    let temporary = to.with_extension("zst.new");
     let mut source = File::open(from).with_context(what)?;
     progress.total(source.metadata().with_context(what)?.len());
-    let target = File::create(&temporary).with_context(what)?;
+    let target = File::create(to).with_context(what)?;
     let mut encoder = zstd::Encoder::new(target, 9).with_context(what)?;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     encoder
@@ -171,7 +169,7 @@ pub fn pack(from: &Path, to: &Path, progress: &Step) -> Result<()> {
         progress.advance(length as u64);
     }
     encoder.finish().with_context(what)?;
-    std::fs::rename(&temporary, to).with_context(what)
+    Ok(())
 }
 
 impl SlotImage {
