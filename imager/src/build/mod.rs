@@ -617,8 +617,7 @@ impl Maker<'_> {
         };
         let spb = {
             let step = progress.start("bundles");
-            let frames = self.workshop.cache().directory("frames")?;
-            let frames = Frames::new(frames, self.order.bundle_level);
+            let frames = Frames::new(self.workshop.cache(), self.order.bundle_level)?;
             blocking(move || {
                 for (image, leaves, path) in images {
                     bundle::write(&image, &leaves, &frames, &path, &step)?;

@@ -59,7 +59,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     let image = sign(&args.loader, &authority, &release)?;
     let workshop = context.workshop()?;
     let step = workshop.progress().start("bundle");
-    let frames = Frames::new(workshop.cache().directory("frames")?, 19);
+    let frames = Frames::new(workshop.cache(), 19)?;
     bundle::write(&image, &[], &frames, &args.out, &step)?;
     step.done();
     println!(

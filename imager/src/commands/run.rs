@@ -106,6 +106,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<()> {
             println!("{} {}", machine.program(), shell_words(&arguments));
             return Ok(());
         }
+        workshop.cache().outlive_exec()?;
         let mut command = tools.command(machine.program())?.into_std();
         let error = command.args(arguments).exec();
         Err(error).with_context(|| format!("starting {}", machine.program()))

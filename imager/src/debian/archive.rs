@@ -28,10 +28,11 @@ pub async fn fetch(workshop: &Workshop, what: &str, packages: &[Package]) -> Res
         .iter()
         .filter(|package| {
             // Their content is checked where they are used; here, reading it all would only cost.
-            cache
-                .blob_path(&package.sha256)
-                .metadata()
-                .map_or(true, |meta| meta.len() != package.size)
+            let path = cache.blob_path(&package.sha256);
+            !cache.claim(&path)
+                || path
+                    .metadata()
+                    .map_or(true, |meta| meta.len() != package.size)
         })
         .cloned()
         .collect();

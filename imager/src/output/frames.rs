@@ -12,11 +12,13 @@ use anyhow::{Context as _, Result, ensure};
 use boot_core::Digest;
 use boot_core::bundle::WINDOW_LOG_MAX;
 
+use crate::workshop::cache::Cache;
 use crate::workshop::durable;
 
 /// Where frames are kept, and the level that they are made with.
 #[derive(Clone, Debug)]
 pub struct Frames {
+    cache: Cache,
     directory: PathBuf,
     level: i32,
 }
@@ -30,9 +32,16 @@ pub struct Frame {
 }
 
 impl Frames {
-    #[must_use]
-    pub fn new(directory: PathBuf, level: i32) -> Self {
-        Self { directory, level }
+    /// Of a cache.
+    ///
+    /// # Errors
+    /// It cannot be written to.
+    pub fn new(cache: &Cache, level: i32) -> Result<Self> {
+        Ok(Self {
+            directory: cache.directory("frames")?,
+            cache: cache.clone(),
+            level,
+        })
     }
 
     /// The frame of a chunk, made if it is not there or not right.
@@ -48,8 +57,9 @@ impl Frames {
         }
         let name = format!("{}-{}.zst", self.level, Digest::of(chunk));
         let path = self.directory.join(name);
-        let packed = match fs::read(&path) {
-            Ok(kept) if unpacks_to(&kept, chunk) => kept,
+        let kept = self.cache.claim(&path).then(|| fs::read(&path).ok());
+        let packed = match kept.flatten() {
+            Some(kept) if unpacks_to(&kept, chunk) => kept,
             _ => self.make(chunk, &path)?,
         };
         Ok(Frame {
@@ -115,11 +125,14 @@ fn compress(chunk: &[u8], level: i32) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     fn fixture() -> (tempfile::TempDir, Frames, Vec<u8>) {
         let directory = tempfile::tempdir().unwrap();
-        let frames = Frames::new(directory.path().to_owned(), 3);
+        let cache = Cache::open(Some(directory.path())).unwrap();
+        let frames = Frames::new(&cache, 3).unwrap();
         let chunk = (0..100_000u32).map(|n| (n / 100) as u8).collect();
         (directory, frames, chunk)
     }
@@ -133,13 +146,13 @@ mod tests {
         let (directory, frames, chunk) = fixture();
         let one = frames.of(&chunk).unwrap();
         assert_eq!(zstd::decode_all(&one.read().unwrap()[..]).unwrap(), chunk);
-        let time = fs::metadata(path(&one)).unwrap().modified().unwrap();
+        let made = fs::metadata(path(&one)).unwrap().ino();
         let two = frames.of(&chunk).unwrap();
         assert_eq!(two.length, one.length);
-        let found = fs::metadata(path(&one)).unwrap().modified().unwrap();
-        assert_eq!(found, time);
+        assert_eq!(fs::metadata(path(&one)).unwrap().ino(), made);
         frames.sync().unwrap();
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        let kept = fs::read_dir(directory.path().join("frames")).unwrap();
+        assert_eq!(kept.count(), 1);
     }
 
     #[test]
@@ -147,7 +160,8 @@ mod tests {
         let (directory, frames, _) = fixture();
         let frame = frames.of(&[0; 4096]).unwrap();
         assert_eq!((frame.length, frame.read().unwrap()), (0, vec![]));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        let kept = fs::read_dir(directory.path().join("frames")).unwrap();
+        assert_eq!(kept.count(), 0);
     }
 
     #[test]

@@ -123,7 +123,11 @@ pub(super) async fn check(
     foreign: &[Package],
 ) -> Result<()> {
     let names: BTreeSet<&str> = native.iter().map(|package| package.name.as_str()).collect();
-    for package in foreign.iter().filter(|p| !names.contains(p.name.as_str())) {
+    let alone = foreign.iter().filter(|p| !names.contains(p.name.as_str()));
+    let alone: Vec<Package> = alone.cloned().collect();
+    // What they were unpacked to may be kept for longer than they are.
+    archive::fetch(workshop, "maintainer scripts", &alone).await?;
+    for package in &alone {
         let path = workshop.cache().blob_path(&package.sha256);
         let output = workshop
             .tools()

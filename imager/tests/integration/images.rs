@@ -119,7 +119,7 @@ fn frames_that_a_power_cut_emptied_are_not_in_the_next_bundle() {
     let fixture = Fixture::new();
     fixture.bundle("image.spb");
     let mut emptied = 0;
-    for frame in std::fs::read_dir(fixture.path("frames")).unwrap() {
+    for frame in std::fs::read_dir(fixture.path("cache/frames")).unwrap() {
         std::fs::write(frame.unwrap().path(), "").unwrap();
         emptied += 1;
     }

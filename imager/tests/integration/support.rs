@@ -14,6 +14,7 @@ use imager::output::frames::Frames;
 use imager::output::{bundle, disk, verity};
 use imager::release::authority::{Authority, KeyCount, make_keys};
 use imager::workshop::Progress;
+use imager::workshop::cache::Cache;
 
 /// Everything on disk that one image is made of.
 pub(crate) struct Fixture {
@@ -134,9 +135,9 @@ impl Fixture {
     }
 
     fn bundle_of(&self, image: &SlotImage, leaves: &[u8], name: &str) -> PathBuf {
-        let (out, frames) = (self.path(name), self.path("frames"));
-        fs::create_dir_all(&frames).unwrap();
-        let frames = Frames::new(frames, 1);
+        let out = self.path(name);
+        let cache = Cache::open(Some(&self.path("cache"))).unwrap();
+        let frames = Frames::new(&cache, 1).unwrap();
         let step = Progress::hidden().start("bundle");
         bundle::write(image, leaves, &frames, &out, &step).unwrap();
         out

@@ -8,6 +8,7 @@
 //!   frames/LEVEL-SHA256.zst   compressed chunks of bundles; used only if they unpack to that
 //!   tmp/XXXXXX/               in the making; locked by whoever makes it
 //!   locks/KIND-KEY            so that two builds do not make the same thing twice
+//!   users/XXXXXX              whoever has the cache open, locked by him; its time says since when
 //!   cargo/, go/, …            directories of tools that keep a cache themselves
 //! ```
 //!
@@ -20,6 +21,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
@@ -28,11 +30,50 @@ use sha2::{Digest as _, Sha256};
 
 use crate::workshop::durable;
 
+pub mod prune;
 mod seal;
 
+/// Clones count as one user.
 #[derive(Clone, Debug)]
 pub struct Cache {
     root: PathBuf,
+    user: Arc<User>,
+}
+
+/// Whoever has the cache open, for as long as it lives; see [`prune`].
+#[derive(Debug)]
+struct User {
+    path: PathBuf,
+    since: SystemTime,
+    lock: Flock<File>,
+}
+
+impl User {
+    fn register(root: &Path) -> Result<Self> {
+        let what = || format!("cannot write to {}", root.display());
+        // Locked before it can be seen: what is there and not locked is nobody's.
+        let file = durable::create(&root.join("tmp")).with_context(what)?;
+        let lock = Flock::lock(file.reopen().with_context(what)?, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| errno)
+            .with_context(what)?;
+        let name = file.path().file_name().unwrap_or_default().to_owned();
+        let path = root.join("users").join(name);
+        file.persist(&path).with_context(what)?;
+        Ok(Self {
+            since: lock
+                .metadata()
+                .and_then(|meta| meta.modified())
+                .with_context(what)?,
+            path,
+            lock,
+        })
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 impl Cache {
@@ -49,7 +90,7 @@ impl Cache {
                 root.display()
             )
         };
-        for name in ["blobs", "steps", "tmp", "locks"] {
+        for name in ["blobs", "steps", "tmp", "locks", "users"] {
             fs::create_dir_all(root.join(name)).with_context(cannot)?;
         }
         let root = root.canonicalize().with_context(cannot)?;
@@ -61,7 +102,8 @@ impl Cache {
             )
             .with_context(|| format!("cannot write {}", tag.display()))?;
         }
-        let cache = Self { root };
+        let user = Arc::new(User::register(&root)?);
+        let cache = Self { root, user };
         cache.sweep();
         Ok(cache)
     }
@@ -74,7 +116,31 @@ impl Cache {
     pub fn directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.root.join(name);
         fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        self.claim(&path);
         Ok(path)
+    }
+
+    /// Whether it is there; if it is, it is of use now, and stays while this program runs.
+    pub fn claim(&self, path: &Path) -> bool {
+        let Ok(_gate) = self.gate(FlockArg::LockShared) else {
+            return path.exists();
+        };
+        // A clock that was set back must not make it look older than this program.
+        let now = SystemTime::now().max(self.user.since);
+        let Ok(file) = File::open(path) else {
+            return false;
+        };
+        // Whose it is not may not note that, and cannot remove it either.
+        let _ = file.set_modified(now);
+        true
+    }
+
+    /// Counts as in use until the program that this one becomes by `exec` ends.
+    pub fn outlive_exec(&self) -> Result<()> {
+        use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+        fcntl(&*self.user.lock, FcntlArg::F_SETFD(FdFlag::empty()))
+            .context("keeping the cache in use")?;
+        Ok(())
     }
 
     /// An empty directory in the cache, removed when dropped.
@@ -104,27 +170,37 @@ impl Cache {
     /// The finished directory of `key`, if it is there and whole. Reads the files at its top.
     pub fn find(&self, kind: &str, key: &Key) -> Option<PathBuf> {
         let entry = self.entry(kind, key);
-        let seal = fs::read_to_string(self.seal(kind, key)).ok()?;
-        if !seal::agrees(&seal, &entry) {
+        if !self.claim(&self.seal(kind, key)) {
             return None;
         }
-        // Its time says when it was last of use; failing to note that harms nothing.
-        let _ = File::options()
-            .append(true)
-            .open(self.seal(kind, key))
-            .and_then(|file| file.set_modified(SystemTime::now()));
-        Some(entry)
+        let seal = fs::read_to_string(self.seal(kind, key)).ok()?;
+        seal::agrees(&seal, &entry).then_some(entry)
     }
 
     /// Waits until nobody else makes `key`; it is ours until the lock is dropped. Blocks.
     pub fn lock(&self, kind: &str, key: &Key) -> Result<EntryLock> {
         let path = self.directory("locks")?.join(format!("{kind}-{key}"));
+        loop {
+            let lock = self.flock(&path, FlockArg::LockExclusive)?;
+            // Whoever removed the entry removed the lock that was waited for.
+            let locked = lock.metadata()?.ino();
+            if fs::metadata(&path).is_ok_and(|there| there.ino() == locked) {
+                return Ok(EntryLock { _lock: lock });
+            }
+        }
+    }
+
+    /// Held together by those who find something, alone by who removes something.
+    fn gate(&self, how: FlockArg) -> Result<Flock<File>> {
+        self.flock(&self.root.join("locks/gate"), how)
+    }
+
+    fn flock(&self, path: &Path, how: FlockArg) -> Result<Flock<File>> {
         let file =
-            File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusive)
+            File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+        Flock::lock(file, how)
             .map_err(|(_, errno)| errno)
-            .with_context(|| format!("cannot lock {}", path.display()))?;
-        Ok(EntryLock { _lock: lock })
+            .with_context(|| format!("cannot lock {}", path.display()))
     }
 
     /// Makes what is in `scratch` the entry of `key`. The caller holds the entry's lock.
@@ -163,14 +239,11 @@ impl Cache {
     /// The blob of that SHA-256, if it is there and whole. Reads it all.
     pub fn blob(&self, sha256: &str) -> Option<PathBuf> {
         let path = self.blob_path(sha256);
+        if !self.claim(&path) {
+            return None;
+        }
         match hash_file(&path) {
-            Ok(found) if found == sha256 => {
-                let _ = File::options()
-                    .append(true)
-                    .open(&path)
-                    .and_then(|file| file.set_modified(SystemTime::now()));
-                Some(path)
-            }
+            Ok(found) if found == sha256 => Some(path),
             Ok(_) => {
                 let _ = fs::remove_file(&path);
                 None
@@ -210,56 +283,12 @@ impl Cache {
         Ok(all)
     }
 
-    /// Removes what was not used for `age` (everything, if `None`), but nothing that is in use
-    /// at this moment. Gives the number of bytes freed.
-    pub fn prune(&self, age: Option<Duration>) -> Result<u64> {
-        let limit = age.and_then(|age| SystemTime::now().checked_sub(age));
-        let old = |path: &Path| match (limit, path.metadata().and_then(|m| m.modified())) {
-            (None, _) => true,
-            (Some(limit), Ok(time)) => time < limit,
-            (Some(_), Err(_)) => true,
-        };
-        let mut freed = 0;
-        for (name, area) in self.areas()? {
-            if let Some(kind) = name.strip_prefix("steps/") {
-                for entry in fs::read_dir(&area)?.filter_map(Result::ok) {
-                    let path = entry.path();
-                    let file_name = entry.file_name().to_string_lossy().into_owned();
-                    if file_name.ends_with(".seal") || !old(&path.with_extension("seal")) {
-                        continue;
-                    }
-                    let key = Key(file_name);
-                    let lock_path = self.root.join("locks").join(format!("{kind}-{key}"));
-                    let Ok(_lock) =
-                        Flock::lock(File::create(&lock_path)?, FlockArg::LockExclusiveNonblock)
-                    else {
-                        continue;
-                    };
-                    freed += disk_usage(&path);
-                    self.forget(kind, &key)?;
-                    let _ = fs::remove_file(lock_path);
-                }
-            } else if name == "blobs" {
-                for entry in fs::read_dir(&area)?.filter_map(Result::ok) {
-                    if old(&entry.path()) {
-                        freed += disk_usage(&entry.path());
-                        fs::remove_file(entry.path())?;
-                    }
-                }
-            } else if limit.is_none() {
-                freed += disk_usage(&area);
-                self.discard(&area)?;
-            }
-        }
-        Ok(freed)
-    }
-
     /// The kinds of entries: name and directory.
     fn areas(&self) -> Result<Vec<(String, PathBuf)>> {
         let mut areas = Vec::new();
         for entry in fs::read_dir(&self.root)?.filter_map(Result::ok) {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if !entry.path().is_dir() || ["tmp", "locks"].contains(&name.as_str()) {
+            if !entry.path().is_dir() || ["tmp", "locks", "users"].contains(&name.as_str()) {
                 continue;
             }
             if name == "steps" {
@@ -294,8 +323,30 @@ impl Cache {
         Ok(())
     }
 
-    /// Removes what earlier builds left behind in `tmp`.
+    /// When the first of those who have the cache open, but for this one, opened it. Forgets who is gone.
+    fn oldest_other_user(&self) -> Option<SystemTime> {
+        let others = fs::read_dir(self.root.join("users")).ok()?;
+        others
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(|path| *path != self.user.path)
+            .filter_map(|path| {
+                let file = File::open(&path).ok()?;
+                let since = file.metadata().and_then(|meta| meta.modified()).ok();
+                match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                    Ok(_) => {
+                        let _ = fs::remove_file(&path);
+                        None
+                    }
+                    Err(_) => since,
+                }
+            })
+            .min()
+    }
+
+    /// Removes what earlier builds left behind in `users` and `tmp`.
     fn sweep(&self) {
+        self.oldest_other_user();
         let Ok(entries) = fs::read_dir(self.root.join("tmp")) else {
             return;
         };
@@ -548,20 +599,6 @@ mod tests {
         assert!(!cache.blob_path(&sha256).exists());
         fs::write(cache.blob_path(&sha256), "content").unwrap();
         assert!(cache.blob(&sha256).is_some());
-    }
-
-    #[test]
-    fn pruning_spares_what_is_being_made_and_what_was_just_used() {
-        let (_directory, cache, key) = fixture();
-        put(&cache, &key);
-        cache.prune(Some(Duration::from_secs(3600))).unwrap();
-        assert!(cache.find("test", &key).is_some());
-        let lock = cache.lock("test", &key).unwrap();
-        cache.prune(None).unwrap();
-        assert!(cache.find("test", &key).is_some());
-        drop(lock);
-        assert!(cache.prune(None).unwrap() > 0);
-        assert_eq!(cache.find("test", &key), None);
     }
 
     #[test]
