@@ -16,6 +16,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::sources::address::shown_in;
+
 /// Builds, signs, inspects and boots Sternpost images.
 ///
 /// A recipe (TOML) says what an image contains. `imager build` turns it into a disk image, which a
@@ -80,7 +82,7 @@ pub fn main() -> ExitCode {
     match dispatch(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", shown_in(&format!("{error:#}")));
             ExitCode::from(if error.is::<VerificationFailed>() {
                 4
             } else {

@@ -48,10 +48,11 @@ pub async fn fetch(workshop: &Workshop, what: &str, packages: &[Package]) -> Res
     let mut jobs = JoinSet::new();
     for package in missing {
         let (cache, gate, received) = (cache.clone(), gate.clone(), received.clone());
+        let url = workshop.credentials().complete(&package.url);
         jobs.spawn(async move {
             let _permit = gate.acquire_owned().await?;
             tokio::task::spawn_blocking(move || {
-                download(&cache, &package.url, &package.sha256, &|n| {
+                download(&cache, &url, &package.sha256, &|n| {
                     received.fetch_add(n, Ordering::Relaxed);
                 })
                 .map(|_| ())

@@ -13,7 +13,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::iter;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arch::{Architecture, Names as _};
 use crate::recipe::Recipe;
+use crate::sources::address;
 use crate::workshop::Workshop;
 use crate::workshop::cache::{KeyBuilder, hash_file, is_sha256};
 
@@ -46,7 +49,8 @@ pub struct Package {
     pub sha256: String,
     /// Of the .deb, in bytes.
     pub size: u64,
-    /// Where the .deb was when it was pinned.
+    /// Where the .deb was when it was pinned; who asks for it is the recipe's mirror to say.
+    #[serde(serialize_with = "address::serialize_shown")]
     pub url: String,
 }
 
@@ -301,7 +305,7 @@ impl<'w> Apt<'w> {
             let (cache, key) = (workshop.cache().clone(), name.clone());
             tokio::task::spawn_blocking(move || cache.lock("apt", &key)).await??
         };
-        apt.configure(&sources, architecture)?;
+        apt.configure(recipe, &sources, architecture)?;
         let stamp = apt.directory.join("fetched");
         let age = stamp
             .metadata()
@@ -322,8 +326,9 @@ impl<'w> Apt<'w> {
         Ok(apt)
     }
 
-    fn configure(&self, sources: &str, architecture: Architecture) -> Result<()> {
+    fn configure(&self, recipe: &Recipe, sources: &str, architecture: Architecture) -> Result<()> {
         let directory = self.directory.display();
+        self.tell_who_asks(recipe.mirror.as_deref())?;
         fs::write(self.directory.join("sources.list"), sources)?;
         fs::write(self.directory.join("status"), "")?;
         let (debian, config) = (architecture.debian(), &self.config);
@@ -343,11 +348,29 @@ Dir::Cache "{directory}/cache";
 Dir::Etc::SourceList "{directory}/sources.list";
 Dir::Etc::SourceParts "/dev/null";
 Dir::Etc::Parts "/dev/null";
+Dir::Etc::netrc "{directory}/auth.conf";
+Dir::Etc::netrcparts "/dev/null";
 Dir::Etc::TrustedParts "/usr/share/keyrings";
 "#
             ),
         )
         .with_context(|| format!("cannot write {}", config.display()))
+    }
+
+    /// In a file of apt's, so that what apt says has addresses without it.
+    fn tell_who_asks(&self, mirror: Option<&str>) -> Result<()> {
+        let line = mirror.map(address::apt_auth).transpose()?.flatten();
+        let path = self.directory.join("auth.conf");
+        let what = || format!("cannot write {}", path.display());
+        let _ = fs::remove_file(&path);
+        let mut file = fs::File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(what)?;
+        file.write_all(line.unwrap_or_default().as_bytes())
+            .with_context(what)
     }
 
     async fn update(&self, architecture: Architecture) -> Result<()> {
@@ -444,7 +467,10 @@ Dir::Etc::TrustedParts "/usr/share/keyrings";
 fn sources(recipe: &Recipe) -> String {
     let (suite, components) = (&recipe.suite, recipe.components.join(" "));
     match &recipe.mirror {
-        Some(mirror) => format!("deb {mirror} {suite} {components}\n"),
+        Some(mirror) => {
+            let (mirror, _) = address::request(mirror);
+            format!("deb {mirror} {suite} {components}\n")
+        }
         None => format!(
             "deb http://deb.debian.org/debian {suite} {components}\n\
              deb http://deb.debian.org/debian {suite}-updates {components}\n\
@@ -531,6 +557,43 @@ mod tests {
         };
         let read: Lock = toml::from_str(&lock.to_text().unwrap()).unwrap();
         assert_eq!(read, lock);
+    }
+
+    #[test]
+    fn a_lock_and_what_apt_reads_do_not_say_who_asks() {
+        let line = format!(
+            "'https://me:secret@h/a.deb' a_1_all.deb 10 SHA256:{}\n",
+            "0".repeat(64)
+        );
+        let packages = parse_uris(&line).unwrap();
+        let set = Set {
+            kernel: packages[0].clone(),
+            packages,
+        };
+        let lock = Lock {
+            format: FORMAT,
+            recipe: "r".into(),
+            wanted: "w".into(),
+            sets: BTreeMap::from([(Architecture::X86_64, set.clone())]),
+            recovery: None,
+        };
+        let (text, kept) = (
+            lock.to_text().unwrap(),
+            serde_json::to_string(&set).unwrap(),
+        );
+        for text in [text, kept] {
+            assert!(
+                text.contains("https://h/a.deb") && !text.contains("secret"),
+                "{text}"
+            );
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("box.toml");
+        let text = "product = \"box\"\n[debian]\nmirror = \"https://me:secret@h/debian\"\n\
+                    [kernel]\nx86_64 = \"linux\"\n[packages]\n";
+        fs::write(&file, text).unwrap();
+        let list = sources(&Recipe::load(&file).unwrap());
+        assert_eq!(list, "deb https://h/debian trixie main\n");
     }
 
     #[test]

@@ -122,6 +122,9 @@ pub async fn prepare(
     architecture: Architecture,
     options: &Options,
 ) -> Result<PreparedRoot> {
+    if let Some(mirror) = &recipe.mirror {
+        workshop.credentials().learn(mirror);
+    }
     let packages = async {
         let mut lock = match &options.lock {
             Some(lock) => lock.clone(),

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::debian::lock::Package;
+use crate::sources::address::shown;
 
 /// One line of the list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +51,7 @@ impl fmt::Display for Listed {
                 architecture,
                 ..
             } => write!(f, "{name} {version} {architecture}"),
-            Self::Artefact { name, source, .. } => write!(f, "{name} {source}"),
+            Self::Artefact { name, source, .. } => write!(f, "{name} {}", shown(source)),
         }
     }
 }

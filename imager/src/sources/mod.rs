@@ -3,6 +3,7 @@
 //! An artefact has a list of sources. They are tried in order, and the first that has it wins;
 //! only what has the SHA-256 of the recipe is used. If none has it, the error says of each why.
 
+pub mod address;
 pub mod file;
 pub mod go;
 pub mod image;
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::arch::Architecture;
 use crate::recipe::{Artefact, Recipe, Source};
+use crate::sources::address::shown;
 use crate::workshop::Workshop;
 use crate::workshop::cache::hash_file;
 
@@ -46,7 +48,7 @@ pub fn check_names(given: &BTreeMap<String, PathBuf>, recipes: &[&Recipe]) -> Re
 pub struct Found {
     /// Its file, in the cache or on the host.
     pub path: PathBuf,
-    /// Its source for the list of what is in an image: an address (`#MEMBER` of an archive),
+    /// Its source for the list of what is in an image: a [shown](address) address (`#MEMBER` of an archive),
     /// `file:NAME`, `go:PACKAGE@VERSION`, or `oci:` and a program's. Of several sources of the
     /// same bytes it is the recipe's first, so that an image does not depend on which of them was
     /// at hand.
@@ -113,8 +115,8 @@ fn describe(source: &Source, architecture: Architecture) -> Result<String> {
         Source::Url { url, member, .. } => {
             let url = url.get(&architecture).map_or("", String::as_str);
             match member {
-                Some(member) => format!("{url}#{member}"),
-                None => url.to_owned(),
+                Some(member) => format!("{}#{member}", shown(url)),
+                None => shown(url),
             }
         }
         Source::File { path, .. } => {
@@ -356,9 +358,14 @@ mod tests {
                 .unwrap();
             assert_eq!(found.source, expected);
         }
-        let in_archive = downloaded(cache, "1", Some("bin/tool"));
+        let mut in_archive = downloaded(cache, "1", Some("bin/tool"));
         let said = describe(&in_archive, HERE).unwrap();
         assert_eq!(said, "http://localhost:1/tool#bin/tool");
+        if let Source::Url { url, .. } = &mut in_archive {
+            url.insert(HERE, "https://me:secret@h/tool?key=secret".into());
+        }
+        let said = describe(&in_archive, HERE).unwrap();
+        assert_eq!(said, "https://h/tool?key=…#bin/tool");
     }
 
     #[test]

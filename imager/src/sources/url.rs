@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use sha2::{Digest as _, Sha256};
 use ureq::Agent;
 use ureq::tls::{PemItem, RootCerts, TlsConfig};
 
+use crate::sources::address::{self, shown, shown_in};
 use crate::workshop::Workshop;
 use crate::workshop::cache::{Cache, KeyBuilder};
 
@@ -27,7 +28,9 @@ pub async fn fetch(
     sha256: &str,
     member: Option<&str>,
 ) -> Result<PathBuf> {
-    let step = workshop.progress().start(&format!("downloading {url}"));
+    let step = workshop
+        .progress()
+        .start(&format!("downloading {}", shown(url)));
     let (cache, url, digest) = (workshop.cache().clone(), url.to_owned(), sha256.to_owned());
     let archive =
         tokio::task::spawn_blocking(move || download(&cache, &url, &digest, &|_| {})).await??;
@@ -90,19 +93,21 @@ pub(crate) fn download(
                 break;
             }
             Err(error) if error.is::<Final>() => {
-                return Err(error.context(format!("cannot download {url}")));
+                return Err(error.context(format!("cannot download {}", shown(url))));
             }
             Err(error) => last = Some(error),
         }
     }
     if let Some(error) = last {
-        return Err(error.context(format!("cannot download {url} ({ATTEMPTS} attempts)")));
+        let what = format!("cannot download {} ({ATTEMPTS} attempts)", shown(url));
+        return Err(error.context(what));
     }
     let found = hex::encode(hash.finalize());
     ensure!(
         found == sha256,
-        "{url} is not the file that was asked for: its SHA-256 is {found}, not {sha256}; \
-         if the package was replaced by a newer one, make the lock again (`imager lock`)"
+        "{} is not the file that was asked for: its SHA-256 is {found}, not {sha256}; \
+         if the package was replaced by a newer one, make the lock again (`imager lock`)",
+        shown(url)
     );
     cache.commit_blob(sha256, file)
 }
@@ -119,11 +124,18 @@ fn receive(
     have: &mut u64,
     progress: &dyn Fn(u64),
 ) -> Result<()> {
-    let mut request = agent().get(url);
+    let (address, authorization) = address::request(url);
+    let mut request = agent().get(&address);
+    if let Some(authorization) = authorization {
+        request = request.header("Authorization", authorization);
+    }
     if *have > 0 {
         request = request.header("Range", format!("bytes={have}-"));
     }
-    let response = request.call()?;
+    // What is wrong with an address is said with the address.
+    let response = request
+        .call()
+        .map_err(|error| anyhow!(shown_in(&error.to_string().replace(&address, &shown(url)))))?;
     let status = response.status().as_u16();
     if *have > 0 && status == 200 {
         // The server does not do ranges: from the start again.
@@ -212,12 +224,18 @@ mod tests {
             for (head, body) in answers {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut range = String::new();
+                let mut first = true;
                 for line in BufReader::new(stream.try_clone().unwrap()).lines() {
                     let line = line.unwrap();
                     if line.is_empty() {
                         break;
                     }
-                    if line.to_lowercase().starts_with("range:") {
+                    let lower = line.to_lowercase();
+                    if first && line.contains("?") || lower.starts_with("authorization:") {
+                        range.push_str(&line);
+                    }
+                    first = false;
+                    if lower.starts_with("range:") {
                         range = line;
                     }
                 }
@@ -291,5 +309,27 @@ mod tests {
         let error = format!("{error:#}");
         assert!(error.contains("404") && error.contains(&url), "{error}");
         assert_eq!(server.join().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_an_address_says_of_who_asks_is_for_the_server_alone() {
+        let (_directory, cache) = cache();
+        let answers = vec![("404 Not Found\r\nContent-Length: 0".into(), Vec::new())];
+        let (url, server) = server(answers);
+        let url = url.replace("http://", "http://me:secret@") + "?token=secret";
+        let error = download(&cache, &url, &hash_bytes(b"x"), &|_| {}).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(
+            !error.contains("secret") && error.contains("?token=…"),
+            "{error}"
+        );
+        let heard = server.join().unwrap().concat();
+        assert!(heard.contains("token=secret"), "{heard}");
+        // me:secret
+        assert!(heard.contains("basic bwu6c2vjcmv0"), "{heard}");
+        // What is no address at all is told with what is wrong, and no more.
+        let broken = "http://me:secret@h o/?token=secret";
+        let error = download(&cache, broken, &hash_bytes(b"x"), &|_| {}).unwrap_err();
+        assert!(!format!("{error:#}").contains("secret"), "{error:#}");
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use tokio::sync::OnceCell;
 
+use crate::sources::address::Credentials;
 use crate::workshop::cache::{Cache, Key};
 use crate::workshop::tools::Tools;
 
@@ -35,6 +36,7 @@ struct Inner {
     cache: Cache,
     progress: Progress,
     tools: OnceCell<Tools>,
+    credentials: Credentials,
 }
 
 impl Workshop {
@@ -45,6 +47,7 @@ impl Workshop {
                 cache: Cache::open(cache)?,
                 progress,
                 tools: OnceCell::new(),
+                credentials: Credentials::default(),
             }),
         })
     }
@@ -55,6 +58,11 @@ impl Workshop {
 
     pub fn progress(&self) -> &Progress {
         &self.inner.progress
+    }
+
+    /// What mirrors were given to know who asks.
+    pub fn credentials(&self) -> &Credentials {
+        &self.inner.credentials
     }
 
     /// The tools tree, made at the first call (1–2 minutes with a cold cache).

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::sources::address::shown_in;
+
 /// Shows what a build does: bars on a terminal, plain lines elsewhere. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Progress {
@@ -38,11 +40,12 @@ impl Progress {
 
     /// Begins a step; dropping it without [`Step::done`] takes it off the screen.
     pub fn start(&self, what: &str) -> Step {
+        let what = shown_in(what);
         let bar = match &self.output {
             Output::Terminal(all) => {
                 let bar = all.add(ProgressBar::new_spinner());
                 bar.set_style(style("{spinner} {prefix} {wide_msg} {elapsed}"));
-                bar.set_prefix(what.to_owned());
+                bar.set_prefix(what.clone());
                 bar.enable_steady_tick(Duration::from_millis(120));
                 Some(bar)
             }
@@ -54,7 +57,7 @@ impl Progress {
         };
         Step {
             progress: self.clone(),
-            what: what.to_owned(),
+            what,
             started: Instant::now(),
             bar,
         }
@@ -62,6 +65,7 @@ impl Progress {
 
     /// A line of text above the bars.
     pub fn line(&self, text: &str) {
+        let text = &shown_in(text);
         match &self.output {
             Output::Terminal(all) => {
                 // A terminal that cannot be written to has nobody who would miss the line.
@@ -108,7 +112,7 @@ impl Step {
 
     pub fn note(&self, text: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_message(text.to_owned());
+            bar.set_message(shown_in(text));
         }
     }
 
