@@ -1,5 +1,6 @@
 //! The kernel: unpacked, never installed, because its scripts would build an initramfs.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,8 +8,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::debian::archive;
 use crate::debian::lock::Package;
+use crate::root::tree::Tree;
 use crate::workshop::Workshop;
 use crate::workshop::cache::{Key, KeyBuilder};
+use crate::workshop::tool::run;
 
 /// An unpacked kernel in the cache.
 #[derive(Clone, Debug)]
@@ -68,6 +71,135 @@ pub(super) async fn unpack(workshop: &Workshop, package: &Package) -> Result<Ker
     })
 }
 
+/// A kernel module that a recipe brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Brought {
+    /// Below the kernel's directory of modules.
+    place: PathBuf,
+    /// On the host.
+    file: PathBuf,
+}
+
+/// The modules among what a recipe lays over, given as path in the image and file of the host.
+///
+/// # Errors
+/// One is for another kernel.
+pub(super) fn brought(files: &[(String, PathBuf)], kernel: &str) -> Result<Vec<Brought>> {
+    let mut found = Vec::new();
+    for (path, file) in files.iter().filter(|(path, _)| is_module(path)) {
+        let path = path.trim_start_matches('/');
+        let path = path.strip_prefix("usr/").unwrap_or(path);
+        let Some((version, place)) = path
+            .strip_prefix("lib/modules/")
+            .and_then(|path| path.split_once('/'))
+        else {
+            continue;
+        };
+        ensure!(
+            version == kernel,
+            "the module {place} is for the kernel {version}, and the image has {kernel}, which could not load it; \
+             build it for that one, or pin the kernel with a lock"
+        );
+        found.push(Brought {
+            place: place.into(),
+            file: file.clone(),
+        });
+    }
+    Ok(found)
+}
+
+/// The kernel with these modules among its own, and depmod run on all of them.
+pub(super) async fn with_modules(
+    workshop: &Workshop,
+    kernel: Kernel,
+    brought: &[Brought],
+) -> Result<Kernel> {
+    if brought.is_empty() {
+        return Ok(kernel);
+    }
+    let mut key = KeyBuilder::new("kernel-modules-1").value("kernel", kernel.key.to_string());
+    for module in brought {
+        key = key
+            .value("place", module.place.to_string_lossy().as_bytes())
+            .file("module", &module.file)?;
+    }
+    let key = key.finish();
+    let what = format!(
+        "kernel {} with {} more modules",
+        kernel.version,
+        brought.len()
+    );
+    let directory = workshop
+        .step("kernel", &what, &key, async |out: &Path, step| {
+            let to = out.join("lib/modules").join(&kernel.version);
+            step.note("copying");
+            let (from, modules) = (kernel.modules.clone(), to.clone());
+            tokio::task::spawn_blocking(move || copy(&from, &modules)).await??;
+            for module in brought {
+                let to = to.join(&module.place);
+                let what = || format!("copying {} to {}", module.file.display(), to.display());
+                fs::create_dir_all(to.parent().unwrap_or(&to)).with_context(what)?;
+                // What it replaces is the other entry's, too.
+                let _ = fs::remove_file(&to);
+                fs::copy(&module.file, &to).with_context(what)?;
+            }
+            step.note("depmod");
+            let mut depmod = workshop.tools().await?.command("depmod")?;
+            depmod.arg("-b").arg(out).arg(&kernel.version);
+            run("depmod", &mut depmod).await.map(|_| ())
+        })
+        .await?;
+    Ok(Kernel {
+        modules: directory.join("lib/modules").join(&kernel.version),
+        key,
+        ..kernel
+    })
+}
+
+/// Modules as links to those of the other entry, which nobody changes; what depmod writes as files.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let what = || format!("copying {} to {}", from.display(), to.display());
+    fs::create_dir_all(to).with_context(what)?;
+    for entry in fs::read_dir(from).with_context(what)? {
+        let entry = entry.with_context(what)?;
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().with_context(what)?.is_dir() {
+            copy(&path, &target)?;
+        } else if !is_module(&path.to_string_lossy()) || fs::hard_link(&path, &target).is_err() {
+            fs::copy(&path, &target).with_context(what)?;
+        }
+    }
+    Ok(())
+}
+
+/// Modules in the image that depmod did not see, so that nothing would ever load them.
+pub(super) fn unknown(tree: &Tree, kernel: &Kernel) -> Result<Vec<String>> {
+    let path = kernel.modules.join("modules.dep");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let known: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.split(':').next())
+        .collect();
+    let directory = format!("usr/lib/modules/{}/", kernel.version);
+    Ok(tree
+        .below(&directory)
+        .into_iter()
+        .filter(|path| is_module(path))
+        .filter(|path| {
+            path.strip_prefix(&directory)
+                .is_some_and(|path| !known.contains(path))
+        })
+        .collect())
+}
+
+fn is_module(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    ["", ".xz", ".zst", ".gz"]
+        .iter()
+        .any(|packed| name.ends_with(&format!(".ko{packed}")))
+}
+
 /// The only thing in a directory.
 fn only(directory: &Path) -> Result<PathBuf> {
     let mut entries =
@@ -86,4 +218,79 @@ fn only(directory: &Path) -> Result<PathBuf> {
 fn name(path: &Path) -> Result<String> {
     let name = path.file_name().and_then(|name| name.to_str());
     Ok(name.context("a kernel version is not UTF-8")?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::root::tree::{Bytes, Entry, Node};
+
+    #[test]
+    fn modules_that_a_recipe_brings_are_those_of_its_kernel() {
+        let files = |paths: &[&str]| -> Vec<(String, PathBuf)> {
+            let pair = |path: &&str| ((*path).to_owned(), PathBuf::from("/host"));
+            paths.iter().map(pair).collect()
+        };
+        let found = brought(
+            &files(&[
+                "/usr/lib/modules/6.12/updates/a.ko",
+                "/lib/modules/6.12/b.ko.xz",
+                "/usr/lib/modules/6.12/notes.txt",
+                "/opt/c.ko",
+            ]),
+            "6.12",
+        )
+        .unwrap();
+        let places: Vec<_> = found
+            .iter()
+            .map(|module| module.place.to_str().unwrap())
+            .collect();
+        assert_eq!(places, ["updates/a.ko", "b.ko.xz"]);
+        let error = brought(&files(&["/lib/modules/6.1/extra/a.ko"]), "6.12").unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("6.1,") && error.contains("lock"), "{error}");
+    }
+
+    #[test]
+    fn what_depmod_did_not_see_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(
+            directory.path().join("modules.dep"),
+            "kernel/a.ko.xz:\nkernel/b.ko.xz: kernel/a.ko.xz\n",
+        )
+        .unwrap();
+        let kernel = Kernel {
+            key: KeyBuilder::new("test").finish(),
+            image: PathBuf::new(),
+            version: "6.12".to_owned(),
+            modules: directory.path().to_owned(),
+        };
+        let mut tree = Tree::default();
+        for path in [
+            "6.12/kernel/a.ko.xz",
+            "6.12/updates/c.ko",
+            "6.1/d.ko",
+            "6.12/modules.dep",
+        ] {
+            let node = Node::File(Bytes::Memory(b"x".as_slice().into()));
+            tree.insert(&format!("usr/lib/modules/{path}"), Entry::new(node, 0o644));
+        }
+        assert_eq!(
+            unknown(&tree, &kernel).unwrap(),
+            ["usr/lib/modules/6.12/updates/c.ko"]
+        );
+    }
+
+    #[test]
+    fn modules_are_linked_and_what_depmod_writes_is_copied() {
+        use std::os::unix::fs::MetadataExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let (from, to) = (directory.path().join("from"), directory.path().join("to"));
+        fs::create_dir_all(from.join("kernel")).unwrap();
+        fs::write(from.join("kernel/a.ko"), "a").unwrap();
+        fs::write(from.join("modules.dep"), "dep").unwrap();
+        copy(&from, &to).unwrap();
+        let links = |path: &str| to.join(path).metadata().unwrap().nlink();
+        assert_eq!((links("kernel/a.ko"), links("modules.dep")), (2, 1));
+    }
 }

@@ -37,6 +37,7 @@ pub mod image_files;
 mod kernel;
 mod microcode;
 pub mod package_list;
+mod sysusers;
 pub mod tree;
 
 /// Erofs works in blocks of this size, and so does dm-verity.
@@ -80,7 +81,7 @@ pub struct PreparedRoot {
     recipe: Recipe,
     architecture: Architecture,
     base: base::Base,
-    kernel_key: Key,
+    kernel: kernel::Kernel,
     artefacts: Vec<Found>,
     epoch: u64,
 }
@@ -161,6 +162,8 @@ pub async fn prepare(
         anyhow::Ok(found)
     };
     let ((lock, (base, kernel)), artefacts) = tokio::try_join!(packages, artefacts)?;
+    let brought = kernel::brought(&laid_over(recipe, &artefacts)?, &kernel.version)?;
+    let kernel = kernel::with_modules(workshop, kernel, &brought).await?;
     let set = lock.set(architecture)?;
     // Only where it was asked for: looking costs a second.
     let has_microcode = set.packages.iter().any(|p| p.name.ends_with("-microcode"));
@@ -184,11 +187,11 @@ pub async fn prepare(
         });
     }
     Ok(PreparedRoot {
-        kernel_image: kernel.image,
-        kernel_version: kernel.version,
-        modules: kernel.modules,
+        kernel_image: kernel.image.clone(),
+        kernel_version: kernel.version.clone(),
+        modules: kernel.modules.clone(),
         microcode,
-        kernel_key: kernel.key,
+        kernel,
         packages: list,
         lock,
         recipe: recipe.clone(),
@@ -197,6 +200,23 @@ pub async fn prepare(
         artefacts,
         epoch: options.source_date_epoch,
     })
+}
+
+/// What a recipe lays over the packages: path in the image, and file of the host.
+fn laid_over(recipe: &Recipe, artefacts: &[Found]) -> Result<Vec<(String, PathBuf)>> {
+    let mut all = Vec::new();
+    for (artefact, found) in recipe.artefacts.iter().zip(artefacts) {
+        all.push((artefact.path.clone(), found.path.clone()));
+    }
+    for overlay in &recipe.files {
+        for file in host_files(&overlay.from)? {
+            let inside = file.strip_prefix(&overlay.from).unwrap_or(&file);
+            let path = Path::new(&overlay.to).join(inside);
+            let path = path.to_string_lossy().trim_end_matches('/').to_owned();
+            all.push((path, file));
+        }
+    }
+    Ok(all)
 }
 
 /// Downloads what the lock names and the cache lacks.
@@ -233,7 +253,16 @@ impl PreparedRoot {
                     tree.remove(&path);
                 }
                 clean::clean(&mut tree, self.epoch);
+                let asked_before = sysusers::Files::of(&tree);
                 self.lay_over(&mut tree, files)?;
+                sysusers::apply(&mut tree, &asked_before, self.epoch)?;
+                let unknown = kernel::unknown(&tree, &self.kernel)?;
+                ensure!(
+                    unknown.is_empty(),
+                    "a package brings kernel modules that depmod did not see, so that nothing would load them: {}; \
+                     take them out of the package and lay them over, as [[files]]",
+                    unknown.join(", ")
+                );
                 for pattern in &self.recipe.exclude {
                     tree.remove_matching(pattern);
                 }
@@ -258,7 +287,7 @@ impl PreparedRoot {
         tree.add_host(&self.modules, &modules, None)?;
         for (artefact, found) in self.recipe.artefacts.iter().zip(&self.artefacts) {
             let content = Node::File(Bytes::of_file(&found.path)?);
-            tree.insert(&artefact.path, Entry::new(content, artefact.mode));
+            tree.put(&artefact.path, Entry::new(content, artefact.mode))?;
         }
         for overlay in &self.recipe.files {
             tree.add_host(&overlay.from, &overlay.to, overlay.mode)?;
@@ -304,10 +333,10 @@ impl PreparedRoot {
     /// Everything that goes into the erofs image.
     fn key(&self, workshop: &Workshop, files: &[ImageFile]) -> Result<Key> {
         let cache = workshop.cache();
-        let mut key = KeyBuilder::new("root-2")
+        let mut key = KeyBuilder::new("root-3")
             .value("base", self.base.key())
             .value("clean", clean::VERSION)
-            .value("kernel", self.kernel_key.to_string())
+            .value("kernel", self.kernel.key.to_string())
             .value("epoch", self.epoch.to_string())
             .value("compression", format!("{:?}", self.recipe.compression))
             .value("exclude", self.recipe.exclude.join(" "))

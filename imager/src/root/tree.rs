@@ -15,6 +15,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 /// Symlinks into /usr that every root of a merged /usr has at its top.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
+/// Directories that are mounted over at every start.
+const VOLATILE: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
+
+/// How many links a path may lead through, as for Linux (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
     Directory,
@@ -155,11 +161,11 @@ impl Tree {
                     .and_then(clean)
                     .context("a link to nothing")?;
                 let linked = self
-                    .entries
-                    .get(&target)
+                    .place(&target)
+                    .and_then(|target| self.entries.get(&target))
                     .with_context(|| format!("{name} links to {target}, which is not there"))?
                     .clone();
-                self.entries.insert(name, linked);
+                self.insert(&name, linked);
                 continue;
             } else if kind.is_file() {
                 let (offset, length) = (entry.raw_file_position(), entry.size());
@@ -180,9 +186,10 @@ impl Tree {
         Ok(())
     }
 
-    /// Adds or replaces an entry. A directory where there is a link to one goes through it.
+    /// Adds or replaces an entry. Links among its parents are followed, as the running system will, and a
+    /// directory where there is a link to one goes through it. What leads nowhere is left out.
     pub fn insert(&mut self, path: &str, entry: Entry) {
-        let Some(path) = clean(path) else { return };
+        let Some(path) = self.place(path) else { return };
         let parents: Vec<_> = path
             .match_indices('/')
             .map(|(i, _)| path[..i].to_owned())
@@ -209,6 +216,78 @@ impl Tree {
         self.entries.insert(path, entry);
     }
 
+    /// [`Tree::insert`] for what a person asks for.
+    ///
+    /// # Errors
+    /// It could not be seen in the running system.
+    pub fn put(&mut self, path: &str, entry: Entry) -> Result<()> {
+        let place = self.place(path).with_context(|| {
+            format!("{path} cannot be laid over: it is the root itself, or its links go in circles")
+        })?;
+        let led = match Some(&place) == clean(path).as_ref() {
+            true => String::new(),
+            false => format!(" (it leads to /{place})"),
+        };
+        let top = place.split('/').next().unwrap_or_default();
+        ensure!(
+            !VOLATILE.contains(&top) || !place.contains('/'),
+            "{path}{led} is below /{top}, which is empty at every start, so that nobody would see it; have it \
+             made by a file in /usr/lib/tmpfiles.d"
+        );
+        for (i, _) in place.match_indices('/') {
+            let parent = &place[..i];
+            ensure!(
+                !matches!(
+                    self.get(parent),
+                    Some(Entry {
+                        node: Node::File(_),
+                        ..
+                    })
+                ),
+                "{path}{led} cannot be laid over: /{parent} is a file"
+            );
+        }
+        self.insert(path, entry);
+        Ok(())
+    }
+
+    /// Where a path leads: links among its parents are followed, whether what they lead to is there or not.
+    fn place(&self, path: &str) -> Option<String> {
+        let path = clean(path)?;
+        let mut todo: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
+        let mut done: Vec<String> = Vec::new();
+        let mut links = 0;
+        while let Some(part) = todo.pop() {
+            match part.as_str() {
+                "" | "." => continue,
+                ".." => {
+                    done.pop();
+                    continue;
+                }
+                _ => done.push(part),
+            }
+            let here = done.join("/");
+            let Some(Node::Symlink(target)) = self.entries.get(&here).map(|entry| &entry.node)
+            else {
+                continue;
+            };
+            if todo.is_empty() {
+                continue;
+            }
+            links += 1;
+            if links > MAX_LINKS {
+                return None;
+            }
+            if target.starts_with('/') {
+                done.clear();
+            } else {
+                done.pop();
+            }
+            todo.extend(target.split('/').rev().map(str::to_owned));
+        }
+        clean(&done.join("/"))
+    }
+
     /// The entry of a path.
     pub fn get(&self, path: &str) -> Option<&Entry> {
         self.entries.get(path.trim_matches('/'))
@@ -232,7 +311,10 @@ impl Tree {
     /// Removes every path that the pattern matches, and what is below. `*` stands for any part of
     /// one name.
     pub fn remove_matching(&mut self, pattern: &str) {
-        let pattern: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
+        let Some(pattern) = clean(pattern) else {
+            return;
+        };
+        let pattern: Vec<&str> = pattern.split('/').collect();
         self.entries.retain(|name, _| {
             let mut parts = name.split('/');
             !pattern
@@ -391,7 +473,7 @@ impl Tree {
             .with_context(|| format!("cannot read {}", from.display()))?;
         if meta.is_dir() {
             if clean(to).is_some() && self.get(to).is_none() {
-                self.insert(to, Entry::new(Node::Directory, 0o755));
+                self.put(to, Entry::new(Node::Directory, 0o755))?;
             }
             for entry in std::fs::read_dir(from)? {
                 let entry = entry?;
@@ -420,8 +502,7 @@ impl Tree {
         };
         let executable = std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o111 != 0;
         let default = if executable { 0o755 } else { 0o644 };
-        self.insert(to, Entry::new(node, mode.unwrap_or(default)));
-        Ok(())
+        self.put(to, Entry::new(node, mode.unwrap_or(default)))
     }
 }
 
@@ -620,6 +701,58 @@ mod tests {
     }
 
     #[test]
+    fn links_among_parents_are_followed() {
+        let mut tree = Tree::default();
+        let link = |tree: &mut Tree, path: &str, target: &str| {
+            tree.insert(path, Entry::new(Node::Symlink(target.into()), 0o777));
+        };
+        link(&mut tree, "opt/vendor", "../usr/lib/vendor/./current");
+        link(&mut tree, "usr/lib/vendor/current", "/usr/lib/vendor/1.2");
+        link(&mut tree, "a", "b");
+        link(&mut tree, "b", "a");
+        tree.put("/opt/vendor/bin/x", Entry::new(memory("x"), 0o755))
+            .unwrap();
+        assert!(tree.get("usr/lib/vendor/1.2/bin/x").is_some());
+        assert!(tree.exists("/opt/vendor/bin/x"));
+        assert!(tree.below("opt/vendor").is_empty());
+        // The link itself may be replaced.
+        tree.put("/opt/vendor", Entry::new(memory("x"), 0o755))
+            .unwrap();
+        assert!(matches!(
+            tree.get("opt/vendor").unwrap().node,
+            Node::File(_)
+        ));
+        let error = tree
+            .put("/a/x", Entry::new(memory("x"), 0o755))
+            .unwrap_err();
+        assert!(error.to_string().contains("circles"), "{error}");
+    }
+
+    #[test]
+    fn what_the_running_system_would_not_show_is_refused() {
+        let host = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(host.path().join("lock")).unwrap();
+        std::fs::write(host.path().join("lock/x"), "x").unwrap();
+        let mut tree = Tree::default();
+        tree.insert(
+            "var/lock",
+            Entry::new(Node::Symlink("/run/lock".into()), 0o777),
+        );
+        tree.insert("etc/file", Entry::new(memory("x"), 0o644));
+        let refused = |tree: &mut Tree, to: &str| {
+            let error = tree.add_host(host.path(), to, None).unwrap_err();
+            error.to_string()
+        };
+        let error = refused(&mut tree, "/var");
+        assert!(
+            error.contains("leads to /run/lock/x") && error.contains("tmpfiles.d"),
+            "{error}"
+        );
+        assert!(refused(&mut tree, "/tmp/x").contains("below /tmp"));
+        assert!(refused(&mut tree, "/etc/file").contains("/etc/file is a file"));
+    }
+
+    #[test]
     fn nothing_leads_out_of_the_tree() {
         let mut tree = Tree::default();
         tree.insert("../../etc/passwd", Entry::new(memory("x"), 0o644));
@@ -638,7 +771,7 @@ mod tests {
             tree.insert(path, Entry::new(memory("x"), 0o644));
         }
         tree.remove_matching("/usr/lib/modules/*/kernel/sound");
-        tree.remove_matching("/usr/lib/firmware/ti-*");
+        tree.remove_matching("/lib/firmware/ti-*");
         tree.remove_matching("/usr/*/kernel");
         let left: Vec<_> = tree.iter().map(|(name, _)| name).collect();
         assert!(left.contains(&"usr/lib/modules/6.12/kernel/net/x.ko"));
