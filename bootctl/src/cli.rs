@@ -87,9 +87,10 @@ Examples:
     ///
     /// Checks signature, product, architecture, layout, security floor, expiry, quarantine and sizes
     /// before anything is written, then each chunk before it is written, then reads all of it back
-    /// from the disk. What the machine already has is not fetched. Run it again after any
-    /// interruption: it goes on where it stopped. Without --now the slot is staged: it is not started
-    /// until `bootctl activate`.
+    /// from the disk. The bundle is fetched in chunks of 4 MiB; one of which every block is in this
+    /// slot or in the other one is not fetched (of the other root the first 2 GiB are looked at). Run
+    /// it again after any interruption: it goes on where it stopped. Without --now the slot is staged:
+    /// it is not started until `bootctl activate`.
     #[command(after_help = "\
 Examples:
   bootctl install http://10.0.2.2:8000/bundle.spb
