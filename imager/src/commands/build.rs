@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Context;
+use super::{Context, print};
 use crate::arch::{self, Architecture};
 use crate::build::{self, Order};
 use crate::debian::lock::Lock;
@@ -125,24 +125,24 @@ pub(super) fn run(context: &Context, args: Args) -> Result<()> {
     };
     let workshop = context.workshop()?;
     let outcome = context.block_on(build::build(&workshop, &order))?;
-    println!(
-        "{} {} for {}, manifest {}",
+    print(format_args!(
+        "{} {} for {}, manifest {}\n",
         outcome.manifest.product,
         outcome.manifest.version,
         outcome.manifest.architecture,
         outcome.digest
-    );
+    ))?;
     for (name, size) in &outcome.files {
-        println!(
-            "{:>10}  {}",
+        print(format_args!(
+            "{:>10}  {}\n",
             human_size(*size),
             order.out.join(name).display()
-        );
+        ))?;
     }
-    println!(
-        "Boot it: imager run {}",
+    print(format_args!(
+        "Boot it: imager run {}\n",
         order.out.join("disk.raw").display()
-    );
+    ))?;
     Ok(())
 }
 

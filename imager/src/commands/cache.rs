@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::Context;
+use super::{Context, print};
 use crate::workshop::cache::Usage;
 use crate::workshop::cache::prune::{Limits, Pruned};
 
@@ -65,18 +65,18 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     {
         Action::List { json: true } => {
             let report = serde_json::json!({ "path": cache.path(), "entries": cache.usage()? });
-            println!("{report:#}");
+            print(format_args!("{report:#}\n"))?;
         }
         Action::List { json: false } => {
-            println!("{}", cache.path().display());
+            print(format_args!("{}\n", cache.path().display()))?;
             let usage = cache.usage()?;
             for kind in &usage {
-                println!("{}", line(kind));
+                print(format_args!("{}\n", line(kind)))?;
             }
-            println!(
-                "{:>10}          in all",
+            print(format_args!(
+                "{:>10}          in all\n",
                 human(usage.iter().map(|u| u.bytes).sum())
-            );
+            ))?;
         }
         Action::Prune {
             older_than,
@@ -97,33 +97,33 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
                 let mut report = serde_json::to_value(&pruned)?;
                 report["path"] = serde_json::to_value(cache.path())?;
                 report["dry_run"] = (*dry_run).into();
-                println!("{report:#}");
+                print(format_args!("{report:#}\n"))?;
             } else {
-                show(&pruned, *dry_run);
+                show(&pruned, *dry_run)?;
             }
         }
         Action::Tools => {
             let tools = context.block_on(async { Ok(workshop.tools().await?.clone()) })?;
-            println!("{}", tools.tree().display());
+            print(format_args!("{}\n", tools.tree().display()))?;
         }
     }
     Ok(())
 }
 
-fn show(pruned: &Pruned, dry_run: bool) {
+fn show(pruned: &Pruned, dry_run: bool) -> Result<()> {
     for kind in &pruned.freed {
-        println!("{}", line(kind));
+        print(format_args!("{}\n", line(kind)))?;
     }
     let verb = if dry_run { "would be freed" } else { "freed" };
-    println!(
-        "{} {verb}, {} left{}",
+    print(format_args!(
+        "{} {verb}, {} left{}\n",
         human(pruned.freed_bytes),
         human(pruned.left_bytes),
         match pruned.beside_builds {
             true => "; what running builds may use was not touched",
             false => "",
         }
-    );
+    ))
 }
 
 fn line(kind: &Usage) -> String {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap_complete::Shell;
 
+use super::print;
+
 /// Write shell completions to standard output.
 #[derive(Debug, clap::Args)]
 pub struct CompletionsArgs {
@@ -20,8 +22,10 @@ pub struct ManArgs {
 }
 
 pub(super) fn completions(args: &CompletionsArgs, mut command: clap::Command) -> Result<()> {
-    clap_complete::generate(args.shell, &mut command, "imager", &mut std::io::stdout());
-    Ok(())
+    // It panics where it cannot write.
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "imager", &mut text);
+    print(format_args!("{}", String::from_utf8_lossy(&text)))
 }
 
 pub(super) fn man(args: &ManArgs, command: clap::Command) -> Result<()> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use super::Context;
+use super::{Context, print};
 use crate::inspect::Report;
 use crate::root::package_list::Listed;
 
@@ -29,9 +29,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
         return packages(context, args, &report);
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        print(format_args!("{}\n", serde_json::to_string_pretty(&report)?))?;
     } else {
-        print!("{report}");
+        print(format_args!("{report}"))?;
     }
     Ok(())
 }
@@ -55,7 +55,7 @@ fn packages(context: &Context, args: &Args, report: &Report) -> Result<()> {
     let packages: Vec<Listed> =
         serde_json::from_slice(&listed).context("reading the list of packages in root-a")?;
     for package in packages {
-        println!("{package}");
+        print(format_args!("{package}\n"))?;
     }
     Ok(())
 }

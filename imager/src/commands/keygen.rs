@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use super::print;
+
 use crate::release::authority::{KeyCount, make_keys};
 
 /// Make a directory of new root and signing keys.
@@ -40,11 +42,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
         count(args.root_keys, args.root_threshold),
         count(args.signing_keys, args.signing_threshold),
     )?;
-    println!(
-        "Made keys for product {} in {}.",
+    print(format_args!(
+        "Made keys for product {} in {}.\n",
         args.product,
         args.directory.display()
-    );
-    println!("Keep root*.key offline; whoever has signing*.key can sign images.");
+    ))?;
+    print(format_args!(
+        "Keep root*.key offline; whoever has signing*.key can sign images.\n"
+    ))?;
     Ok(())
 }

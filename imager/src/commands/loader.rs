@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::Context;
 use super::build::{default_epoch, human_size};
+use super::{Context, print};
 use crate::boot::loader::{Release, sign};
 use crate::output::bundle;
 use crate::output::frames::Frames;
@@ -62,11 +62,15 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     let frames = Frames::new(workshop.cache(), 19)?;
     bundle::write(&image, &[], &frames, &args.out, &step)?;
     step.done();
-    println!(
-        "loader {} for {}, manifest {}",
+    print(format_args!(
+        "loader {} for {}, manifest {}\n",
         image.manifest.version, image.manifest.architecture, image.signed.digest
-    );
+    ))?;
     let size = std::fs::metadata(&args.out)?.len();
-    println!("{:>10}  {}", human_size(size), args.out.display());
+    print(format_args!(
+        "{:>10}  {}\n",
+        human_size(size),
+        args.out.display()
+    ))?;
     Ok(())
 }

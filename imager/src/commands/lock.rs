@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use super::Context;
+use super::{Context, print};
 use crate::arch::{self, Architecture};
 use crate::debian::lock;
 use crate::recipe::Recipe;
@@ -51,15 +51,15 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
         .with_context(|| format!("cannot write {}", output.display()))?;
     for lock in std::iter::once(&locked).chain(locked.recovery.as_deref()) {
         for (architecture, set) in &lock.sets {
-            println!(
-                "{} for {architecture}: {} packages and the kernel {}",
+            print(format_args!(
+                "{} for {architecture}: {} packages and the kernel {}\n",
                 lock.recipe,
                 set.packages.len(),
                 set.kernel.version
-            );
+            ))?;
         }
     }
-    println!("{}", output.display());
+    print(format_args!("{}\n", output.display()))?;
     Ok(())
 }
 

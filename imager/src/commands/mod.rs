@@ -10,10 +10,12 @@ mod lock;
 mod run;
 mod verify;
 
+use std::fmt::Arguments;
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::sources::address::shown_in;
@@ -82,7 +84,8 @@ pub fn main() -> ExitCode {
     match dispatch(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", shown_in(&format!("{error:#}")));
+            let text = shown_in(&format!("{error:#}"));
+            let _ = writeln!(std::io::stderr(), "error: {text}");
             ExitCode::from(if error.is::<VerificationFailed>() {
                 4
             } else {
@@ -110,6 +113,16 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Man(args) => completions::man(&args, Cli::command()),
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes to standard output. Who closed it has read enough (`| head`): no failure, and no reason to leave
+/// undone what a command does besides.
+fn print(text: Arguments<'_>) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_fmt(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        done => done.context("writing to standard output"),
+    }
 }
 
 /// What the options before the command say.

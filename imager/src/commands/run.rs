@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Context;
+use super::{Context, print};
 use crate::arch::{self, Architecture};
 use crate::output::gpt;
 use crate::run::accelerator;
@@ -103,7 +103,11 @@ pub(super) fn run(context: &Context, args: Args) -> Result<()> {
         let machine = machine(&workshop, tools, &args)?;
         let arguments = machine.arguments()?;
         if args.print {
-            println!("{} {}", machine.program(), shell_words(&arguments));
+            print(format_args!(
+                "{} {}\n",
+                machine.program(),
+                shell_words(&arguments)
+            ))?;
             return Ok(());
         }
         workshop.cache().outlive_exec()?;

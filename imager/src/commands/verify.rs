@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use boot_core::trust::Trust;
 
-use super::VerificationFailed;
+use super::{VerificationFailed, print};
 use crate::inspect::verify::{Authority, verify};
 use crate::release::authority::read_root;
 
@@ -46,11 +46,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     let checks = verify(&args.file, &authority)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&checks)?);
+        print(format_args!("{}\n", serde_json::to_string_pretty(&checks)?))?;
     } else {
         for check in &checks.checks {
             let word = if check.good { "ok" } else { "FAILED" };
-            println!("{word:<7} {}: {}", check.what, check.found);
+            print(format_args!("{word:<7} {}: {}\n", check.what, check.found))?;
         }
     }
     if checks.good() {

@@ -16,6 +16,7 @@ use crate::workshop::tools::Tools;
 
 pub mod cache;
 pub mod durable;
+mod namespaces;
 pub mod progress;
 pub mod sandbox;
 pub mod tool;

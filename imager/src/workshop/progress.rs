@@ -1,6 +1,6 @@
 //! What a person sees of a build: a bar for each step on a terminal, plain lines elsewhere.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -50,7 +50,7 @@ impl Progress {
                 Some(bar)
             }
             Output::Lines => {
-                eprintln!("  … {what}");
+                say(&format!("  … {what}"));
                 None
             }
             Output::Hidden => None,
@@ -71,7 +71,7 @@ impl Progress {
                 // A terminal that cannot be written to has nobody who would miss the line.
                 let _ = all.println(text);
             }
-            Output::Lines => eprintln!("{text}"),
+            Output::Lines => say(text),
             Output::Hidden => {}
         }
     }
@@ -133,6 +133,11 @@ impl Drop for Step {
             bar.finish_and_clear();
         }
     }
+}
+
+/// A line on standard error, if there is still somebody who reads it.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -83,10 +83,7 @@ impl Sandbox {
     pub fn enter(&self, command: &mut Command) -> Result<()> {
         let actions = self.plan()?;
         let mount_point = c_string(&self.mount_point)?;
-        let identity = (!nix::unistd::geteuid().is_root()).then(|| {
-            let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-            (format!("{uid} {uid} 1"), format!("{gid} {gid} 1"))
-        });
+        let identity = identity();
         let directory = match command.get_current_dir() {
             Some(path) => path.to_owned(),
             None => std::env::current_dir().context("the working directory is gone")?,
@@ -173,14 +170,32 @@ impl Sandbox {
     }
 }
 
+/// Starts a program in namespaces as a sandbox has them, and nothing else.
+///
+/// # Errors
+/// As the first system call that is refused says.
+pub(super) fn probe() -> io::Result<()> {
+    let identity = identity();
+    let mut command = Command::new("true");
+    // SAFETY: as in `Sandbox::enter`: system calls alone, on strings that were allocated before.
+    unsafe {
+        command.pre_exec(move || namespaces(identity.as_ref()).map_err(io::Error::from));
+    }
+    command.status().map(|_| ())
+}
+
+/// For a user namespace in which who is not root stays who they are.
+fn identity() -> Option<(String, String)> {
+    (!nix::unistd::geteuid().is_root()).then(|| {
+        let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        (format!("{uid} {uid} 1"), format!("{gid} {gid} 1"))
+    })
+}
+
+const NONE: Option<&CStr> = None;
+
 /// Runs in the child, between fork and exec: system calls only.
-fn enter(
-    mount_point: &CStr,
-    actions: &[Action],
-    identity: Option<&(String, String)>,
-    directory: &CStr,
-) -> nix::Result<()> {
-    const NONE: Option<&CStr> = None;
+fn namespaces(identity: Option<&(String, String)>) -> nix::Result<()> {
     match identity {
         None => unshare(CloneFlags::CLONE_NEWNS)?,
         Some((uid_map, gid_map)) => {
@@ -190,7 +205,17 @@ fn enter(
             write_file(c"/proc/self/gid_map", gid_map.as_bytes())?;
         }
     }
-    mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)?;
+    mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
+}
+
+/// Runs in the child, between fork and exec: system calls only.
+fn enter(
+    mount_point: &CStr,
+    actions: &[Action],
+    identity: Option<&(String, String)>,
+    directory: &CStr,
+) -> nix::Result<()> {
+    namespaces(identity)?;
     mount(
         Some(c"tmpfs"),
         mount_point,

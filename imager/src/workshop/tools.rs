@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::arch::{Architecture, Names as _};
 use crate::workshop::cache::KeyBuilder;
+use crate::workshop::namespaces;
 use crate::workshop::sandbox::Sandbox;
 use crate::workshop::{Step, Workshop};
 
@@ -101,6 +102,7 @@ impl Tools {
 
     /// The tree from the cache, or a new one.
     pub(crate) async fn make(workshop: &Workshop) -> Result<Self> {
+        namespaces::ensure()?;
         let key = KeyBuilder::new("tools-1")
             .value("architecture", Architecture::OWN.name())
             .value("native", names(NATIVE).join(","))

@@ -80,6 +80,65 @@ fn inspect_shows_the_same_facts_to_people_and_programs() {
 }
 
 #[test]
+fn who_reads_only_the_beginning_hears_no_complaint() {
+    let fixture = Fixture::new();
+    fixture.disk("disk.raw", 512);
+    fixture.bundle("image.spb");
+    let directory = fixture.path("");
+    let unread = |arguments: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Command::new(env!("CARGO_BIN_EXE_imager"))
+            .args(arguments)
+            .current_dir(&directory)
+            .env("STERNPOST_CACHE", directory.join("cache"))
+            .stdout(writer)
+            .output()
+            .unwrap()
+    };
+    for arguments in [
+        &["inspect", "disk.raw"][..],
+        &["inspect", "--json", "disk.raw"],
+        &["verify", "image.spb", "--keys", "keys"],
+        &["cache", "list"],
+        &["completions", "bash"],
+        &["--help"],
+    ] {
+        let output = unread(arguments);
+        assert!(
+            output.status.success() && said(&output).is_empty(),
+            "{arguments:?}: {}",
+            said(&output)
+        );
+    }
+    // What was found stands, whoever reads it.
+    std::fs::write(directory.join("image.spb"), "SPBUNDLE").unwrap();
+    assert_eq!(
+        unread(&["verify", "image.spb", "--keys", "keys"])
+            .status
+            .code(),
+        Some(1)
+    );
+    // A full disk is no reader.
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imager"));
+    let output = command
+        .args(["completions", "bash"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said(&output).contains("standard output"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
 fn a_build_without_keys_says_how_to_make_them() {
     let directory = tempfile::tempdir().unwrap();
     let recipe = concat!(env!("STERNPOST_SOURCE"), "/recipes/images/minimal-vm.toml");
