@@ -11,6 +11,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use boot_core::manifest::{Build, CHUNK_SIZE, Contents, Kind, Kubernetes, Manifest, Root, Uki};
@@ -44,8 +45,12 @@ pub(crate) const TOOL: &str = concat!("imager ", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 pub struct Order {
     pub recipe: Recipe,
-    /// Version and architecture.
+    /// Version and architecture; its time is the build's to find.
     pub identity: Identity,
+    /// The recovery system's time: the build's to find.
+    pub recovery_epoch: u64,
+    /// The time of everything, in seconds since 1970; none: that of what is newest in each system.
+    pub time: Option<u64>,
     pub authority: Authority,
     /// The default profile; none: the recipe's.
     pub profile: Option<PathBuf>,
@@ -74,7 +79,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// Any part fails; the outputs of an earlier build then stay as they are.
-pub async fn build(workshop: &Workshop, order: &Order) -> Result<Outcome> {
+pub async fn build(workshop: &Workshop, mut order: Order) -> Result<Outcome> {
     let recipe = &order.recipe;
     ensure!(
         recipe.kind == recipe::Kind::System,
@@ -115,6 +120,18 @@ pub async fn build(workshop: &Workshop, order: &Order) -> Result<Outcome> {
         root::prepare(workshop, recipe, architecture, &order.root_options),
         recovery_prepared,
     )?;
+    let time = |recipe: &Recipe, prepared: &root::PreparedRoot| match order.time {
+        Some(time) => Ok(time),
+        None => newest(recipe, prepared.newest.as_ref(), SystemTime::now()),
+    };
+    let system_time = time(&order.recipe, &prepared)?;
+    let recovery_time = match recovery.as_ref().zip(recovery_prepared.as_ref()) {
+        Some((recipe, prepared)) => time(recipe, prepared)?,
+        None => system_time,
+    };
+    order.identity.epoch = system_time;
+    order.recovery_epoch = recovery_time;
+    let order = &order;
     let roots = Roots::finish(
         workshop,
         order,
@@ -125,6 +142,25 @@ pub async fn build(workshop: &Workshop, order: &Order) -> Result<Outcome> {
     )
     .await?;
     from_roots(workshop, order, &programs, &roots, staging).await
+}
+
+/// The time of what is newest in a root: the same for the same recipe and packages, whenever it is built.
+///
+/// # Errors
+/// It is yet to come. The clocks of machines are never set before an image's time, so they would be wrong.
+fn newest(recipe: &Recipe, package: Option<&(u64, String)>, now: SystemTime) -> Result<u64> {
+    let (time, what) = match (recipe.time, package) {
+        (Some(time), Some((package, _))) if time >= *package => (time, "its recipe".to_owned()),
+        (_, Some((time, name))) => (*time, format!("the package {name}")),
+        (time, None) => (time.unwrap_or(0), "its recipe".to_owned()),
+    };
+    ensure!(
+        SystemTime::UNIX_EPOCH + Duration::from_secs(time) <= now + Duration::from_secs(86_400),
+        "{}: {what} is of a day that is yet to come, by this host's clock ({time} seconds after 1970); set the clock \
+         if it is wrong, or say the time in SOURCE_DATE_EPOCH",
+        recipe.name
+    );
+    Ok(time)
 }
 
 /// Finished roots: what is left to do needs no packages any more.
@@ -199,7 +235,7 @@ async fn finish_root(
         profile,
         programs,
     )?;
-    prepared.finish(workshop, &files).await
+    prepared.finish(workshop, &files, identity.epoch).await
 }
 
 /// Everything after the roots: trees, UKIs, manifests, disk and bundle.
@@ -245,11 +281,12 @@ async fn from_roots(
 }
 
 impl Order {
-    /// The recovery system keeps its own version: it changes when its recipe does, not with each image.
+    /// The recovery system keeps its own version and time: it changes when its recipe does, not with each image.
     fn recovery_identity(&self, recipe: &Recipe) -> Identity {
         Identity {
             version: recipe.version.clone(),
             security_version: recipe.security_version,
+            epoch: self.recovery_epoch,
             ..self.identity.clone()
         }
     }
@@ -687,4 +724,35 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .context("a worker stopped")?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_as_old_as_what_is_newest_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = |time: &str| {
+            let file = folder.path().join("box.toml");
+            let text = "product = \"box\"\n[kernel]\nx86_64 = \"linux\"\n[packages]\n";
+            fs::write(&file, format!("{time}\n{text}")).unwrap();
+            Recipe::load(&file).unwrap()
+        };
+        let (silent, dated) = (recipe(""), recipe("time = \"1970-01-03\""));
+        let day = |n: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(n * 86_400);
+        let package = |time: u64| (time, "bash".to_owned());
+        for now in [day(2), day(20_000)] {
+            let time = |recipe, package| newest(recipe, Some(&package), now).unwrap();
+            assert_eq!(time(&silent, package(7)), 7);
+            assert_eq!(time(&dated, package(7)), 2 * 86_400);
+            assert_eq!(time(&dated, package(2 * 86_400 + 1)), 2 * 86_400 + 1);
+        }
+        let refused = |recipe, package| {
+            let error = newest(recipe, Some(&package), day(0)).unwrap_err();
+            error.to_string()
+        };
+        assert!(refused(&silent, package(100_000)).contains("the package bash is"));
+        assert!(refused(&dated, package(7)).contains("its recipe is"));
+    }
 }

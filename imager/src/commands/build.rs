@@ -14,10 +14,6 @@ use crate::release::authority::Authority;
 use crate::root;
 use crate::root::image_files::Identity;
 
-/// The time that files get unless SOURCE_DATE_EPOCH says otherwise: 2026-11-01. The clock of a machine
-/// is never set before it.
-const DEFAULT_EPOCH: u64 = 1_793_491_200;
-
 /// Build disk image and bundle from a recipe.
 ///
 /// The same recipe, keys, packages and options give the same bytes. Steps whose inputs did not change
@@ -88,27 +84,30 @@ pub(super) fn parse_sector_size(text: &str) -> Result<u32, String> {
     }
 }
 
-/// The time of what is built.
-pub(super) fn default_epoch() -> Result<u64> {
+/// The time of what is built, if the environment says it.
+pub(super) fn time_asked_for() -> Result<Option<u64>> {
     match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => text
             .parse()
+            .map(Some)
             .with_context(|| format!("SOURCE_DATE_EPOCH is `{text}`, not a number of seconds")),
-        Err(std::env::VarError::NotPresent) => Ok(DEFAULT_EPOCH),
+        Err(std::env::VarError::NotPresent) => Ok(None),
         Err(error) => bail!("reading SOURCE_DATE_EPOCH: {error}"),
     }
 }
 
 pub(super) fn run(context: &Context, args: Args) -> Result<()> {
     let recipe = Recipe::load(&args.recipe)?;
-    let epoch = default_epoch()?;
+    let time = time_asked_for()?;
     let order = Order {
         identity: Identity {
             version: args.image_version.unwrap_or_else(|| recipe.version.clone()),
             security_version: args.security_version.unwrap_or(recipe.security_version),
             architecture: args.arch,
-            epoch,
+            epoch: 0,
         },
+        recovery_epoch: 0,
+        time,
         authority: Authority::open(&args.keys, &args.key, &args.sign_command)?,
         profile: args.profile,
         sector_size: args.sector_size,
@@ -117,14 +116,14 @@ pub(super) fn run(context: &Context, args: Args) -> Result<()> {
         root_options: root::Options {
             sources: args.source.into_iter().collect::<BTreeMap<_, _>>(),
             lock: Lock::find(&recipe, args.lock.as_deref())?,
-            source_date_epoch: epoch,
         },
         expires: args.expires,
         out: args.out,
         recipe,
     };
     let workshop = context.workshop()?;
-    let outcome = context.block_on(build::build(&workshop, &order))?;
+    let out = order.out.clone();
+    let outcome = context.block_on(build::build(&workshop, order))?;
     print(format_args!(
         "{} {} for {}, manifest {}\n",
         outcome.manifest.product,
@@ -136,12 +135,12 @@ pub(super) fn run(context: &Context, args: Args) -> Result<()> {
         print(format_args!(
             "{:>10}  {}\n",
             human_size(*size),
-            order.out.join(name).display()
+            out.join(name).display()
         ))?;
     }
     print(format_args!(
         "Boot it: imager run {}\n",
-        order.out.join("disk.raw").display()
+        out.join("disk.raw").display()
     ))?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::build::{default_epoch, human_size};
+use super::build::{human_size, time_asked_for};
 use super::{Context, print};
 use crate::boot::loader::{Release, sign};
 use crate::output::bundle;
@@ -52,7 +52,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     let release = Release {
         version: args.image_version.clone(),
         security_version: args.security_version,
-        time: default_epoch()?,
+        time: time_asked_for()?.unwrap_or(0),
         recipe: String::new(),
         expires: args.expires,
     };

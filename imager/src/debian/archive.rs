@@ -2,6 +2,7 @@
 //! bootstrap tool installs from.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::debian::lock::Package;
 use crate::sources::url::download;
 use crate::workshop::Workshop;
+use crate::workshop::cache::Cache;
 
 /// How many downloads go on at once.
 const PARALLEL: usize = 8;
@@ -80,6 +82,36 @@ pub async fn fetch(workshop: &Workshop, what: &str, packages: &[Package]) -> Res
     Ok(())
 }
 
+/// The newest of these packages, and when it was built (seconds since 1970): the time that its .deb gives its
+/// own parts, which for Debian's is that of its last change. Their files alone say it, so that the same
+/// packages say the same on any day.
+///
+/// # Errors
+/// One cannot be read, or is no .deb.
+pub fn newest<'p>(
+    cache: &Cache,
+    packages: impl IntoIterator<Item = &'p Package>,
+) -> Result<Option<(u64, &'p Package)>> {
+    let mut newest = None;
+    for package in packages {
+        let path = cache.blob_path(&package.sha256);
+        let time = time_of(&path)
+            .with_context(|| format!("cannot tell when the package {} was built", package.name))?;
+        newest = newest.max(Some((time, package)));
+    }
+    Ok(newest)
+}
+
+/// deb(5), ar(5): a magic, then the header of the first part: 16 bytes of name, 12 of time.
+fn time_of(deb: &Path) -> Result<u64> {
+    let mut start = [0; 36];
+    fs::File::open(deb)?.read_exact(&mut start)?;
+    let (magic, header) = start.split_at(8);
+    ensure!(magic == b"!<arch>\n", "it is no .deb");
+    let time = std::str::from_utf8(header.get(16..28).unwrap_or_default())?;
+    Ok(time.trim().parse()?)
+}
+
 /// Makes `directory` an archive of these packages for apt: `deb [trusted=yes] copy:DIRECTORY ./`.
 /// Every file is checked against its pinned hash on the way.
 ///
@@ -122,4 +154,53 @@ pub async fn local_archive(
         .await?;
     ensure!(status.success(), "a package cannot be read");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workshop::cache::hash_bytes;
+
+    fn package(cache: &Cache, name: &str, content: &str) -> Package {
+        let sha256 = hash_bytes(content.as_bytes());
+        fs::write(cache.blob_path(&sha256), content).unwrap();
+        Package {
+            name: name.into(),
+            version: "1".into(),
+            architecture: "all".into(),
+            size: content.len() as u64,
+            sha256,
+            url: "http://h/a".into(),
+        }
+    }
+
+    #[test]
+    fn a_package_says_itself_when_it_was_built() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(directory.path())).unwrap();
+        let deb = |name: &str, time: u64| {
+            let content = format!(
+                "!<arch>\ndebian-binary   {time:<12}0     0     100644  4         `\n2.0\n"
+            );
+            package(&cache, name, &content)
+        };
+        let packages = [
+            deb("a", 1_745_606_955),
+            deb("b", 1_795_194_416),
+            deb("c", 7),
+        ];
+        let (time, of) = newest(&cache, &packages).unwrap().unwrap();
+        assert_eq!((time, &*of.name), (1_795_194_416, "b"));
+        assert!(newest(&cache, []).unwrap().is_none());
+        let none = [package(
+            &cache,
+            "d",
+            "something else that is longer than a header",
+        )];
+        let error = format!("{:#}", newest(&cache, &none).unwrap_err());
+        assert!(
+            error.contains("package d") && error.contains("no .deb"),
+            "{error}"
+        );
+    }
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use boot_core::calendar::unix_seconds;
 use toml::de::{DeTable, DeValue};
 
 use super::read::{File, Table};
@@ -36,6 +37,7 @@ pub(super) fn load(path: &Path) -> Result<Recipe> {
         kind: Kind::System,
         product: String::new(),
         version: "0.1.0".to_owned(),
+        time: None,
         security_version: 1,
         state_epoch: 1,
         layout: LAYOUTS[0].to_owned(),
@@ -168,6 +170,17 @@ fn fields(recipe: &mut Recipe, file: &mut File<'_>, mut table: Table<'_, '_>) {
             );
         }
         recipe.version = version;
+    }
+    if let Some((text, at)) = t.text_at(file, "time") {
+        let time = read_time(&text);
+        if time.is_none() {
+            file.wrong(
+                &at,
+                "`time` is a date in UTC such as 2026-11-20 or 2026-11-20T12:00:00Z",
+            );
+        }
+        // Of several recipes laid over one another, the newest change counts.
+        recipe.time = recipe.time.max(time);
     }
     replace(
         &mut recipe.security_version,
@@ -454,6 +467,28 @@ fn by_architecture(
     read
 }
 
+/// Seconds since 1970 of `YYYY-MM-DD`, or of that with `THH:MM:SSZ`.
+fn read_time(text: &str) -> Option<u64> {
+    let (date, time) = match text.split_once('T') {
+        Some((date, time)) => (date, time.strip_suffix('Z')?),
+        None => (text, "00:00:00"),
+    };
+    let parts = |text: &str, separator: char, lengths: [usize; 3]| -> Option<[i64; 3]> {
+        let parts: Vec<&str> = text.split(separator).collect();
+        let numbers: Vec<i64> = parts
+            .iter()
+            .zip(lengths)
+            .filter(|(part, length)| part.len() == *length)
+            .filter_map(|(part, _)| part.parse::<u32>().ok().map(i64::from))
+            .collect();
+        (parts.len() == 3).then_some(())?;
+        numbers.try_into().ok()
+    };
+    let time = parts(time, ':', [2; 3]).filter(|[h, m, s]| *h < 24 && *m < 60 && *s < 60)?;
+    let seconds = unix_seconds(parts(date, '-', [4, 2, 2])?, time, 0)?;
+    u64::try_from(seconds).ok()
+}
+
 fn read_mode(file: &mut File<'_>, table: &mut Table<'_, '_>) -> Option<u32> {
     let (text, at) = table.text_at(file, "mode")?;
     let mode = u32::from_str_radix(&text, 8)
@@ -506,6 +541,29 @@ fn extend(list: &mut Vec<String>, more: Vec<String>) {
     for item in more {
         if !list.contains(&item) {
             list.push(item);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_date_in_utc() {
+        assert_eq!(read_time("1970-01-02"), Some(86_400));
+        assert_eq!(read_time("2026-11-20T12:00:01Z"), Some(1_795_176_001));
+        for wrong in [
+            "",
+            "2026-11",
+            "20-11-2026",
+            "2026-11-20 12:00",
+            "2026-11-20T12:00:00",
+            "2026-13-01",
+            "2026-11-20T24:00:00Z",
+            "2026-11-20-01",
+        ] {
+            assert_eq!(read_time(wrong), None, "{wrong}");
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct Recipe {
     pub product: String,
     /// Version of the image (at most 32 bytes); `--image-version` overrides.
     pub version: String,
+    /// When it was last changed, in seconds since 1970, if it says so.
+    pub time: Option<u64>,
     /// Raised when an older image must not come back.
     pub security_version: u64,
     /// Raised when the state of older versions is not read any more.

@@ -58,6 +58,9 @@ pub struct Document {
     pub product: Option<String>,
     /// Version of the image, 1 to 32 visible ASCII characters; `--image-version` overrides it.
     pub version: Option<String>,
+    /// When the recipe was last changed, in UTC: `2026-11-20` or `2026-11-20T12:00:00Z`. Nothing in its
+    /// images is dated before that, or before the newest package.
+    pub time: Option<String>,
     /// Raised when an older image must not come back; `--security-version` overrides it.
     pub security_version: Option<u64>,
     /// Raised when the state of older versions is not read any more.

@@ -83,7 +83,8 @@ pub struct PreparedRoot {
     base: base::Base,
     kernel: kernel::Kernel,
     artefacts: Vec<Found>,
-    epoch: u64,
+    /// The newest package's name, and when it was built.
+    pub newest: Option<(u64, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -108,8 +109,6 @@ pub struct Options {
     pub sources: BTreeMap<String, PathBuf>,
     /// The packages to use; none: those that the archive has now.
     pub lock: Option<Lock>,
-    /// Seconds since 1970 that every file gets.
-    pub source_date_epoch: u64,
 }
 
 /// Packages, kernel and artefacts: what depends on the recipe alone.
@@ -178,6 +177,10 @@ pub async fn prepare(
         .chain([&set.kernel])
         .collect();
     inside.sort();
+    let owned: Vec<Package> = inside.iter().copied().cloned().collect();
+    archive::fetch(workshop, &recipe.name, &owned).await?;
+    let newest = archive::newest(workshop.cache(), &owned)?;
+    let newest = newest.map(|(time, package)| (time, package.name.clone()));
     let mut list: Vec<Listed> = inside.into_iter().map(Listed::from).collect();
     for (artefact, found) in recipe.artefacts.iter().zip(&artefacts) {
         list.push(Listed::Artefact {
@@ -198,7 +201,7 @@ pub async fn prepare(
         architecture,
         base,
         artefacts,
-        epoch: options.source_date_epoch,
+        newest,
     })
 }
 
@@ -237,11 +240,16 @@ async fn download(workshop: &Workshop, recipe: &Recipe, lock: &Lock) -> Result<(
 }
 
 impl PreparedRoot {
-    /// Lays `files` over and makes the erofs image. We add persist.conf, packages.json and the
-    /// tmpfiles.d lines; the caller brings trust.json, image.json, profile.yaml, bootctl and its
-    /// units.
-    pub async fn finish(&self, workshop: &Workshop, files: &[ImageFile]) -> Result<BuiltRoot> {
-        let key = self.key(workshop, files)?;
+    /// Lays `files` over and makes the erofs image, in which every file has the time `epoch` (seconds since
+    /// 1970). We add persist.conf, packages.json and the tmpfiles.d lines; the caller brings trust.json,
+    /// image.json, profile.yaml, bootctl and its units.
+    pub async fn finish(
+        &self,
+        workshop: &Workshop,
+        files: &[ImageFile],
+        epoch: u64,
+    ) -> Result<BuiltRoot> {
+        let key = self.key(workshop, files, epoch)?;
         let what = format!("root of {} ({})", self.recipe.name, self.architecture);
         let made = workshop
             .step("root", &what, &key, async |out: &Path, step| {
@@ -252,10 +260,10 @@ impl PreparedRoot {
                 for path in discarded {
                     tree.remove(&path);
                 }
-                clean::clean(&mut tree, self.epoch);
+                clean::clean(&mut tree, epoch);
                 let asked_before = sysusers::Files::of(&tree);
                 self.lay_over(&mut tree, files)?;
-                sysusers::apply(&mut tree, &asked_before, self.epoch)?;
+                sysusers::apply(&mut tree, &asked_before, epoch)?;
                 let unknown = kernel::unknown(&tree, &self.kernel)?;
                 ensure!(
                     unknown.is_empty(),
@@ -268,7 +276,7 @@ impl PreparedRoot {
                 }
                 clean::finish(&mut tree);
                 step.note("mkfs.erofs");
-                self.erofs(workshop, tree, &key, &out.join("root.erofs"))
+                self.erofs(workshop, tree, &key, epoch, &out.join("root.erofs"))
                     .await
             })
             .await?;
@@ -331,13 +339,13 @@ impl PreparedRoot {
     }
 
     /// Everything that goes into the erofs image.
-    fn key(&self, workshop: &Workshop, files: &[ImageFile]) -> Result<Key> {
+    fn key(&self, workshop: &Workshop, files: &[ImageFile], epoch: u64) -> Result<Key> {
         let cache = workshop.cache();
         let mut key = KeyBuilder::new("root-3")
             .value("base", self.base.key())
             .value("clean", clean::VERSION)
             .value("kernel", self.kernel.key.to_string())
-            .value("epoch", self.epoch.to_string())
+            .value("epoch", epoch.to_string())
             .value("compression", format!("{:?}", self.recipe.compression))
             .value("exclude", self.recipe.exclude.join(" "))
             .value("discard", self.recipe.discard.join(" "))
@@ -380,17 +388,23 @@ impl PreparedRoot {
     }
 
     /// Streams the tree into mkfs.erofs.
-    async fn erofs(&self, workshop: &Workshop, tree: Tree, key: &Key, out: &Path) -> Result<()> {
+    async fn erofs(
+        &self,
+        workshop: &Workshop,
+        tree: Tree,
+        key: &Key,
+        epoch: u64,
+        out: &Path,
+    ) -> Result<()> {
         let tools = workshop.tools().await?;
         let mut mkfs = tools.std_command("mkfs.erofs")?;
         mkfs.args(["--quiet", "--tar=f", "-b4096"])
-            .arg(format!("-T{}", self.epoch))
+            .arg(format!("-T{epoch}"))
             .arg(format!("-U{}", uuid(key)));
         if let Compression::Erofs(compression) = &self.recipe.compression {
             mkfs.arg(format!("-z{compression}")).arg("-C65536");
         }
         mkfs.arg(out);
-        let epoch = self.epoch;
         let out = out.to_owned();
         tokio::task::spawn_blocking(move || {
             let log = tempfile::NamedTempFile::new()?;

@@ -19,10 +19,7 @@ fn recipe() -> Recipe {
 }
 
 async fn build(workshop: &Workshop, architecture: Architecture) -> BuiltRoot {
-    let options = Options {
-        source_date_epoch: EPOCH,
-        ..Options::default()
-    };
+    let options = Options::default();
     let files = [ImageFile {
         path: "/usr/lib/sternpost/marker".to_owned(),
         content: Content::Bytes(b"marker\n".to_vec(), 0o644),
@@ -30,7 +27,7 @@ async fn build(workshop: &Workshop, architecture: Architecture) -> BuiltRoot {
     let prepared = root::prepare(workshop, &recipe(), architecture, &options)
         .await
         .unwrap();
-    prepared.finish(workshop, &files).await.unwrap()
+    prepared.finish(workshop, &files, EPOCH).await.unwrap()
 }
 
 /// A cache that has what is downloaded, but nothing that was made of it.
