@@ -10,10 +10,11 @@ use crate::root::package_list::Listed;
 
 /// Show what a disk image or bundle holds.
 ///
+/// Of a machine's disk also what it left on `state`: whose it is, its profiles, clock and certificates.
 /// Nothing is checked but that it can be read: `imager verify` checks.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A disk image (raw) or a bundle
+    /// A disk image (raw), a disk, or a bundle
     file: PathBuf,
     /// The same facts as JSON
     #[arg(long)]

@@ -9,7 +9,7 @@ use boot_core::store::BootState;
 use boot_core::{Slot, Target};
 use serde::Serialize;
 
-use super::{KeyringReport, ManifestReport};
+use super::{KeyringReport, ManifestReport, StateReport};
 use crate::output::gpt::{self, Table};
 use crate::output::image::Region;
 
@@ -20,6 +20,8 @@ pub struct DiskReport {
     pub boot_state: Option<BootStateReport>,
     /// `boot-a`, `boot-b`, `boot-r`.
     pub slots: Vec<SlotReport>,
+    /// What the machine left on `state`.
+    pub state: Option<StateReport>,
 }
 
 /// The boot-state record and the rings.
@@ -118,10 +120,12 @@ impl DiskReport {
                 Err(error) => SlotReport::broken(target, error.to_string()),
             })
             .collect();
+        let state = table.region(&image, "state").ok().map(StateReport::read);
         Ok(Self {
             table,
             boot_state,
             slots,
+            state,
         })
     }
 }

@@ -3,6 +3,7 @@
 
 mod bundle;
 mod disk;
+mod state;
 mod text;
 pub mod verify;
 
@@ -20,6 +21,7 @@ use serde::Serialize;
 
 pub use bundle::{BundleFile, BundleReport};
 pub use disk::{DiskReport, SlotReport};
+pub use state::{CertificateReport, ProfileReport, StateReport};
 
 use crate::output::gpt;
 

@@ -1,7 +1,7 @@
 //! A disk image as boot-core's device; its partitions are windows of it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
@@ -21,9 +21,12 @@ pub struct Image {
 pub type Region = Window<Image>;
 
 impl Image {
+    /// A file, or a block device.
     pub fn new(file: File, block_size: u32) -> io::Result<Self> {
+        // Metadata has no size for a device.
+        let size = (&file).seek(SeekFrom::End(0))?;
         Ok(Self {
-            size: file.metadata()?.len(),
+            size,
             file: Arc::new(file),
             block_size,
         })

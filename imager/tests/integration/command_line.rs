@@ -80,6 +80,25 @@ fn inspect_shows_the_same_facts_to_people_and_programs() {
 }
 
 #[test]
+fn inspect_shows_what_a_machine_left() {
+    let fixture = Fixture::new();
+    let state = include_bytes!("../data/state.ext4.zst");
+    std::fs::write(fixture.path("state"), zstd::decode_all(&state[..]).unwrap()).unwrap();
+    fixture.disk("disk.raw", 4096);
+    let text = said(&imager(&["inspect", "disk.raw"], &fixture.path("")));
+    for part in [
+        "owner       version 2.1, state epoch 3, Kubernetes kubeadm 1.36.3, manifest abababab",
+        "host name   box-7",
+        "clock       2026-11-20 18:40 UTC",
+        "ended in a clean shutdown",
+        "/epoch/etc/kubernetes/pki/ca.crt, until 2036-11-28 03:34 UTC",
+        "broken.crt: not a certificate",
+    ] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+}
+
+#[test]
 fn who_reads_only_the_beginning_hears_no_complaint() {
     let fixture = Fixture::new();
     fixture.disk("disk.raw", 512);
