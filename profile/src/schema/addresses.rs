@@ -103,7 +103,7 @@ pub(super) fn inside_the_cluster(profile: &Profile, cluster: &Cluster) -> Vec<Pr
     let mut problems = Vec::new();
     let mut look = |path: Vec<String>, what: &str, address: IpAddr| {
         if let Some(whose) = inside(address) {
-            let help = "choose other networks under `kubernetes`, or another server".to_owned();
+            let help = "choose other networks under `kubernetes`, or another address".to_owned();
             let message = format!("{what} {address} is an address of {whose}");
             problems.push(Problem {
                 path,
