@@ -57,7 +57,8 @@ fn run(context: &Context) -> Result<()> {
     }
 
     machine.add_to_profile("state: {on_damage: erase}")?;
-    machine.run("systemctl restart sternpost.service")?;
+    // A profile is chosen once a boot, or when somebody says so.
+    machine.run("bootctl profile apply && systemctl restart sternpost.service")?;
     machine.wait_for_line("was damaged and has been erased", machine.boot_limit())?;
     machine.wait_for_boot(REBOOT)?;
     let status = machine.wait_until_good(Version::First.number())?;
