@@ -19,7 +19,7 @@ pub struct Install {
     /// Activate it and reboot when it is in place
     #[arg(long)]
     pub now: bool,
-    /// Install even a bundle that is in quarantine, and release it
+    /// Install even a bundle that is in quarantine, and release it; or one that runs already
     #[arg(long)]
     pub force: bool,
     /// Which slot; needed in recovery, where none is booted. Else the one beside the booted one

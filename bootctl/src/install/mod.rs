@@ -124,6 +124,9 @@ pub fn install<D: Device>(
         (_, Some(running)) => preconditions::keys_not_older(options.trust, running, front.serial)?,
         (_, None) => {}
     }
+    if !options.force {
+        preconditions::runs_not_already(&record, booted, slot, &front)?;
+    }
     if let Some(entry) = control.quarantine_entry(&front.digest)?
         && !options.force
     {

@@ -14,6 +14,7 @@
 //! | it is the last one that starts | `Refused` | [`something_starts`] |
 //! | the bundle is none, not signed, for another machine, below the floor, expired; too large; cut short | `Verification`; `DoesNotFit`; `Source` | [`super::bundle_front`] |
 //! | it was signed under an older keyring than what runs | `Verification` | [`keys_not_older`], [`keys_not_older_than_both`] |
+//! | it runs already, in the other slot, and this one is good and holds another version | `Refused` | [`runs_not_already`] |
 //! | it is in quarantine; the quarantine ring cannot be read | `Refused`; `Failed` | [`super::install`], `Control::quarantine_entry` |
 //! | its verity leaves are not those of the root hash; there is no room for them on `state` | `Verification`; `Failed` | `BundleFront::read_leaves`, `super::leaves` |
 //! | somebody does not let go of the boot state | `Locked` | `Control::lock` |
@@ -22,13 +23,14 @@
 //! After that a chunk that is not what was signed ends it (`write`), and so does a disk that does not keep what is
 //! written to it (`read_back`).
 
-use boot_core::record::Record;
+use boot_core::record::{Record, SlotEntry};
 use boot_core::slot_header::read_slot;
 use boot_core::trust::Trust;
 use boot_core::verify::{verify_manifest, would_start};
 use boot_core::{Device, Slot, Target};
 
 use super::Options;
+use super::bundle_front::BundleFront;
 use crate::failure::{Failure, Result};
 
 /// Something that starts has to be left while the slot is written. The running slot does; from
@@ -58,6 +60,31 @@ pub(super) fn something_starts<D: Device>(
     .next(format!(
         "install into slot {other} first, with --slot {}",
         crate::machine::facts::target_name(other.into())
+    )))
+}
+
+/// An installation that is run once more, after it was started and marked good, would empty the slot to fall back to.
+pub(super) fn runs_not_already(
+    record: &Record,
+    booted: Target,
+    slot: Slot,
+    front: &BundleFront,
+) -> Result<()> {
+    let Some(running) = booted.slot() else {
+        return Ok(());
+    };
+    let runs = |entry: &SlotEntry| entry.is_good() && entry.digest == front.digest;
+    let kept = record.slot(slot);
+    if !runs(record.slot(running)) || !kept.is_good() || runs(kept) {
+        return Ok(());
+    }
+    Err(Failure::refused(format!(
+        "version {} runs already, in slot {running}; nothing was written",
+        front.manifest.version
+    ))
+    .next(format!(
+        "version {} in slot {slot} is kept to go back to; `bootctl install --force` writes this one over it",
+        kept.version
     )))
 }
 

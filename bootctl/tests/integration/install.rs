@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::process::Stdio;
 
-use boot_core::{SecurityVersion, Slot, Target, transition};
+use boot_core::{Nonce, SecurityVersion, Slot, Target, transition};
 
 use crate::fixture::{Fixture, Image};
 use crate::recovery::both_good;
@@ -245,6 +245,27 @@ fn quarantine_is_kept_unless_forced() {
     machine.run(&["install", "--force", &file]).ok();
     assert!(machine.store().quarantined().unwrap().is_empty());
     machine.assert_holds(&image, "staged");
+}
+
+#[test]
+fn what_runs_already_is_not_written_over_what_could_be_gone_back_to() {
+    let machine = Fixture::new();
+    let image = Image::new("2.0");
+    let file = machine.file("bundle.spb", &image.bundle());
+    machine.run(&["install", "--now", &file]).ok();
+    machine.change(|r| transition::start(r, Target::B, Nonce([5; 16])).unwrap());
+    machine.boots(Target::B, &image);
+    machine.run(&["mark-good"]).ok();
+    let before = machine.record();
+    let refused = machine.run(&["install", "--now", &file]).code_is(3).err();
+    assert!(
+        refused.contains("version 2.0 runs already, in slot B"),
+        "{refused}"
+    );
+    assert_eq!(machine.record(), before);
+    assert!(machine.record().a.is_good());
+    machine.run(&["install", "--force", &file]).ok();
+    assert_eq!(machine.record().a.status().name(), "staged");
 }
 
 #[test]
