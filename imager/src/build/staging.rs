@@ -8,23 +8,29 @@
 //!
 //! A build that ends before complete.json is written leaves the outputs of the one before as they are.
 //! After that, one rename after the other gives each file its name, and what an earlier build left and this
-//! one does not make is removed; where that is interrupted, whoever opens the folder next goes on with it.
-//! Only files that a build names are touched.
+//! one does not make is removed. Where that is interrupted, or one of the names cannot be had (something is
+//! mounted there), some outputs are new and some are old, and whoever opens the folder next goes on with it.
+//!
+//! Only files that a build names are touched, and removed only beside a build.json of imager's. Locks are
+//! not: each is of use to its recipe as long as that is there.
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
-use nix::fcntl::{Flock, FlockArg};
+use anyhow::{Context as _, Result, ensure};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use serde::{Deserialize, Serialize};
 
-use crate::debian::lock::FIRST_WORDS;
-use crate::workshop::durable;
+use crate::workshop::{durable, progress};
 
 const DIRECTORY: &str = ".imager-new";
 const COMPLETE: &str = "complete.json";
+
+/// What `tool` begins with in the build.json of any version of imager.
+const TOOL: &str = "imager ";
 
 /// What a build may leave, beside the lock, which is named after its recipe. In the order in which it is
 /// listed.
@@ -62,7 +68,7 @@ impl Staging {
     /// interrupted one had begun to put into place; `say` hears of that.
     ///
     /// # Errors
-    /// It cannot be written to.
+    /// It cannot be written to or locked, or what was interrupted cannot be finished.
     pub fn open(out: &Path, say: impl Fn(&str)) -> Result<Self> {
         let what = || format!("making outputs in {}", out.display());
         fs::create_dir_all(out).with_context(what)?;
@@ -74,24 +80,41 @@ impl Staging {
                 }
                 _ => {}
             }
-            let Ok(file) = File::open(&directory) else {
-                continue;
-            };
-            let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => lock,
-                Err((file, _)) => {
-                    say(&format!(
-                        "  … waiting for another build that makes outputs in {}",
-                        out.display()
-                    ));
-                    Flock::lock(file, FlockArg::LockExclusive)
-                        .map_err(|(_, errno)| errno)
-                        .with_context(what)?
+            let opened = File::options()
+                .read(true)
+                .custom_flags((OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits())
+                .open(&directory);
+            let file = match opened {
+                Ok(file) => file,
+                // Whoever had it before removed it in between.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    return Err(error).with_context(|| {
+                        format!(
+                            "opening {}, which has to be a directory of this user's; delete it, or choose another \
+                             folder with --out",
+                            directory.display()
+                        )
+                    });
                 }
             };
+            let lock = lock(file, || {
+                say(&format!(
+                    "  … waiting for another build that makes outputs in {}",
+                    out.display()
+                ));
+            });
+            let lock = lock.with_context(|| {
+                format!(
+                    "locking {}: its filesystem may have no locks (flock); choose a folder elsewhere with --out",
+                    directory.display()
+                )
+            })?;
             // Whoever had it before may have removed it in between.
-            let locked = lock.metadata().with_context(what)?.ino();
-            if fs::metadata(&directory).is_ok_and(|there| there.ino() == locked) {
+            let locked = lock.metadata().with_context(what)?;
+            if fs::symlink_metadata(&directory)
+                .is_ok_and(|there| (there.dev(), there.ino()) == (locked.dev(), locked.ino()))
+            {
                 break lock;
             }
         };
@@ -101,7 +124,7 @@ impl Staging {
             _lock: lock,
         };
         if let Some(swap) = staging.interrupted()? {
-            let missing = staging.apply(&swap).with_context(what)?;
+            let missing = staging.apply(&swap, &say)?;
             let missing = match missing.is_empty() {
                 true => String::new(),
                 false => format!("; missing of them: {}", missing.join(", ")),
@@ -111,7 +134,7 @@ impl Staging {
                 out.display()
             ));
         }
-        staging.empty().with_context(what)?;
+        staging.empty()?;
         Ok(staging)
     }
 
@@ -122,47 +145,72 @@ impl Staging {
 
     /// Puts everything that was made into place; `lock` is the name of the lock, if one was made. Gives
     /// names and sizes.
+    ///
+    /// # Errors
+    /// Before anything is put into place: something was not written, or a directory has the name of an output.
+    /// After that: see [`Staging::apply`].
     pub(super) fn finish(self, lock: Option<&str>) -> Result<Vec<(String, u64)>> {
+        self.finish_and_say(lock, progress::say)
+    }
+
+    fn finish_and_say(self, lock: Option<&str>, say: impl Fn(&str)) -> Result<Vec<(String, u64)>> {
         let what = || format!("putting outputs into {}", self.out.display());
         let mut files = Vec::new();
         for name in NAMES.into_iter().chain(lock) {
-            let Ok(file) = File::open(self.path(name)) else {
-                continue;
+            let path = self.path(name);
+            let kept = || -> io::Result<u64> {
+                let file = File::open(&path)?;
+                file.sync_all()?;
+                Ok(file.metadata()?.len())
             };
-            file.sync_all().with_context(what)?;
-            files.push((name.to_owned(), file.metadata().with_context(what)?.len()));
+            match kept() {
+                Ok(size) => files.push((name.to_owned(), size)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("keeping {}", path.display()));
+                }
+            }
         }
         durable::sync_directory(&self.directory).with_context(what)?;
         let names: Vec<String> = files.iter().map(|(name, _)| name.clone()).collect();
+        for name in &names {
+            let path = self.out.join(name);
+            ensure!(
+                !path.symlink_metadata().is_ok_and(|meta| meta.is_dir()),
+                "{} is a directory, and an output has that name; move it away, or choose another folder with --out",
+                path.display()
+            );
+        }
         let stale = self.stale(&names);
         let swap = Swap { names, stale };
         let text = serde_json::to_vec(&swap).context("encoding the list of outputs")?;
         durable::write(&self.path(COMPLETE), &text).with_context(what)?;
-        self.apply(&swap).with_context(what)?;
+        self.apply(&swap, &say)?;
         Ok(files)
     }
 
-    /// What an earlier build left under names of ours and `names` does not have.
+    /// What an earlier build left under names of ours and `names` does not have. Without its build.json the
+    /// files may be anybody's.
     fn stale(&self, names: &[String]) -> Vec<String> {
-        let lock = self.lock_of_before();
-        let known = NAMES.iter().map(|name| (*name).to_owned()).chain(lock);
-        known
-            .filter(|name| !names.contains(name))
-            .filter(|name| self.out.join(name).symlink_metadata().is_ok())
-            .collect()
+        if !self.has_build() {
+            return Vec::new();
+        }
+        let is_file = |name: &&str| {
+            let meta = self.out.join(name).symlink_metadata();
+            meta.is_ok_and(|meta| !meta.is_dir())
+        };
+        let left = NAMES.into_iter().filter(is_file).map(str::to_owned);
+        left.filter(|name| !names.contains(name)).collect()
     }
 
-    /// The lock that the build before left. One that lies beside its recipe is the recipe's own.
-    fn lock_of_before(&self) -> Option<String> {
-        let facts = fs::read(self.out.join("build.json")).ok()?;
-        let facts: serde_json::Value = serde_json::from_slice(&facts).ok()?;
-        let recipe = facts["recipe"]
-            .as_str()
-            .filter(|name| !name.contains('/'))?;
-        let name = format!("{recipe}.lock");
-        let text = fs::read_to_string(self.out.join(&name)).ok()?;
-        let is_recipes = self.out.join(format!("{recipe}.toml")).exists();
-        (text.starts_with(FIRST_WORDS) && !is_recipes).then_some(name)
+    /// Whether imager wrote the build.json that is in the folder.
+    fn has_build(&self) -> bool {
+        let facts = fs::read(self.out.join("build.json")).ok();
+        let facts = facts.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+        facts.is_some_and(|facts| {
+            let tool = facts["tool"].as_str();
+            tool.is_some_and(|tool| tool.starts_with(TOOL))
+        })
     }
 
     fn interrupted(&self) -> Result<Option<Swap>> {
@@ -171,7 +219,9 @@ impl Staging {
             Ok(text) => {
                 let swap: Option<Swap> = serde_json::from_slice(&text).ok();
                 let named = |name: &String| !name.contains('/');
-                let swap = swap.filter(|it| it.names.iter().chain(&it.stale).all(named));
+                let ours = |name: &String| NAMES.contains(&&**name);
+                let swap =
+                    swap.filter(|it| it.names.iter().all(named) && it.stale.iter().all(ours));
                 swap.map(Some).with_context(|| {
                     format!(
                         "{} is not what imager writes; delete that folder",
@@ -184,38 +234,68 @@ impl Staging {
         }
     }
 
-    /// Renames and removes; what was done already is passed over. Gives the names that are nowhere.
-    fn apply(&self, swap: &Swap) -> io::Result<Vec<String>> {
+    /// Renames and removes; what was done already is passed over. `say` hears what is removed. Gives the names
+    /// that are nowhere.
+    ///
+    /// # Errors
+    /// A file cannot be renamed or removed. The ones before it are; the next build goes on there.
+    fn apply(&self, swap: &Swap, say: &impl Fn(&str)) -> Result<Vec<String>> {
+        let half = || {
+            format!(
+                "putting outputs into {}: some are new by now, some are of an earlier build. Once what follows is \
+                 mended, the next build goes on with it; or delete {}, and none of the outputs is to be used",
+                self.out.display(),
+                self.directory.display()
+            )
+        };
         let mut missing = Vec::new();
         for name in &swap.names {
-            let to = self.out.join(name);
-            match fs::rename(self.path(name), &to) {
+            let (from, to) = (self.path(name), self.out.join(name));
+            match fs::rename(&from, &to) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     if !to.exists() {
                         missing.push(name.clone());
                     }
                 }
-                done => done?,
+                done => done
+                    .with_context(|| format!("renaming {} to {}", from.display(), to.display()))
+                    .with_context(half)?,
             }
         }
         for name in &swap.stale {
-            match fs::remove_file(self.out.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+            let path = self.out.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                done => {
+                    done.with_context(|| format!("removing {}", path.display()))
+                        .with_context(half)?;
+                    say(&format!(
+                        "  - {}: of an earlier build, and not made by this one; removed",
+                        path.display()
+                    ));
+                }
             }
         }
-        durable::sync_directory(&self.out)?;
-        fs::remove_file(self.path(COMPLETE))?;
+        durable::sync_directory(&self.out)
+            .with_context(|| format!("syncing {}", self.out.display()))
+            .with_context(half)?;
+        let complete = self.path(COMPLETE);
+        fs::remove_file(&complete)
+            .with_context(|| format!("removing {}", complete.display()))
+            .with_context(half)?;
         Ok(missing)
     }
 
-    fn empty(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.directory)? {
-            let path = entry?.path();
+    /// Removes what a build that was killed had made.
+    fn empty(&self) -> Result<()> {
+        let what = || format!("emptying {}", self.directory.display());
+        for entry in fs::read_dir(&self.directory).with_context(what)? {
+            let path = entry.with_context(what)?.path();
             match path.is_dir() && !path.is_symlink() {
-                true => fs::remove_dir_all(path)?,
-                false => fs::remove_file(path)?,
+                true => fs::remove_dir_all(&path),
+                false => fs::remove_file(&path),
             }
+            .with_context(|| format!("removing {}", path.display()))?;
         }
         Ok(())
     }
@@ -224,30 +304,57 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         // A set that is complete is for whoever opens the folder next.
-        if !self.path(COMPLETE).exists() {
+        if matches!(self.path(COMPLETE).symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
+        {
             let _ = fs::remove_dir_all(&self.directory);
         }
     }
 }
 
+/// Locks it, once `wait` was told if somebody else has it.
+fn lock(file: File, wait: impl Fn()) -> nix::Result<Flock<File>> {
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((file, Errno::EWOULDBLOCK)) => {
+            wait();
+            Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno)
+        }
+        Err((_, errno)) => Err(errno),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     fn open(out: &Path) -> Staging {
         Staging::open(out, |said| panic!("{said}")).unwrap()
     }
 
-    /// A build that makes these, each with `content`.
-    fn build(out: &Path, names: &[&str], content: &str) {
+    /// A build that makes these, each with `content`. Gives what it says.
+    fn build(out: &Path, names: &[&str], content: &str) -> Vec<String> {
         let staging = open(out);
         for name in names {
             fs::write(staging.path(name), content).unwrap();
         }
         let lock = names.iter().find(|name| name.ends_with(".lock"));
-        let files = staging.finish(lock.copied()).unwrap();
+        let said = RefCell::default();
+        let files = staging
+            .finish_and_say(lock.copied(), |text| remember(&said, text))
+            .unwrap();
         assert_eq!(files.len(), names.len(), "{files:?}");
+        said.into_inner()
     }
+
+    fn remember(said: &RefCell<Vec<String>>, text: &str) {
+        said.borrow_mut().push(text.to_owned());
+    }
+
+    /// What imager writes of a build.
+    const FACTS: &str = r#"{"tool":"imager 0.0.9","recipe":"first"}"#;
 
     /// What is in a folder: name and content.
     fn seen(out: &Path) -> Vec<(String, String)> {
@@ -275,41 +382,135 @@ mod tests {
         fs::create_dir_all(out).unwrap();
         fs::write(out.join("notes.txt"), "mine").unwrap();
         fs::write(out.join("disk.raw.old"), "mine").unwrap();
+        fs::create_dir(out.join("loader.efi")).unwrap();
+        fs::write(out.join("first.lock"), "pinned").unwrap();
         build(out, &["disk.raw", "disk.raw.zst", "bundle.spb"], "1");
-        build(out, &["disk.raw", "bundle.spb"], "2");
+        fs::write(out.join("build.json"), FACTS).unwrap();
+        let said = build(out, &["disk.raw", "bundle.spb", "second.lock"], "2");
         let expected = [
             ("bundle.spb", "2"),
             ("disk.raw", "2"),
             ("disk.raw.old", "mine"),
+            ("first.lock", "pinned"),
+            ("loader.efi", ""),
             ("notes.txt", "mine"),
+            ("second.lock", "2"),
         ];
         assert_eq!(seen(out), pairs(&expected));
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(
+            said[0].contains("disk.raw.zst") && said[1].contains("build.json"),
+            "{said:?}"
+        );
     }
 
     #[test]
-    fn the_lock_of_another_recipe_goes_unless_it_is_that_recipes_own() {
+    fn nothing_goes_where_no_build_of_ours_was() {
+        for facts in [
+            None,
+            Some("{}"),
+            Some("not JSON"),
+            Some(r#"{"tool":"another 1"}"#),
+        ] {
+            let out = tempfile::tempdir().unwrap();
+            let out = out.path();
+            fs::write(out.join("recovery.spb"), "mine").unwrap();
+            if let Some(facts) = facts {
+                fs::write(out.join("build.json"), facts).unwrap();
+            }
+            assert!(build(out, &["disk.raw"], "1").is_empty(), "{facts:?}");
+            assert!(out.join("recovery.spb").exists(), "{facts:?}");
+            assert_eq!(out.join("build.json").exists(), facts.is_some());
+        }
+    }
+
+    #[test]
+    fn a_directory_with_the_name_of_an_output_is_found_before_anything_is_put_into_place() {
         let out = tempfile::tempdir().unwrap();
         let out = out.path();
-        let locked = format!("{FIRST_WORDS} …");
-        let before = |recipe: &str, lock: &str| {
-            fs::write(
-                out.join("build.json"),
-                format!("{{\"recipe\":\"{recipe}\"}}"),
-            )
-            .unwrap();
-            fs::write(out.join(format!("{recipe}.lock")), lock).unwrap();
-        };
-        before("first", &locked);
-        build(out, &["build.json", "second.lock"], "{}");
-        assert_eq!(
-            seen(out),
-            pairs(&[("build.json", "{}"), ("second.lock", "{}")])
+        build(out, &["disk.raw"], "old");
+        fs::create_dir(out.join("bundle.spb")).unwrap();
+        let staging = open(out);
+        for name in ["disk.raw", "bundle.spb"] {
+            fs::write(staging.path(name), "new").unwrap();
+        }
+        let error = staging.finish(None).unwrap_err().to_string();
+        assert!(
+            error.contains("bundle.spb is a directory") && error.contains("--out"),
+            "{error}"
         );
-        before("foreign", "something else");
-        before("own", &locked);
-        fs::write(out.join("own.toml"), "").unwrap();
-        build(out, &["build.json", "second.lock"], "{}");
-        assert!(out.join("own.lock").exists() && out.join("foreign.lock").exists());
+        assert_eq!(seen(out), pairs(&[("bundle.spb", ""), ("disk.raw", "old")]));
+    }
+
+    #[test]
+    fn a_swap_that_cannot_go_on_names_the_file_and_goes_on_once_it_can() {
+        let out = tempfile::tempdir().unwrap();
+        let out = out.path();
+        let staging = out.join(DIRECTORY);
+        fs::create_dir_all(&staging).unwrap();
+        for name in ["disk.raw", "uki.efi"] {
+            fs::write(staging.join(name), "new").unwrap();
+        }
+        fs::create_dir_all(out.join("uki.efi")).unwrap();
+        let swap = r#"{"names":["disk.raw","uki.efi"],"stale":[]}"#;
+        fs::write(staging.join(COMPLETE), swap).unwrap();
+        for _ in 0..2 {
+            let error = format!("{:#}", Staging::open(out, |_| {}).unwrap_err());
+            let named = format!("to {}", out.join("uki.efi").display());
+            assert!(
+                error.contains(&named) && error.contains("goes on"),
+                "{error}"
+            );
+        }
+        fs::remove_dir(out.join("uki.efi")).unwrap();
+        drop(Staging::open(out, |_| {}).unwrap());
+        assert_eq!(seen(out), pairs(&[("disk.raw", "new"), ("uki.efi", "new")]));
+    }
+
+    #[test]
+    fn what_is_made_and_cannot_be_read_is_not_passed_over() {
+        let out = tempfile::tempdir().unwrap();
+        let staging = open(out.path());
+        symlink("disk.raw", staging.path("disk.raw")).unwrap();
+        let error = format!("{:#}", staging.finish(None).unwrap_err());
+        assert!(error.contains(".imager-new/disk.raw"), "{error}");
+    }
+
+    #[test]
+    fn a_link_or_a_file_in_place_of_the_folder_is_an_error_that_names_it() {
+        let place = tempfile::tempdir().unwrap();
+        let (out, target) = (place.path().join("out"), place.path().join("target"));
+        fs::create_dir_all(&out).unwrap();
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("mine"), "mine").unwrap();
+        let refused = || {
+            let error = Staging::open(&out, |_| {}).unwrap_err().to_string();
+            assert!(
+                error.contains(DIRECTORY) && error.contains("delete it"),
+                "{error}"
+            );
+            fs::remove_file(out.join(DIRECTORY)).unwrap();
+        };
+        for to in [&target, &place.path().join("nowhere")] {
+            symlink(to, out.join(DIRECTORY)).unwrap();
+            refused();
+        }
+        fs::write(out.join(DIRECTORY), "").unwrap();
+        refused();
+        assert!(target.join("mine").exists());
+        drop(open(&out));
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_had_at_all_is_not_waited_for() {
+        // A descriptor that is for its path alone has no locks, as files of some filesystems.
+        let file = File::options()
+            .read(true)
+            .custom_flags(OFlag::O_PATH.bits())
+            .open("/")
+            .unwrap();
+        let result = lock(file, || panic!("waited"));
+        assert_eq!(result.unwrap_err(), Errno::EBADF);
     }
 
     #[test]
@@ -347,7 +548,7 @@ mod tests {
                 stale: vec!["disk.raw.zst".to_owned()],
             };
             fs::write(staging.join(COMPLETE), serde_json::to_vec(&swap).unwrap()).unwrap();
-            let said = std::cell::RefCell::new(String::new());
+            let said = RefCell::new(String::new());
             drop(Staging::open(out, |text| said.borrow_mut().push_str(text)).unwrap());
             assert!(said.borrow().contains("that is done now"), "{said:?}");
             let expected = [
@@ -365,7 +566,9 @@ mod tests {
         let staging = out.path().join("out").join(DIRECTORY);
         fs::create_dir_all(&staging).unwrap();
         fs::write(out.path().join("mine"), "mine").unwrap();
-        for swap in [r#"{"names":[],"stale":["../mine"]}"#, "not JSON"] {
+        let elsewhere = r#"{"names":["../mine"],"stale":[]}"#;
+        let foreign = r#"{"names":[],"stale":["notes.txt"]}"#;
+        for swap in [elsewhere, foreign, "not JSON"] {
             fs::write(staging.join(COMPLETE), swap).unwrap();
             let error = Staging::open(&out.path().join("out"), |_| {}).unwrap_err();
             assert!(error.to_string().contains("delete that folder"), "{error}");
@@ -381,7 +584,7 @@ mod tests {
         let swap = r#"{"names":["disk.raw","uki.efi"],"stale":[]}"#;
         fs::write(staging.join(COMPLETE), swap).unwrap();
         fs::write(staging.join("uki.efi"), "new").unwrap();
-        let said = std::cell::RefCell::new(String::new());
+        let said = RefCell::new(String::new());
         drop(Staging::open(out.path(), |text| said.borrow_mut().push_str(text)).unwrap());
         assert!(
             said.borrow().ends_with("missing of them: disk.raw"),

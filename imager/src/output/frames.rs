@@ -1,5 +1,6 @@
 //! Compressed chunks, kept by level and content of the chunk, so that what did not change since the last
-//! build is not compressed again.
+//! build is not compressed again; and by the version of zstd, which another one may pack otherwise: a cache
+//! that was filled by an older imager gives the bytes that an empty one gives.
 //!
 //! A kept frame is used only if it unpacks to the very chunk: one that a power cut emptied, or a bad
 //! sector changed, is made anew, and no bundle is ever made of it.
@@ -55,8 +56,11 @@ impl Frames {
                 kept: None,
             });
         }
-        let name = format!("{}-{}.zst", self.level, Digest::of(chunk));
-        let path = self.directory.join(name);
+        let path = self.directory.join(name(
+            zstd::zstd_safe::version_number(),
+            self.level,
+            &Digest::of(chunk),
+        ));
         let kept = self.cache.claim(&path).then(|| fs::read(&path).ok());
         let packed = match kept.flatten() {
             Some(kept) if unpacks_to(&kept, chunk) => kept,
@@ -110,6 +114,11 @@ impl Frame {
     }
 }
 
+/// `zstd` is its version as a number: 10507 is 1.5.7.
+fn name(zstd: u32, level: i32, chunk: &Digest) -> String {
+    format!("{zstd}-{level}-{chunk}.zst")
+}
+
 fn unpacks_to(packed: &[u8], chunk: &[u8]) -> bool {
     zstd::bulk::decompress(packed, chunk.len()).is_ok_and(|found| found == chunk)
 }
@@ -153,6 +162,27 @@ mod tests {
         frames.sync().unwrap();
         let kept = fs::read_dir(directory.path().join("frames")).unwrap();
         assert_eq!(kept.count(), 1);
+    }
+
+    #[test]
+    fn a_frame_of_another_zstd_is_not_used() {
+        let (_directory, frames, chunk) = fixture();
+        let frame = frames.of(&chunk).unwrap();
+        let [other, old] = [
+            name(10_407, 3, &Digest::of(&chunk)),
+            format!("3-{}.zst", Digest::of(&chunk)),
+        ];
+        for other in [other, old] {
+            // It unpacks to the chunk, and is not what this zstd makes of it.
+            fs::remove_file(path(&frame)).unwrap();
+            fs::write(
+                path(&frame).with_file_name(other),
+                compress(&chunk, 19).unwrap(),
+            )
+            .unwrap();
+            let again = frames.of(&chunk).unwrap();
+            assert_eq!(again.read().unwrap(), compress(&chunk, 3).unwrap());
+        }
     }
 
     #[test]

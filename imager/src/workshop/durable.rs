@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use nix::errno::Errno;
 use tempfile::NamedTempFile;
 
 /// A new file in `directory`, on the way to a name in the same filesystem.
@@ -37,9 +38,18 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     persist(file, path)
 }
 
-/// Puts a directory's names on the disk.
+/// Puts a directory's names on the disk, as far as its filesystem can be asked for that: some (of FUSE, or
+/// from another host) have no fsync of directories.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    match File::open(path)?.sync_all() {
+        Err(error) if has_none(&error) => Ok(()),
+        done => done,
+    }
+}
+
+fn has_none(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EINVAL | Errno::ENOTSUP | Errno::ENOSYS))
 }
 
 /// The directory that a file is in.
@@ -68,5 +78,14 @@ mod tests {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
         let mode = path.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o600, 0o600);
+    }
+
+    #[test]
+    fn a_filesystem_without_fsync_of_directories_is_no_error() {
+        let of = |errno: Errno| has_none(&io::Error::from(errno));
+        assert!(of(Errno::EINVAL) && of(Errno::EOPNOTSUPP));
+        assert!(!of(Errno::EIO) && !of(Errno::ENOSPC));
+        // procfs is one.
+        sync_directory(Path::new("/proc")).unwrap();
     }
 }

@@ -31,7 +31,7 @@ impl Progress {
         Self { output }
     }
 
-    /// Says nothing (tests).
+    /// Shows no steps (`--quiet`, tests); what is more than progress is said all the same.
     pub fn hidden() -> Self {
         Self {
             output: Output::Hidden,
@@ -63,7 +63,8 @@ impl Progress {
         }
     }
 
-    /// A line of text above the bars.
+    /// A line of text above the bars: what somebody should know who wants to see no progress, too, such as
+    /// what is waited for.
     pub fn line(&self, text: &str) {
         let text = &shown_in(text);
         match &self.output {
@@ -71,8 +72,7 @@ impl Progress {
                 // A terminal that cannot be written to has nobody who would miss the line.
                 let _ = all.println(text);
             }
-            Output::Lines => say(text),
-            Output::Hidden => {}
+            Output::Lines | Output::Hidden => say(text),
         }
     }
 }
@@ -122,8 +122,10 @@ impl Step {
             bar.finish_and_clear();
         }
         let seconds = self.started.elapsed().as_secs_f64();
-        self.progress
-            .line(&format!("  ✓ {} ({seconds:.1} s)", self.what));
+        if !matches!(self.progress.output, Output::Hidden) {
+            self.progress
+                .line(&format!("  ✓ {} ({seconds:.1} s)", self.what));
+        }
     }
 }
 
@@ -136,7 +138,7 @@ impl Drop for Step {
 }
 
 /// A line on standard error, if there is still somebody who reads it.
-fn say(text: &str) {
+pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 

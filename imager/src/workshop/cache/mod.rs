@@ -5,9 +5,10 @@
 //!   blobs/SHA256              downloads; what does not hash to its name is removed and fetched again
 //!   steps/KIND/KEY/           what a step made; KEY hashes everything that went in
 //!   steps/KIND/KEY.seal       what that directory consisted of when it was finished, digests of its files
-//!   frames/LEVEL-SHA256.zst   compressed chunks of bundles; used only if they unpack to that
+//!   frames/ZSTD-LEVEL-SHA256.zst  compressed chunks of bundles; used only if they unpack to that
 //!   tmp/XXXXXX/               in the making; locked by whoever makes it
 //!   locks/KIND-KEY            so that two builds do not make the same thing twice
+//!   locks/gate                between those who find and those who remove, see [`prune`]
 //!   users/XXXXXX              whoever has the cache open, locked by him; its time says since when
 //!   cargo/, go/, …            directories of tools that keep a cache themselves
 //! ```
@@ -16,10 +17,13 @@
 //! that agrees with it; what is used is checked by its digest each time. So a build, or a deletion
 //! of the cache, may be killed at any point: what is half there is made again. What lies in `tmp` with
 //! nobody's lock on it is removed by whoever opens the cache next.
+//!
+//! Locks are flock's. On NFS those of files are open for reading and writing, as its server asks, and hold
+//! between hosts; those of directories, in `tmp`, hold on one host alone.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -104,6 +108,8 @@ impl Cache {
         }
         let user = Arc::new(User::register(&root)?);
         let cache = Self { root, user };
+        // Who could not hold it would find nothing.
+        drop(cache.gate(FlockArg::LockShared).with_context(cannot)?);
         cache.sweep();
         Ok(cache)
     }
@@ -120,19 +126,18 @@ impl Cache {
         Ok(path)
     }
 
-    /// Whether it is there; if it is, it is of use now, and stays while this program runs.
+    /// Whether it is there, noted as of use now, and stays while this program runs. What is there and cannot
+    /// be noted (it is another user's) might go at any time, and does not count.
     pub fn claim(&self, path: &Path) -> bool {
         let Ok(_gate) = self.gate(FlockArg::LockShared) else {
-            return path.exists();
+            return false;
         };
         // A clock that was set back must not make it look older than this program.
         let now = SystemTime::now().max(self.user.since);
         let Ok(file) = File::open(path) else {
             return false;
         };
-        // Whose it is not may not note that, and cannot remove it either.
-        let _ = file.set_modified(now);
-        true
+        file.set_modified(now).is_ok()
     }
 
     /// Counts as in use until the program that this one becomes by `exec` ends.
@@ -151,10 +156,7 @@ impl Cache {
             .tempdir_in(&parent)
             .with_context(|| format!("cannot create a directory in {}", parent.display()))?;
         // A mode of 0700 would hide it from the users that tools run as.
-        fs::set_permissions(
-            directory.path(),
-            std::os::unix::fs::PermissionsExt::from_mode(0o755),
-        )?;
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
         let lock = Flock::lock(
             File::open(directory.path())?,
             FlockArg::LockExclusiveNonblock,
@@ -197,10 +199,16 @@ impl Cache {
 
     fn flock(&self, path: &Path, how: FlockArg) -> Result<Flock<File>> {
         let file =
-            File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+            to_lock(path, true).with_context(|| format!("cannot open {}", path.display()))?;
         Flock::lock(file, how)
             .map_err(|(_, errno)| errno)
-            .with_context(|| format!("cannot lock {}", path.display()))
+            .with_context(|| {
+                format!(
+                    "cannot lock {}: its filesystem may have no locks (flock); choose another place with --cache or \
+                     STERNPOST_CACHE",
+                    path.display()
+                )
+            })
     }
 
     /// Makes what is in `scratch` the entry of `key`. The caller holds the entry's lock.
@@ -261,6 +269,10 @@ impl Cache {
     pub fn commit_blob(&self, sha256: &str, file: tempfile::NamedTempFile) -> Result<PathBuf> {
         let path = self.blob_path(sha256);
         fs::create_dir_all(path.parent().unwrap_or(&self.root))?;
+        // Tools read it as users of their own (apt's), whatever the umask is.
+        file.as_file()
+            .set_permissions(fs::Permissions::from_mode(0o644))
+            .with_context(|| format!("cannot make {} readable", file.path().display()))?;
         durable::persist(file, &path)
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
@@ -318,35 +330,41 @@ impl Cache {
             return Ok(());
         }
         let scratch = self.scratch()?;
-        fs::rename(path, scratch.path().join("discarded"))
-            .with_context(|| format!("cannot remove {}", path.display()))?;
-        Ok(())
+        let mut moved = fs::rename(path, scratch.path().join("discarded"));
+        if matches!(&moved, Err(error) if error.kind() == io::ErrorKind::PermissionDenied) {
+            // Another user's directory leaves its name, but not the directory that it is in.
+            let unique = scratch.path().file_name().unwrap_or_default();
+            let mut name = path.as_os_str().to_owned();
+            name.push("-");
+            name.push(unique);
+            moved = fs::rename(path, name);
+        }
+        moved.with_context(|| format!("cannot remove {}", path.display()))
     }
 
-    /// When the first of those who have the cache open, but for this one, opened it. Forgets who is gone.
-    fn oldest_other_user(&self) -> Option<SystemTime> {
-        let others = fs::read_dir(self.root.join("users")).ok()?;
-        others
-            .filter_map(Result::ok)
-            .map(|entry| entry.path())
-            .filter(|path| *path != self.user.path)
-            .filter_map(|path| {
-                let file = File::open(&path).ok()?;
-                let since = file.metadata().and_then(|meta| meta.modified()).ok();
-                match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                    Ok(_) => {
-                        let _ = fs::remove_file(&path);
-                        None
-                    }
-                    Err(_) => since,
-                }
-            })
-            .min()
+    /// When the first of those who have the cache open, but for this one, opened it. Forgets who is gone; of
+    /// whom that cannot be told counts as there.
+    fn oldest_other_user(&self) -> io::Result<Option<SystemTime>> {
+        let mut oldest: Option<SystemTime> = None;
+        for entry in fs::read_dir(self.root.join("users"))? {
+            let path = entry?.path();
+            if path == self.user.path || !is_in_use(&path) {
+                continue;
+            }
+            let since = path.metadata().and_then(|meta| meta.modified());
+            let since = match since {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                since => since.unwrap_or(SystemTime::UNIX_EPOCH),
+            };
+            oldest = Some(oldest.map_or(since, |oldest| oldest.min(since)));
+        }
+        Ok(oldest)
     }
 
     /// Removes what earlier builds left behind in `users` and `tmp`.
     fn sweep(&self) {
-        self.oldest_other_user();
+        // Whoever needs to know asks again.
+        let _ = self.oldest_other_user();
         let Ok(entries) = fs::read_dir(self.root.join("tmp")) else {
             return;
         };
@@ -356,7 +374,7 @@ impl Cache {
                 .metadata()
                 .and_then(|m| m.modified())
                 .is_ok_and(|t| t.elapsed().unwrap_or_default() < Duration::from_secs(60));
-            let Ok(file) = File::open(&path) else {
+            let Ok(file) = to_lock(&path, false) else {
                 continue;
             };
             // Between its creation and its lock a directory is young.
@@ -374,6 +392,42 @@ impl Cache {
                 Ok(())
             };
         }
+    }
+}
+
+/// Whether somebody holds the file of a user; removes it if not.
+fn is_in_use(path: &Path) -> bool {
+    let locked = to_lock(path, false)
+        .map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno));
+    match locked {
+        Ok(Ok(_lock)) => {
+            let _ = fs::remove_file(path);
+            false
+        }
+        Ok(Err(_)) => true,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+/// Opens what is to be locked: for reading and writing, without which NFS has no lock of either kind. What is
+/// another user's, or a directory, can be locked in other filesystems as well when it is open for reading.
+fn to_lock(path: &Path, create: bool) -> io::Result<File> {
+    let both = File::options()
+        .read(true)
+        .write(true)
+        .create(create)
+        .truncate(false)
+        .open(path);
+    match both {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory
+            ) =>
+        {
+            File::open(path)
+        }
+        done => done,
     }
 }
 
@@ -599,6 +653,72 @@ mod tests {
         assert!(!cache.blob_path(&sha256).exists());
         fs::write(cache.blob_path(&sha256), "content").unwrap();
         assert!(cache.blob(&sha256).is_some());
+    }
+
+    #[test]
+    fn a_blob_is_for_every_user_to_read_whatever_the_umask() {
+        let (_directory, cache, _) = fixture();
+        let file = cache.new_blob().unwrap();
+        file.as_file()
+            .set_permissions(fs::Permissions::from_mode(0o600))
+            .unwrap();
+        let path = cache.commit_blob(&hash_bytes(b""), file).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o644);
+    }
+
+    #[test]
+    fn a_seal_of_before_digests_does_not_count() {
+        let (_directory, cache, key) = fixture();
+        let seal = put(&cache, &key).with_extension("seal");
+        let old: Vec<String> = fs::read_to_string(&seal)
+            .unwrap()
+            .replace("seal 2", "seal 1")
+            .lines()
+            .filter(|line| !line.starts_with("sha256"))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        fs::write(&seal, old.concat()).unwrap();
+        assert_eq!(cache.find("test", &key), None);
+    }
+
+    #[test]
+    fn locks_of_files_are_open_for_reading_and_writing() {
+        let (directory, cache, _) = fixture();
+        for how in [FlockArg::LockShared, FlockArg::LockExclusive] {
+            let gate = cache.gate(how).unwrap();
+            let flags = nix::fcntl::fcntl(&*gate, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+            assert_eq!(flags & nix::libc::O_ACCMODE, nix::libc::O_RDWR);
+        }
+        to_lock(directory.path(), false).unwrap();
+        let missing = to_lock(&directory.path().join("missing"), false).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn without_the_gate_nothing_is_found_and_nothing_removed() {
+        let (directory, cache, key) = fixture();
+        let entry = put(&cache, &key);
+        let gate = cache.path().join("locks/gate");
+        fs::remove_file(&gate).unwrap();
+        // What cannot be opened to be locked, even by root.
+        std::os::unix::fs::symlink("gate", &gate).unwrap();
+        assert_eq!(cache.find("test", &key), None);
+        assert!(!cache.claim(&entry));
+        assert!(cache.prune(prune::Limits::Everything, false).is_err());
+        assert!(entry.with_extension("seal").exists() && entry.join("outer").exists());
+        let error = Cache::open(Some(directory.path())).unwrap_err();
+        assert!(format!("{error:#}").contains("locks/gate"), "{error:#}");
+        assert!(error.to_string().contains("--cache"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_noted_as_in_use_does_not_count() {
+        let (_directory, cache, _) = fixture();
+        // Root can note everything.
+        if !nix::unistd::geteuid().is_root() {
+            assert!(Path::new("/").exists() && !cache.claim(Path::new("/")));
+        }
+        assert!(cache.claim(cache.path()));
     }
 
     #[test]

@@ -5,18 +5,21 @@
 //! of use to none of them yet, and only that is removed. Finding and removing cannot overlap: finding holds
 //! the gate together with other finders, each removal alone.
 //!
-//! What is removed first leaves its name by one rename, so that nobody meets half of it.
+//! What is removed first leaves its name by one rename, so that nobody meets half of it. What cannot leave it
+//! stays, and the report names it; without the gate nothing is removed.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
-use super::{Cache, Usage, disk_usage};
+use super::{Cache, Usage, disk_usage, to_lock};
 
 /// Directories of tools, each of use as a whole: they are touched when they are asked for.
 const OF_TOOLS: [&str; 4] = ["apt", "go", "kvm", "programs"];
@@ -44,6 +47,19 @@ pub struct Pruned {
     pub left_bytes: u64,
     /// Builds were running, and what they may use was left to them.
     pub beside_builds: bool,
+    /// What was to go and could not, such as a directory that something is mounted on: its path, and why.
+    pub kept: Vec<String>,
+}
+
+/// What became of an item.
+#[derive(Debug)]
+enum Removal {
+    Done,
+    /// It is in use.
+    Left,
+    /// Somebody else has removed it.
+    Vanished,
+    Failed(io::Error),
 }
 
 /// Something that goes as a whole.
@@ -60,16 +76,19 @@ impl Cache {
     /// Removes what `limits` say, but nothing that a running build may use.
     ///
     /// # Errors
-    /// The cache cannot be read or written.
+    /// The cache cannot be read or written, or its locks do not work: then nothing is removed.
     pub fn prune(&self, limits: Limits, dry_run: bool) -> Result<Pruned> {
         let mut items = self.items()?;
         items.sort_by_key(|item| item.used);
-        let total: u64 = items.iter().map(|item| item.bytes).sum();
+        let mut total: u64 = items.iter().map(|item| item.bytes).sum();
         let foreign = items.iter().filter(|item| item.used.is_none());
         let foreign: u64 = foreign.map(|item| item.bytes).sum();
-        let builds = self.oldest_other_user();
+        let builds = self
+            .oldest_other_user()
+            .with_context(|| format!("cannot see who uses {}", self.root.display()))?;
         let mut left = total;
         let mut freed = BTreeMap::<String, Usage>::new();
+        let mut kept = Vec::new();
         let scratch = self.scratch()?;
         for (n, item) in items.iter().enumerate() {
             let due = match (limits, item.used) {
@@ -81,10 +100,22 @@ impl Cache {
                         || keep.is_some_and(|keep| left > keep.saturating_add(foreign))
                 }
             };
-            if !due || !self.remove(item, builds, &scratch.path().join(n.to_string()), dry_run)? {
+            if !due {
                 continue;
             }
-            left -= item.bytes;
+            match self.remove(item, builds, &scratch.path().join(n.to_string()), dry_run)? {
+                Removal::Done => left -= item.bytes,
+                Removal::Left => continue,
+                Removal::Vanished => {
+                    total -= item.bytes;
+                    left -= item.bytes;
+                    continue;
+                }
+                Removal::Failed(error) => {
+                    kept.push(format!("{}: {error}", item.path.display()));
+                    continue;
+                }
+            }
             let of_area = freed.entry(item.area.clone()).or_insert_with(|| Usage {
                 name: item.area.clone(),
                 entries: 0,
@@ -98,6 +129,7 @@ impl Cache {
             freed_bytes: total - left,
             left_bytes: left,
             beside_builds: builds.is_some(),
+            kept,
         })
     }
 
@@ -150,39 +182,52 @@ impl Cache {
         builds: Option<SystemTime>,
         to: &Path,
         dry_run: bool,
-    ) -> Result<bool> {
+    ) -> Result<Removal> {
         let _gate = self.gate(FlockArg::LockExclusive)?;
         let used = match item.used {
             Some(_) => self.used(&item.area, &item.path),
             None => None,
         };
         if used > item.used || builds.is_some_and(|since| used.is_none_or(|used| used >= since)) {
-            return Ok(false);
+            return Ok(Removal::Left);
         }
         // Somebody may be making it.
-        let lock = match item.area.strip_prefix("steps/") {
-            Some(kind) => {
-                let name = item.path.file_name().unwrap_or_default().to_string_lossy();
-                let path = self.root.join("locks").join(format!("{kind}-{name}"));
-                match Flock::lock(File::create(&path)?, FlockArg::LockExclusiveNonblock) {
-                    Ok(lock) => Some((path, lock)),
-                    Err(_) => return Ok(false),
+        let mut lock = None;
+        if let Some(kind) = item.area.strip_prefix("steps/") {
+            let name = item.path.file_name().unwrap_or_default().to_string_lossy();
+            let path = self.root.join("locks").join(format!("{kind}-{name}"));
+            let file = match to_lock(&path, !dry_run) {
+                Ok(file) => Some(file),
+                Err(error) if dry_run && error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Ok(Removal::Failed(error)),
+            };
+            if let Some(file) = file {
+                match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                    Ok(held) => lock = Some((path, held)),
+                    Err((_, Errno::EWOULDBLOCK)) => return Ok(Removal::Left),
+                    Err((_, errno)) => return Ok(Removal::Failed(errno.into())),
                 }
             }
-            None => None,
-        };
+        }
         if dry_run {
-            return Ok(true);
+            return Ok(match item.path.symlink_metadata() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Removal::Vanished,
+                _ => Removal::Done,
+            });
         }
-        if lock.is_some() {
-            let _ = fs::remove_file(item.path.with_extension("seal"));
-        }
-        fs::rename(&item.path, to)
-            .with_context(|| format!("cannot remove {}", item.path.display()))?;
+        let removal = match fs::rename(&item.path, to) {
+            Ok(()) => Removal::Done,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Removal::Vanished,
+            Err(error) => Removal::Failed(error),
+        };
         if let Some((path, _held)) = &lock {
+            // Without its directory a seal is of no use, and is no entry.
+            if !matches!(removal, Removal::Failed(_)) {
+                let _ = fs::remove_file(item.path.with_extension("seal"));
+            }
             let _ = fs::remove_file(path);
         }
-        Ok(true)
+        Ok(removal)
     }
 }
 
@@ -192,6 +237,8 @@ fn modified(path: &Path) -> Option<SystemTime> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::super::{Key, KeyBuilder, hash_bytes};
     use super::*;
 
@@ -326,5 +373,59 @@ mod tests {
         let (_directory, cache) = open();
         fs::write(cache.path().join("users/gone"), "").unwrap();
         assert!(!everything(&cache).beside_builds);
+    }
+
+    #[test]
+    fn a_user_whose_lock_cannot_be_told_counts_as_there() {
+        let (_directory, cache) = open();
+        // Not even root can open it.
+        std::os::unix::fs::symlink("odd", cache.path().join("users/odd")).unwrap();
+        let key = step(&cache, "old", 50);
+        assert!(everything(&cache).beside_builds);
+        assert!(there(&cache, &key));
+    }
+
+    #[test]
+    fn a_look_leaves_no_locks_behind() {
+        let (_directory, cache) = open();
+        step(&cache, "old", 50);
+        let locks = || fs::read_dir(cache.path().join("locks")).unwrap().count();
+        let before = locks();
+        let seen = cache.prune(Limits::Everything, true).unwrap();
+        assert!(seen.freed_bytes > 100_000);
+        assert_eq!(locks(), before);
+    }
+
+    #[test]
+    fn what_cannot_go_is_named_and_the_rest_goes() {
+        let (directory, cache) = open();
+        let (first, second) = (step(&cache, "first", 5), step(&cache, "second", 4));
+        let entry = cache.entry("test", &first);
+        let item = |path: PathBuf| Item {
+            area: "steps/test".to_owned(),
+            used: cache.used("steps/test", &path),
+            path,
+            bytes: 0,
+        };
+        // A directory does not take the place of a file: as good a reason as a mount.
+        let occupied = directory.path().join("occupied");
+        fs::write(&occupied, "").unwrap();
+        let failed = cache.remove(&item(entry.clone()), None, &occupied, false);
+        assert!(matches!(failed.unwrap(), Removal::Failed(_)));
+        assert!(
+            cache.find("test", &first).is_some(),
+            "as whole as it was before"
+        );
+        let gone = cache.entry("test", &KeyBuilder::new("gone").finish());
+        let vanished = cache.remove(&item(gone), None, &directory.path().join("to"), false);
+        assert!(matches!(vanished.unwrap(), Removal::Vanished));
+        // Among many: a lock that cannot be had.
+        ago(&entry.with_extension("seal"), 5);
+        let lock = cache.path().join(format!("locks/test-{first}"));
+        std::os::unix::fs::symlink(lock.file_name().unwrap(), &lock).unwrap();
+        let pruned = everything(&cache);
+        assert_eq!(pruned.kept.len(), 1, "{pruned:?}");
+        assert!(pruned.kept[0].contains(&first.to_string()), "{pruned:?}");
+        assert!(there(&cache, &first) && !there(&cache, &second));
     }
 }

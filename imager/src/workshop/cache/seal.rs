@@ -1,7 +1,7 @@
 //! Seals: what an entry consisted of when it was finished.
 //!
 //! ```text
-//! sternpost seal 1
+//! sternpost seal 2
 //! directory SECONDS.NANOSECONDS PATH   its time, which changes with every name that is added or removed
 //! file SIZE NAME                       a file at the top
 //! sha256 DIGEST NAME                   the same file's content
@@ -20,7 +20,7 @@ use anyhow::{Context as _, Result};
 use super::hash_file;
 
 /// First line of a seal.
-const SEAL: &str = "sternpost seal 1";
+const SEAL: &str = "sternpost seal 2";
 
 pub(super) fn make(root: &Path) -> Result<String> {
     let mut seal = format!("{SEAL}\n");
