@@ -184,7 +184,7 @@ pub struct Kubernetes {
 /// Where an image comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Build {
-    /// Seconds since 1970: SOURCE_DATE_EPOCH of the build.
+    /// Seconds since 1970: SOURCE_DATE_EPOCH of the build, else the time of the newest package or of the recipe.
     #[serde(default)]
     pub time: u64,
     /// Program and version that built it.

@@ -107,7 +107,7 @@ impl Depmod {
 }
 
 /// `kernel/drivers/md/dm-mod.ko.xz` → `dm_mod`.
-fn module_name(file: &str) -> String {
+pub(crate) fn module_name(file: &str) -> String {
     let base = file.rsplit('/').next().unwrap_or(file);
     base.split(".ko").next().unwrap_or(base).replace('-', "_")
 }

@@ -78,7 +78,7 @@ pub struct Outcome {
 /// Builds everything.
 ///
 /// # Errors
-/// Any part fails; the outputs of an earlier build then stay as they are.
+/// Any part fails; the outputs of an earlier build then stay as they are, unless it is their exchange that fails.
 pub async fn build(workshop: &Workshop, mut order: Order) -> Result<Outcome> {
     let recipe = &order.recipe;
     ensure!(
@@ -120,13 +120,17 @@ pub async fn build(workshop: &Workshop, mut order: Order) -> Result<Outcome> {
         root::prepare(workshop, recipe, architecture, &order.root_options),
         recovery_prepared,
     )?;
-    let time = |recipe: &Recipe, prepared: &root::PreparedRoot| match order.time {
+    let given = order.time;
+    let time = async |recipe: &Recipe, prepared: &root::PreparedRoot| match given {
         Some(time) => Ok(time),
-        None => newest(recipe, prepared.newest.as_ref(), SystemTime::now()),
+        None => {
+            let package = prepared.newest(workshop).await?;
+            newest(recipe, package.as_ref(), SystemTime::now())
+        }
     };
-    let system_time = time(&order.recipe, &prepared)?;
+    let system_time = time(&order.recipe, &prepared).await?;
     let recovery_time = match recovery.as_ref().zip(recovery_prepared.as_ref()) {
-        Some((recipe, prepared)) => time(recipe, prepared)?,
+        Some((recipe, prepared)) => time(recipe, prepared).await?,
         None => system_time,
     };
     order.identity.epoch = system_time;

@@ -14,7 +14,7 @@ use crate::output::disk::SlotImage;
 use crate::recipe::Recipe;
 use crate::root::package_list::{self, Listed};
 
-/// Reads what was made as a machine will, every byte of it.
+/// Reads the disk image and the bundles that were made as a machine will.
 ///
 /// # Errors
 /// Something is not as it must be: what it was made of was damaged on the way.

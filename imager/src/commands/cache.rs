@@ -114,6 +114,9 @@ fn show(pruned: &Pruned, dry_run: bool) -> Result<()> {
     for kind in &pruned.freed {
         print(format_args!("{}\n", line(kind)))?;
     }
+    for path in &pruned.kept {
+        print(format_args!("! not removed: {path}\n"))?;
+    }
     let verb = if dry_run { "would be freed" } else { "freed" };
     print(format_args!(
         "{} {verb}, {} left{}\n",

@@ -84,10 +84,10 @@ pub async fn fetch(workshop: &Workshop, what: &str, packages: &[Package]) -> Res
 
 /// The newest of these packages, and when it was built (seconds since 1970): the time that its .deb gives its
 /// own parts, which for Debian's is that of its last change. Their files alone say it, so that the same
-/// packages say the same on any day.
+/// packages say the same on any day; one without a time does not count.
 ///
 /// # Errors
-/// One cannot be read, or is no .deb.
+/// One cannot be read, or is no .deb: the error says what to do.
 pub fn newest<'p>(
     cache: &Cache,
     packages: impl IntoIterator<Item = &'p Package>,
@@ -95,21 +95,28 @@ pub fn newest<'p>(
     let mut newest = None;
     for package in packages {
         let path = cache.blob_path(&package.sha256);
-        let time = time_of(&path)
-            .with_context(|| format!("cannot tell when the package {} was built", package.name))?;
-        newest = newest.max(Some((time, package)));
+        let time = time_of(&path).with_context(|| {
+            format!(
+                "the package {} is damaged in the cache; delete {} and build again",
+                package.name,
+                path.display()
+            )
+        })?;
+        newest = newest.max(time.map(|time| (time, package)));
     }
     Ok(newest)
 }
 
 /// deb(5), ar(5): a magic, then the header of the first part: 16 bytes of name, 12 of time.
-fn time_of(deb: &Path) -> Result<u64> {
+fn time_of(deb: &Path) -> Result<Option<u64>> {
     let mut start = [0; 36];
-    fs::File::open(deb)?.read_exact(&mut start)?;
+    fs::File::open(deb)?
+        .read_exact(&mut start)
+        .context("it is shorter than any .deb")?;
     let (magic, header) = start.split_at(8);
     ensure!(magic == b"!<arch>\n", "it is no .deb");
-    let time = std::str::from_utf8(header.get(16..28).unwrap_or_default())?;
-    Ok(time.trim().parse()?)
+    let time = std::str::from_utf8(header.get(16..28).unwrap_or_default());
+    Ok(time.ok().and_then(|time| time.trim().parse().ok()))
 }
 
 /// Makes `directory` an archive of these packages for apt: `deb [trusted=yes] copy:DIRECTORY ./`.
@@ -178,29 +185,33 @@ mod tests {
     fn a_package_says_itself_when_it_was_built() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::open(Some(directory.path())).unwrap();
-        let deb = |name: &str, time: u64| {
+        let deb = |name: &str, time: &str| {
             let content = format!(
                 "!<arch>\ndebian-binary   {time:<12}0     0     100644  4         `\n2.0\n"
             );
             package(&cache, name, &content)
         };
         let packages = [
-            deb("a", 1_745_606_955),
-            deb("b", 1_795_194_416),
-            deb("c", 7),
+            deb("a", "1745606955"),
+            deb("b", "1795194416"),
+            deb("c", "7"),
+            deb("d", ""),
+            deb("e", "yesterday"),
         ];
         let (time, of) = newest(&cache, &packages).unwrap().unwrap();
         assert_eq!((time, &*of.name), (1_795_194_416, "b"));
         assert!(newest(&cache, []).unwrap().is_none());
-        let none = [package(
-            &cache,
-            "d",
-            "something else that is longer than a header",
-        )];
-        let error = format!("{:#}", newest(&cache, &none).unwrap_err());
-        assert!(
-            error.contains("package d") && error.contains("no .deb"),
-            "{error}"
-        );
+        assert!(newest(&cache, &packages[3..]).unwrap().is_none());
+        for (content, expected) in [
+            ("something else that is longer than a header", "no .deb"),
+            ("!<arch>\n", "shorter"),
+        ] {
+            let none = [package(&cache, "d", content)];
+            let error = format!("{:#}", newest(&cache, &none).unwrap_err());
+            let place = cache.blob_path(&none[0].sha256).display().to_string();
+            for part in ["package d", &place, "build again", expected] {
+                assert!(error.contains(part), "{error}");
+            }
+        }
     }
 }

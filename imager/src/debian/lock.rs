@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+use tempfile::TempPath;
 
 use crate::arch::{Architecture, Names as _};
 use crate::recipe::Recipe;
@@ -305,7 +306,9 @@ impl<'w> Apt<'w> {
             let (cache, key) = (workshop.cache().clone(), name.clone());
             tokio::task::spawn_blocking(move || cache.lock("apt", &key)).await??
         };
-        apt.configure(recipe, &sources, architecture)?;
+        apt.configure(&sources, architecture)?;
+        // Until the indexes are here: what is asked after that is answered from them.
+        let _told = tell_who_asks(&apt.directory.join("auth.conf"), recipe.mirror.as_deref())?;
         let stamp = apt.directory.join("fetched");
         let age = stamp
             .metadata()
@@ -326,9 +329,8 @@ impl<'w> Apt<'w> {
         Ok(apt)
     }
 
-    fn configure(&self, recipe: &Recipe, sources: &str, architecture: Architecture) -> Result<()> {
+    fn configure(&self, sources: &str, architecture: Architecture) -> Result<()> {
         let directory = self.directory.display();
-        self.tell_who_asks(recipe.mirror.as_deref())?;
         fs::write(self.directory.join("sources.list"), sources)?;
         fs::write(self.directory.join("status"), "")?;
         let (debian, config) = (architecture.debian(), &self.config);
@@ -355,22 +357,6 @@ Dir::Etc::TrustedParts "/usr/share/keyrings";
             ),
         )
         .with_context(|| format!("cannot write {}", config.display()))
-    }
-
-    /// In a file of apt's, so that what apt says has addresses without it.
-    fn tell_who_asks(&self, mirror: Option<&str>) -> Result<()> {
-        let line = mirror.map(address::apt_auth).transpose()?.flatten();
-        let path = self.directory.join("auth.conf");
-        let what = || format!("cannot write {}", path.display());
-        let _ = fs::remove_file(&path);
-        let mut file = fs::File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .with_context(what)?;
-        file.write_all(line.unwrap_or_default().as_bytes())
-            .with_context(what)
     }
 
     async fn update(&self, architecture: Architecture) -> Result<()> {
@@ -461,6 +447,25 @@ Dir::Etc::TrustedParts "/usr/share/keyrings";
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+/// In a file of apt's, so that what apt says has addresses without it. The file is gone when what is given back is.
+fn tell_who_asks(path: &Path, mirror: Option<&str>) -> Result<Option<TempPath>> {
+    // Of a build that was killed.
+    let _ = fs::remove_file(path);
+    let Some(line) = mirror.map(address::apt_auth).transpose()?.flatten() else {
+        return Ok(None);
+    };
+    let what = || format!("cannot write {}", path.display());
+    let mut file = fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(what)?;
+    let told = TempPath::try_from_path(path)?;
+    file.write_all(line.as_bytes()).with_context(what)?;
+    Ok(Some(told))
 }
 
 /// The same as the bootstrap tool's default, unless the recipe names a mirror.
@@ -594,6 +599,27 @@ mod tests {
         fs::write(&file, text).unwrap();
         let list = sources(&Recipe::load(&file).unwrap());
         assert_eq!(list, "deb https://h/debian trixie main\n");
+    }
+
+    #[test]
+    fn who_asks_is_told_while_it_is_asked() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.conf");
+        // Left behind, for all to read.
+        fs::write(&path, "old").unwrap();
+        let told = tell_who_asks(&path, Some("https://me:secret@h/debian")).unwrap();
+        assert!(fs::read_to_string(&path).unwrap().ends_with(" secret\n"));
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        drop(told);
+        assert!(!path.exists());
+        fs::write(&path, "old").unwrap();
+        assert!(
+            tell_who_asks(&path, Some("https://h/debian"))
+                .unwrap()
+                .is_none()
+        );
+        assert!(!path.exists());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use boot_core::record::{Record, SlotEntry};
 use boot_core::slot_header::{self, HeaderError, ReadSlotError};
 use boot_core::store::BootState;
-use boot_core::{Slot, Target};
+use boot_core::{Device as _, Slot, Target};
 use serde::Serialize;
 
 use super::{KeyringReport, ManifestReport, StateReport};
@@ -120,7 +120,19 @@ impl DiskReport {
                 Err(error) => SlotReport::broken(target, error.to_string()),
             })
             .collect();
-        let state = table.region(&image, "state").ok().map(StateReport::read);
+        let place = table.partitions.iter().find(|it| it.label == "state");
+        let state = place.map(|place| {
+            let region = Region::new(image.clone(), place.start, place.size);
+            let mut report = StateReport::read(region);
+            if place.start.saturating_add(place.size) > image.size() {
+                let problem = format!(
+                    "the partition lies outside of the file, which ends at {} bytes: it is cut short",
+                    image.size()
+                );
+                report.problems.insert(0, problem);
+            }
+            report
+        });
         Ok(Self {
             table,
             boot_state,

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use indicatif::HumanBytes;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::disk::EntryReport;
@@ -15,10 +16,18 @@ const EVENTS: usize = 10;
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Disk(disk) => disk.fmt(f),
-            Self::Bundle(bundle) => bundle.fmt(f),
+        let text = match self {
+            Self::Disk(disk) => disk.to_string(),
+            Self::Bundle(bundle) => bundle.to_string(),
+        };
+        // Names, versions and reasons are whoever's who wrote the disk.
+        let orders = |c: char| c.is_control() && c != '\n';
+        for piece in text.split_inclusive(orders) {
+            let end = piece.chars().next_back().filter(|c| orders(*c));
+            f.write_str(piece.strip_suffix(orders).unwrap_or(piece))?;
+            end.map_or(Ok(()), |c| write!(f, "{}", c.escape_debug()))?;
         }
+        Ok(())
     }
 }
 
@@ -102,17 +111,29 @@ impl Display for DiskReport {
 impl Display for StateReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "\nstate")?;
-        if let Some(problem) = &self.problem {
-            return writeln!(f, ": {problem}");
+        match &self.problem {
+            Some(problem) => writeln!(f, ": {}", plain(problem))?,
+            None => {
+                writeln!(f)?;
+                self.what_is_known(f)?;
+            }
         }
-        writeln!(f)?;
+        for problem in &self.problems {
+            writeln!(f, "  not read    {}", plain(problem))?;
+        }
+        Ok(())
+    }
+}
+
+impl StateReport {
+    fn what_is_known(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.owner {
             None => writeln!(f, "  owner       none: no version was marked good here")?,
             Some(owner) => {
                 let said = |name: &str| match &owner[name] {
-                    Value::String(text) => text.clone(),
+                    Value::String(text) => plain(text),
                     Value::Null => "none".to_owned(),
-                    other => other.to_string(),
+                    other => plain(&other.to_string()),
                 };
                 match owner {
                     Value::Object(_) => writeln!(
@@ -123,7 +144,7 @@ impl Display for StateReport {
                         said("kubernetes"),
                         short(&said("manifest"))
                     )?,
-                    other => writeln!(f, "  owner       {other}")?,
+                    other => writeln!(f, "  owner       {}", plain(&other.to_string()))?,
                 }
             }
         }
@@ -132,7 +153,7 @@ impl Display for StateReport {
             ("machine id", &self.machine_id),
         ] {
             if let Some(value) = value {
-                writeln!(f, "  {name:<11} {value}")?;
+                writeln!(f, "  {name:<11} {}", plain(value))?;
             }
         }
         for profile in &self.profiles {
@@ -143,8 +164,12 @@ impl Display for StateReport {
                 short(&profile.sha256.to_string())
             )?;
         }
-        if let Some(clock) = self.clock.and_then(|clock| i64::try_from(clock).ok()) {
-            writeln!(f, "  clock       {}", day(clock))?;
+        if let Some(clock) = self.clock {
+            writeln!(
+                f,
+                "  clock       {}",
+                day(i64::try_from(clock).unwrap_or(i64::MAX))
+            )?;
         }
         match self.ended_cleanly {
             Some(true) => writeln!(f, "  last run    ended in a clean shutdown")?,
@@ -152,39 +177,37 @@ impl Display for StateReport {
             None => {}
         }
         if let Some(update) = &self.loader_update {
+            let update = plain(&update.to_string());
             writeln!(f, "  loader      an update is under way: {update}")?;
         }
         for certificate in &self.certificates {
+            let path = plain(&certificate.path);
             match certificate.ends {
-                Some(ends) => {
-                    writeln!(f, "  certificate {}, until {}", certificate.path, day(ends))?
-                }
-                None => writeln!(f, "  certificate {}: not a certificate", certificate.path)?,
+                Some(ends) => writeln!(f, "  certificate {path}, until {}", day(ends))?,
+                None => writeln!(f, "  certificate {path}: not a certificate")?,
             }
         }
         Ok(())
     }
 }
 
-/// A time as people write it, in UTC: the proleptic Gregorian calendar in years that begin in March.
+/// A time as people write it, in UTC.
 fn day(seconds: i64) -> String {
-    let (days, time) = (
-        seconds.div_euclid(86_400) + 719_468,
-        seconds.rem_euclid(86_400),
-    );
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, later) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    let year = era * 400 + year + later;
-    let (hours, minutes) = (time / 3600, time / 60 % 60);
-    format!("{year:04}-{month:02}-{day:02} {hours:02}:{minutes:02} UTC")
+    match Timestamp::from_second(seconds) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        Err(_) => format!("{seconds} seconds after 1970"),
+    }
+}
+
+/// A text as it may go to a terminal, in one line: nothing in it is an order to the terminal, or another line.
+fn plain(text: &str) -> String {
+    text.chars().fold(String::new(), |mut done, c| {
+        match c {
+            '"' | '\'' => done.push(c),
+            _ => done.extend(c.escape_debug()),
+        }
+        done
+    })
 }
 
 fn entry(f: &mut Formatter<'_>, name: &str, entry: &EntryReport) -> fmt::Result {
@@ -331,5 +354,30 @@ mod tests {
         ] {
             assert_eq!(day(seconds), expected);
         }
+        assert!(day(i64::MAX).contains("seconds after 1970"));
+    }
+
+    #[test]
+    fn what_a_machine_left_is_no_order_to_the_terminal() {
+        let evil = "a\u{1b}]0;x\u{7}\u{9b}2J\u{202e}\nstate: \"fine\"";
+        let report = StateReport {
+            problems: vec![evil.to_owned()],
+            owner: Some(serde_json::json!({"version": evil, "kubernetes": [evil]})),
+            host_name: Some(evil.to_owned()),
+            machine_id: Some(evil.to_owned()),
+            loader_update: Some(Value::String(evil.to_owned())),
+            certificates: vec![crate::inspect::CertificateReport {
+                path: evil.to_owned(),
+                ends: None,
+            }],
+            ..StateReport::default()
+        };
+        let text = report.to_string();
+        assert_eq!(text.lines().count(), 8, "{text}");
+        assert!(
+            !text.contains(|c: char| (c.is_control() && c != '\n') || c == '\u{202e}'),
+            "{text:?}"
+        );
+        assert!(text.contains(r#"host name   a\u{1b}]0;x"#), "{text}");
     }
 }

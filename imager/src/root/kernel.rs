@@ -1,11 +1,12 @@
 //! The kernel: unpacked, never installed, because its scripts would build an initramfs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::boot::modules::module_name;
 use crate::debian::archive;
 use crate::debian::lock::Package;
 use crate::root::tree::Tree;
@@ -80,12 +81,17 @@ pub(super) struct Brought {
     file: PathBuf,
 }
 
-/// The modules among what a recipe lays over, given as path in the image and file of the host.
+/// The modules among what a recipe lays over, given as path in the image and file of the host, and the other
+/// kernels that it brings modules for: a recipe may be for several.
 ///
 /// # Errors
-/// One is for another kernel.
-pub(super) fn brought(files: &[(String, PathBuf)], kernel: &str) -> Result<Vec<Brought>> {
+/// There are modules, and none is for this kernel.
+pub(super) fn brought(
+    files: &[(String, PathBuf)],
+    kernel: &str,
+) -> Result<(Vec<Brought>, BTreeSet<String>)> {
     let mut found = Vec::new();
+    let mut others = BTreeSet::new();
     for (path, file) in files.iter().filter(|(path, _)| is_module(path)) {
         let path = path.trim_start_matches('/');
         let path = path.strip_prefix("usr/").unwrap_or(path);
@@ -95,17 +101,22 @@ pub(super) fn brought(files: &[(String, PathBuf)], kernel: &str) -> Result<Vec<B
         else {
             continue;
         };
-        ensure!(
-            version == kernel,
-            "the module {place} is for the kernel {version}, and the image has {kernel}, which could not load it; \
-             build it for that one, or pin the kernel with a lock"
-        );
-        found.push(Brought {
-            place: place.into(),
-            file: file.clone(),
-        });
+        if version == kernel {
+            found.push(Brought {
+                place: place.into(),
+                file: file.clone(),
+            });
+        } else {
+            others.insert(version.to_owned());
+        }
     }
-    Ok(found)
+    ensure!(
+        others.is_empty() || !found.is_empty(),
+        "the modules that are laid over are for the kernel {}, and the image has {kernel}, which could not load them; \
+         build them for that one, or pin the kernel with a lock",
+        Vec::from_iter(others).join(" and ")
+    );
+    Ok((found, others))
 }
 
 /// The kernel with these modules among its own, and depmod run on all of them.
@@ -172,25 +183,47 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Modules in the image that depmod did not see, so that nothing would ever load them.
-pub(super) fn unknown(tree: &Tree, kernel: &Kernel) -> Result<Vec<String>> {
+/// Looks whether what would be loaded is what is in the image, by depmod's list, which has each module's name once.
+/// A module below `updates/` is taken in place of any other (depmod.d(5), `search`).
+///
+/// # Errors
+/// depmod did not see a module, or there are two of a name of which it took either.
+pub(super) fn check(tree: &Tree, kernel: &Kernel) -> Result<()> {
     let path = kernel.modules.join("modules.dep");
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let known: BTreeSet<&str> = text
+    let listed: BTreeMap<String, &str> = text
         .lines()
         .filter_map(|line| line.split(':').next())
+        .map(|path| (module_name(path), path))
         .collect();
     let directory = format!("usr/lib/modules/{}/", kernel.version);
-    Ok(tree
-        .below(&directory)
-        .into_iter()
-        .filter(|path| is_module(path))
-        .filter(|path| {
-            path.strip_prefix(&directory)
-                .is_some_and(|path| !known.contains(path))
-        })
-        .collect())
+    let is_update = |place: &str| place.starts_with("updates/");
+    let mut unseen = Vec::new();
+    for path in tree.below(&directory) {
+        let Some(place) = path.strip_prefix(&directory).filter(|it| is_module(it)) else {
+            continue;
+        };
+        let name = module_name(place);
+        match listed.get(&name).copied() {
+            Some(taken) if taken == place => {}
+            Some(taken) if kernel.modules.join(place).exists() => ensure!(
+                is_update(taken)
+                    && !is_update(place)
+                    && tree.get(&format!("{directory}{taken}")).is_some(),
+                "/{directory}{taken} and /{path} are both the module {name}, and which of the two depmod takes is by \
+                 chance; lay yours over below /{directory}updates/, or leave it away"
+            ),
+            _ => unseen.push(path),
+        }
+    }
+    ensure!(
+        unseen.is_empty(),
+        "a package brings kernel modules that depmod did not see, so that nothing would load them: {}; \
+         take them out of the package and lay them over, as [[files]]",
+        unseen.join(", ")
+    );
+    Ok(())
 }
 
 fn is_module(path: &str) -> bool {
@@ -231,11 +264,12 @@ mod tests {
             let pair = |path: &&str| ((*path).to_owned(), PathBuf::from("/host"));
             paths.iter().map(pair).collect()
         };
-        let found = brought(
+        let (found, others) = brought(
             &files(&[
                 "/usr/lib/modules/6.12/updates/a.ko",
                 "/lib/modules/6.12/b.ko.xz",
                 "/usr/lib/modules/6.12/notes.txt",
+                "/usr/lib/modules/6.12-cloud/updates/a.ko",
                 "/opt/c.ko",
             ]),
             "6.12",
@@ -246,19 +280,21 @@ mod tests {
             .map(|module| module.place.to_str().unwrap())
             .collect();
         assert_eq!(places, ["updates/a.ko", "b.ko.xz"]);
+        assert_eq!(Vec::from_iter(others), ["6.12-cloud"]);
         let error = brought(&files(&["/lib/modules/6.1/extra/a.ko"]), "6.12").unwrap_err();
         let error = error.to_string();
         assert!(error.contains("6.1,") && error.contains("lock"), "{error}");
     }
 
-    #[test]
-    fn what_depmod_did_not_see_is_noticed() {
+    /// What is said of a kernel with these modules of which depmod lists some, in a root with some.
+    fn checked(seen: &[&str], listed: &str, there: &[&str]) -> Result<()> {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(
-            directory.path().join("modules.dep"),
-            "kernel/a.ko.xz:\nkernel/b.ko.xz: kernel/a.ko.xz\n",
-        )
-        .unwrap();
+        for path in seen {
+            let path = directory.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+        fs::write(directory.path().join("modules.dep"), listed).unwrap();
         let kernel = Kernel {
             key: KeyBuilder::new("test").finish(),
             image: PathBuf::new(),
@@ -266,19 +302,49 @@ mod tests {
             modules: directory.path().to_owned(),
         };
         let mut tree = Tree::default();
-        for path in [
-            "6.12/kernel/a.ko.xz",
-            "6.12/updates/c.ko",
-            "6.1/d.ko",
-            "6.12/modules.dep",
-        ] {
+        for path in there {
             let node = Node::File(Bytes::Memory(b"x".as_slice().into()));
-            tree.insert(&format!("usr/lib/modules/{path}"), Entry::new(node, 0o644));
+            let path = format!("usr/lib/modules/6.12/{path}");
+            tree.insert(&path, Entry::new(node, 0o644));
         }
-        assert_eq!(
-            unknown(&tree, &kernel).unwrap(),
-            ["usr/lib/modules/6.12/updates/c.ko"]
-        );
+        check(&tree, &kernel)
+    }
+
+    #[test]
+    fn what_depmod_did_not_see_is_noticed() {
+        let (a, b) = ("kernel/a-b.ko.xz", "kernel/b.ko.xz");
+        let listed = format!("{a}:\n{b}: {a}\n");
+        checked(&[a, b], &listed, &[a, "modules.dep", "../6.1/d.ko"]).unwrap();
+        for unseen in ["updates/c.ko", "updates/a_b.ko"] {
+            let error = checked(&[a, b], &listed, &[a, unseen]).unwrap_err();
+            let error = error.to_string();
+            assert!(
+                error.contains(&format!("usr/lib/modules/6.12/{unseen};")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_module_takes_the_place_of_another_from_updates_alone() {
+        let (old, new) = ("kernel/net/igb.ko.xz", "updates/igb.ko");
+        checked(&[old, new], "updates/igb.ko:\n", &[old, new]).unwrap();
+        for (one, other) in [
+            (old, "extra/igb.ko"),
+            ("extra/igb.ko", old),
+            (new, "updates/dkms/igb.ko"),
+        ] {
+            let error = checked(&[one, other], &format!("{one}:\n"), &[one, other]);
+            let error = error.unwrap_err().to_string();
+            assert!(
+                error.contains(one) && error.contains(other) && error.contains("by chance"),
+                "{error}"
+            );
+        }
+        // What is left out cannot be taken.
+        let error = checked(&[old, new], "updates/igb.ko:\n", &[old]).unwrap_err();
+        assert!(error.to_string().contains("by chance"), "{error}");
+        checked(&[old, new], "updates/igb.ko:\n", &[new]).unwrap();
     }
 
     #[test]

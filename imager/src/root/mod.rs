@@ -12,7 +12,7 @@
 //! one. Nothing is unpacked as a file of the host on the way: owners and modes need no privileges,
 //! and the same inputs give the same bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -83,8 +83,10 @@ pub struct PreparedRoot {
     base: base::Base,
     kernel: kernel::Kernel,
     artefacts: Vec<Found>,
-    /// The newest package's name, and when it was built.
-    pub newest: Option<(u64, String)>,
+    /// Kernels that the recipe brings modules for, and that this image does not have.
+    other_kernels: BTreeSet<String>,
+    /// What `packages` has of Debian's.
+    pinned: Vec<Package>,
 }
 
 #[derive(Clone, Debug)]
@@ -161,7 +163,20 @@ pub async fn prepare(
         anyhow::Ok(found)
     };
     let ((lock, (base, kernel)), artefacts) = tokio::try_join!(packages, artefacts)?;
-    let brought = kernel::brought(&laid_over(recipe, &artefacts)?, &kernel.version)?;
+    let laid_over = laid_over(recipe, &artefacts)?;
+    let (brought, other_kernels) = kernel::brought(&laid_over, &kernel.version)?;
+    if !other_kernels.is_empty() {
+        workshop.progress().line(&format!(
+            "  {} ({architecture}): left out are the modules for {}; its kernel is {}",
+            recipe.name,
+            other_kernels
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(" and "),
+            kernel.version
+        ));
+    }
     let kernel = kernel::with_modules(workshop, kernel, &brought).await?;
     let set = lock.set(architecture)?;
     // Only where it was asked for: looking costs a second.
@@ -177,10 +192,7 @@ pub async fn prepare(
         .chain([&set.kernel])
         .collect();
     inside.sort();
-    let owned: Vec<Package> = inside.iter().copied().cloned().collect();
-    archive::fetch(workshop, &recipe.name, &owned).await?;
-    let newest = archive::newest(workshop.cache(), &owned)?;
-    let newest = newest.map(|(time, package)| (time, package.name.clone()));
+    let pinned = inside.iter().copied().cloned().collect();
     let mut list: Vec<Listed> = inside.into_iter().map(Listed::from).collect();
     for (artefact, found) in recipe.artefacts.iter().zip(&artefacts) {
         list.push(Listed::Artefact {
@@ -201,7 +213,8 @@ pub async fn prepare(
         architecture,
         base,
         artefacts,
-        newest,
+        other_kernels,
+        pinned,
     })
 }
 
@@ -240,6 +253,18 @@ async fn download(workshop: &Workshop, recipe: &Recipe, lock: &Lock) -> Result<(
 }
 
 impl PreparedRoot {
+    /// When the newest package was built (seconds since 1970), and its name; none where none says it.
+    ///
+    /// # Errors
+    ///
+    /// A package cannot be had, or is damaged.
+    pub async fn newest(&self, workshop: &Workshop) -> Result<Option<(u64, String)>> {
+        // What was made of them may be older than what the cache still holds.
+        archive::fetch(workshop, &self.recipe.name, &self.pinned).await?;
+        let newest = archive::newest(workshop.cache(), &self.pinned)?;
+        Ok(newest.map(|(time, package)| (time, package.name.clone())))
+    }
+
     /// Lays `files` over and makes the erofs image, in which every file has the time `epoch` (seconds since
     /// 1970). We add persist.conf, packages.json and the tmpfiles.d lines; the caller brings trust.json,
     /// image.json, profile.yaml, bootctl and its units.
@@ -263,17 +288,22 @@ impl PreparedRoot {
                 clean::clean(&mut tree, epoch);
                 let asked_before = sysusers::Files::of(&tree);
                 self.lay_over(&mut tree, files)?;
-                sysusers::apply(&mut tree, &asked_before, epoch)?;
-                let unknown = kernel::unknown(&tree, &self.kernel)?;
-                ensure!(
-                    unknown.is_empty(),
-                    "a package brings kernel modules that depmod did not see, so that nothing would load them: {}; \
-                     take them out of the package and lay them over, as [[files]]",
-                    unknown.join(", ")
-                );
+                let given = sysusers::apply(&mut tree, &asked_before, epoch)?;
+                if !given.is_empty() {
+                    workshop.progress().line(&format!(
+                        "  {}: the image gives ids to {}; another image may give others, so who owns files on \
+                         `state` is to have a fixed one in sysusers.d",
+                        self.recipe.name,
+                        given.join(", ")
+                    ));
+                }
+                for version in &self.other_kernels {
+                    tree.remove(&format!("usr/lib/modules/{version}"));
+                }
                 for pattern in &self.recipe.exclude {
                     tree.remove_matching(pattern);
                 }
+                kernel::check(&tree, &self.kernel)?;
                 clean::finish(&mut tree);
                 step.note("mkfs.erofs");
                 self.erofs(workshop, tree, &key, epoch, &out.join("root.erofs"))
@@ -341,7 +371,7 @@ impl PreparedRoot {
     /// Everything that goes into the erofs image.
     fn key(&self, workshop: &Workshop, files: &[ImageFile], epoch: u64) -> Result<Key> {
         let cache = workshop.cache();
-        let mut key = KeyBuilder::new("root-3")
+        let mut key = KeyBuilder::new("root-4")
             .value("base", self.base.key())
             .value("clean", clean::VERSION)
             .value("kernel", self.kernel.key.to_string())

@@ -35,11 +35,12 @@ impl Files {
     }
 }
 
-/// Makes what the files ask for that are new or changed since `before`.
+/// Makes what the files ask for that are new or changed since `before`. Gives those whose ids were chosen here, as
+/// `name (id)`: the next image may choose others, and files on `state` keep the number.
 ///
 /// # Errors
 /// A line is wrong, or asks for what cannot be; the error names it.
-pub(super) fn apply(tree: &mut Tree, before: &Files, epoch: u64) -> Result<()> {
+pub(super) fn apply(tree: &mut Tree, before: &Files, epoch: u64) -> Result<Vec<String>> {
     let now = Files::of(tree);
     let mut lines = Vec::new();
     for (path, entry) in &now.0 {
@@ -63,7 +64,7 @@ pub(super) fn apply(tree: &mut Tree, before: &Files, epoch: u64) -> Result<()> {
         }
     }
     if lines.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut accounts = Accounts::read(tree, epoch)?;
     // Ids that are asked for are taken before others are given away.
@@ -71,8 +72,24 @@ pub(super) fn apply(tree: &mut Tree, before: &Files, epoch: u64) -> Result<()> {
     for (place, line) in &lines {
         accounts.make(line).context(place.clone())?;
     }
+    let mut given = Vec::new();
+    for (_, line) in &lines {
+        let (name, there) = match line {
+            Line::User(user) if user.id.is_none() => (&user.name, &accounts.passwd),
+            Line::Group { name, id: None } => (name, &accounts.group),
+            _ => continue,
+        };
+        let before = accounts.before.contains(name);
+        given.extend(
+            id_of(there, name)
+                .filter(|_| !before)
+                .map(|id| format!("{name} ({id})")),
+        );
+    }
+    given.sort();
+    given.dedup();
     accounts.write(tree);
-    Ok(())
+    Ok(given)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,8 +123,11 @@ impl Line {
     }
 
     fn parse(line: &str) -> Result<Option<Self>> {
+        if line.trim_start().starts_with('#') {
+            return Ok(None);
+        }
         let words = words(line)?;
-        let Some(kind) = words.first().filter(|kind| !kind.starts_with('#')) else {
+        let Some(kind) = words.first() else {
             return Ok(None);
         };
         let word = |n: usize| words.get(n).map_or("", String::as_str);
@@ -180,21 +200,31 @@ impl Line {
     }
 }
 
-/// The words of a line, quoted or not.
+/// The words of a line: quoted in whole or in part, a backslash before what stands for itself (systemd.syntax(7)).
 fn words(line: &str) -> Result<Vec<String>> {
     let mut words = Vec::new();
-    let mut rest = line.trim();
-    while !rest.is_empty() {
-        let quote = rest.chars().next().filter(|c| "\"'".contains(*c));
-        let (word, after) = match quote {
-            Some(quote) => rest[1..]
-                .split_once(quote)
-                .with_context(|| format!("a {quote} that does not end"))?,
-            None => rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len())),
-        };
-        words.push(word.to_owned());
-        rest = after.trim_start();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut rest = line.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => {
+                let next = rest.next().context("a backslash with nothing after it")?;
+                word.get_or_insert_default().push(next);
+            }
+            c if quote == Some(c) => quote = None,
+            '"' | '\'' if quote.is_none() => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            c if quote.is_none() && c.is_whitespace() => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
     }
+    if let Some(quote) = quote {
+        bail!("a {quote} that does not end");
+    }
+    words.extend(word);
     Ok(words)
 }
 
@@ -205,6 +235,8 @@ struct Accounts {
     shadow: Vec<String>,
     gshadow: Vec<String>,
     range: (u64, u64),
+    /// Names of users and groups that packages made.
+    before: BTreeSet<String>,
     /// Days since 1970.
     today: u64,
 }
@@ -221,9 +253,12 @@ impl Accounts {
                 _ => Ok(Vec::new()),
             }
         };
+        let (passwd, group) = (lines("etc/passwd")?, lines("etc/group")?);
+        let names = passwd.iter().chain(&group).filter_map(|line| parts(line));
         Ok(Self {
-            passwd: lines("etc/passwd")?,
-            group: lines("etc/group")?,
+            before: names.map(|(name, _)| name.to_owned()).collect(),
+            passwd,
+            group,
             shadow: lines("etc/shadow")?,
             gshadow: lines("etc/gshadow")?,
             // As Debian's systemd has it.
@@ -432,13 +467,13 @@ mod tests {
 
     fn applied(conf: &str) -> Result<Tree> {
         let mut tree = tree(conf);
-        apply(&mut tree, &Files::default(), 20_700 * 86_400 + 5).map(|()| tree)
+        apply(&mut tree, &Files::default(), 20_700 * 86_400 + 5).map(|_| tree)
     }
 
     #[test]
     fn users_and_groups_of_a_recipe_are_made() {
         let tree = applied(
-            "# Ours\n\nu agent - \"The agent\" /var/lib/agent\nu! fixed 400\ng lights -\n\
+            "# The agent's\n\nu agent - \"The agent\" /var/lib/agent\nu! fixed 400\ng lights -\n\
              m agent journal\nm agent lights\nu other -:lights - - /bin/sh\n",
         )
         .unwrap();
@@ -471,6 +506,28 @@ mod tests {
         );
         assert!(text(&tree, "etc/gshadow").contains("journal:!*::agent\n"));
         assert_eq!(tree.get("etc/shadow").unwrap().mode, 0o640);
+    }
+
+    #[test]
+    fn ids_that_were_chosen_are_named() {
+        let mut tree = tree("u agent -\nu! fixed 400\ng lights -\nu net -\nm agent journal\n");
+        let given = apply(&mut tree, &Files::default(), 0).unwrap();
+        assert_eq!(given, ["agent (996)", "lights (997)"]);
+    }
+
+    #[test]
+    fn words_are_those_of_systemd() {
+        for (line, expected) in [
+            (
+                r#" u  a - "The \"agent\"" "#,
+                &["u", "a", "-", r#"The "agent""#][..],
+            ),
+            (r#"u a - 'a\'b' """#, &["u", "a", "-", "a'b", ""]),
+            (r#"u a - A" b "c\ d\\"#, &["u", "a", "-", r"A b c d\"]),
+        ] {
+            assert_eq!(words(line).unwrap(), expected);
+        }
+        assert!(words(r"u a\").is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
 /// Directories that are mounted over at every start.
-const VOLATILE: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
+const VOLATILE: [&str; 6] = ["dev", "proc", "run", "state", "sys", "tmp"];
 
 /// How many links a path may lead through, as for Linux (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -231,8 +231,8 @@ impl Tree {
         let top = place.split('/').next().unwrap_or_default();
         ensure!(
             !VOLATILE.contains(&top) || !place.contains('/'),
-            "{path}{led} is below /{top}, which is empty at every start, so that nobody would see it; have it \
-             made by a file in /usr/lib/tmpfiles.d"
+            "{path}{led} is below /{top}, which is mounted over at every start, so that nobody would see it; \
+             have it made by a file in /usr/lib/tmpfiles.d"
         );
         for (i, _) in place.match_indices('/') {
             let parent = &place[..i];
@@ -472,7 +472,8 @@ impl Tree {
             .symlink_metadata()
             .with_context(|| format!("cannot read {}", from.display()))?;
         if meta.is_dir() {
-            if clean(to).is_some() && self.get(to).is_none() {
+            let place = self.place(to);
+            if clean(to).is_some() && place.is_none_or(|place| self.get(&place).is_none()) {
                 self.put(to, Entry::new(Node::Directory, 0o755))?;
             }
             for entry in std::fs::read_dir(from)? {
@@ -749,7 +750,26 @@ mod tests {
             "{error}"
         );
         assert!(refused(&mut tree, "/tmp/x").contains("below /tmp"));
+        assert!(refused(&mut tree, "/state/x").contains("below /state"));
         assert!(refused(&mut tree, "/etc/file").contains("/etc/file is a file"));
+    }
+
+    #[test]
+    fn a_directory_that_is_there_stays_as_it_is() {
+        let host = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(host.path().join("work")).unwrap();
+        std::fs::write(host.path().join("work/x"), "x").unwrap();
+        let mut tree = Tree::default();
+        let mut own = Entry::new(Node::Directory, 0o700);
+        own.uid = 7;
+        tree.insert("srv/real/work", own.clone());
+        tree.insert(
+            "opt/link",
+            Entry::new(Node::Symlink("/srv/real".into()), 0o777),
+        );
+        tree.add_host(host.path(), "/opt/link", None).unwrap();
+        assert_eq!(tree.get("srv/real/work"), Some(&own));
+        assert!(tree.get("srv/real/work/x").is_some());
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //!
 //! An address may say who asks (`https://name:password@mirror/`), or hold a token in its query. [`shown`] is
 //! how an address stands in messages, locks and lists, in an image above all; [`shown_in`] does the same to
-//! what tools say. The password itself goes to the server, and to apt in a file that only its owner reads.
+//! what tools say. The password itself goes to the server, and to apt in a file that only its
+//! owner reads, for as long as apt asks.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, ensure};
 use base64ct::{Base64, Encoding as _};
+use percent_encoding::percent_decode_str;
 
 /// What stands for a value that is not shown.
 const HIDDEN: &str = "…";
@@ -33,7 +35,12 @@ impl<'a> Parts<'a> {
     fn of(address: &'a str) -> Option<Self> {
         let (scheme, rest) = address.split_at(address.find("://")? + 3);
         let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
-        let port = authority.rsplit_once(':').map(|(_, port)| port);
+        // The colons of an IPv6 address are within brackets.
+        let ip = authority
+            .strip_prefix('[')
+            .and_then(|rest| rest.split_once(']'));
+        let after = ip.map_or(authority, |(_, after)| after);
+        let port = after.rsplit_once(':').map(|(_, port)| port);
         let at = authority.rfind('@').or_else(|| {
             // A password that should have been escaped: `name:pass/word@host`.
             let odd = port.is_some_and(|port| !port.bytes().all(|b| b.is_ascii_digit()));
@@ -154,71 +161,67 @@ pub fn apt_auth(address: &str) -> Result<Option<String>> {
     };
     let (name, password) = user.split_once(':').unwrap_or((user, ""));
     let (name, password) = (unescape(name), unescape(password));
-    for word in [&name, &password] {
-        ensure!(
-            !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c.is_control()),
-            "the mirror {} has a name or password that apt cannot be told: it is empty or has a space in it",
-            shown(address)
-        );
-    }
+    let odd = |c: char| c.is_whitespace() || c.is_control();
+    ensure!(
+        !name.is_empty() && !name.contains(odd) && !password.contains(odd),
+        "the mirror {} has a name or password that apt cannot be told: the name is empty, or there is a space in it",
+        shown(address)
+    );
+    let password = match password.as_str() {
+        // A token stands alone.
+        "" => String::new(),
+        password => format!(" password {password}"),
+    };
     Ok(Some(format!(
-        "machine {scheme}{host}{path} login {name} password {password}\n"
+        "machine {scheme}{host}{path} login {name}{password}\n"
     )))
 }
 
 /// `%40` → `@`.
 fn unescape(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut done = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let digits = bytes.get(at + 1..at + 3).filter(|_| *byte == b'%');
-        let escaped = digits
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        done.push(escaped.unwrap_or(*byte));
-        at += if escaped.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&done).into_owned()
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// Names and passwords of mirrors: a lock has addresses without them.
 #[derive(Default)]
 pub struct Credentials {
-    /// By scheme and host.
+    /// By scheme, host and path, without a slash at its end.
     known: Mutex<BTreeMap<String, String>>,
 }
 
 impl Credentials {
-    /// Remembers what an address says of who asks.
+    /// Remembers what an address says of who asks for what is below it.
     pub fn learn(&self, address: &str) {
         if let Some(Parts {
             user: Some(user),
             scheme,
             host,
+            path,
             ..
         }) = Parts::of(address)
         {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.insert(format!("{scheme}{host}"), user.to_owned());
+            let path = path.trim_end_matches('/');
+            known.insert(format!("{scheme}{host}{path}"), user.to_owned());
         }
     }
 
-    /// The address with what is known of its host.
+    /// The address with what is known of the nearest one above it.
     #[must_use]
     pub fn complete(&self, address: &str) -> String {
         let Some(Parts {
-            user: None,
-            scheme,
-            host,
-            ..
+            user: None, scheme, ..
         }) = Parts::of(address)
         else {
             return address.to_owned();
         };
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match known.get(&format!("{scheme}{host}")) {
-            Some(user) => address.replacen(scheme, &format!("{scheme}{user}@"), 1),
+        let above = known.iter().filter(|(above, _)| {
+            let below = address.strip_prefix(above.as_str());
+            below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+        });
+        match above.max_by_key(|(above, _)| above.len()) {
+            Some((_, user)) => address.replacen(scheme, &format!("{scheme}{user}@"), 1),
             None => address.to_owned(),
         }
     }
@@ -244,6 +247,12 @@ mod tests {
             ("https://h/a?secret", "https://h/a?…"),
             ("https://h/a#token=secret", "https://h/a#token=…"),
             ("https://h:80/@scope/a", "https://h:80/@scope/a"),
+            (
+                "https://[2001:db8::1]/@scope/a",
+                "https://[2001:db8::1]/@scope/a",
+            ),
+            ("https://[::1]:80/@scope/a", "https://[::1]:80/@scope/a"),
+            ("https://me:secret@[::1]:80/a", "https://[::1]:80/a"),
             (
                 "go:k8s.io/kubernetes/cmd/kubelet@v1.36.3",
                 "go:k8s.io/kubernetes/cmd/kubelet@v1.36.3",
@@ -279,7 +288,9 @@ mod tests {
             header.unwrap(),
             format!("Basic {}", Base64::encode_string(b"me:p@ss"))
         );
-        assert_eq!(request("https://h/a"), ("https://h/a".to_owned(), None));
+        for plain in ["https://h/a", "https://[2001:db8::1]/@scope/a"] {
+            assert_eq!(request(plain), (plain.to_owned(), None));
+        }
     }
 
     #[test]
@@ -288,11 +299,18 @@ mod tests {
         let expected = "machine https://h:8443/debian login me password p@ss\n";
         assert_eq!(line.as_deref(), Some(expected));
         assert_eq!(apt_auth("https://h/debian").unwrap(), None);
-        let error = apt_auth("https://me:a%20secret@h").unwrap_err().to_string();
-        assert!(
-            error.contains("https://h") && !error.contains("secret"),
-            "{error}"
-        );
+        for token in ["https://token@h/debian", "https://token:@h/debian"] {
+            let line = apt_auth(token).unwrap();
+            let expected = "machine https://h/debian login token\n";
+            assert_eq!(line.as_deref(), Some(expected));
+        }
+        for wrong in ["https://me:a%20secret@h", "https://:secret@h"] {
+            let error = apt_auth(wrong).unwrap_err().to_string();
+            assert!(
+                error.contains("https://h") && !error.contains("secret"),
+                "{error}"
+            );
+        }
     }
 
     #[test]
@@ -305,12 +323,25 @@ mod tests {
             "https://me:secret@h/debian/a.deb"
         );
         for other in [
-            "http://h/a",
-            "https://h:1/a",
+            "http://h/debian/a",
+            "https://h/a",
+            "https://h/debian-security/a",
+            "https://h:1/debian/a",
             "https://h.example/a",
             "https://you:x@h/a",
         ] {
             assert_eq!(complete(other), other);
+        }
+        credentials.learn("https://you:other@h/debian/private/");
+        credentials.learn("https://all@h");
+        for (address, user) in [
+            ("https://h/debian/a.deb", "me:secret"),
+            ("https://h/debian/private/a.deb", "you:other"),
+            ("https://h/debian/privately/a.deb", "me:secret"),
+            ("https://h/ubuntu/a.deb", "all"),
+        ] {
+            let expected = address.replace("://", &format!("://{user}@"));
+            assert_eq!(complete(address), expected);
         }
     }
 }

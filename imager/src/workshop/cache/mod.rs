@@ -667,21 +667,6 @@ mod tests {
     }
 
     #[test]
-    fn a_seal_of_before_digests_does_not_count() {
-        let (_directory, cache, key) = fixture();
-        let seal = put(&cache, &key).with_extension("seal");
-        let old: Vec<String> = fs::read_to_string(&seal)
-            .unwrap()
-            .replace("seal 2", "seal 1")
-            .lines()
-            .filter(|line| !line.starts_with("sha256"))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        fs::write(&seal, old.concat()).unwrap();
-        assert_eq!(cache.find("test", &key), None);
-    }
-
-    #[test]
     fn locks_of_files_are_open_for_reading_and_writing() {
         let (directory, cache, _) = fixture();
         for how in [FlockArg::LockShared, FlockArg::LockExclusive] {

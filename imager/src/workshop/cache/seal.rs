@@ -1,14 +1,14 @@
 //! Seals: what an entry consisted of when it was finished.
 //!
 //! ```text
-//! sternpost seal 2
+//! sternpost seal 1
 //! directory SECONDS.NANOSECONDS PATH   its time, which changes with every name that is added or removed
 //! file SIZE NAME                       a file at the top
 //! sha256 DIGEST NAME                   the same file's content
 //! end
 //! ```
 //!
-//! A directory's files are not read: a tools tree has a hundred thousand, and is only ever used by tools.
+//! Seals of before have no digests, and count for what they say. A directory's files are not read: a tools tree has a hundred thousand, and is only ever used by tools.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -20,7 +20,7 @@ use anyhow::{Context as _, Result};
 use super::hash_file;
 
 /// First line of a seal.
-const SEAL: &str = "sternpost seal 2";
+const SEAL: &str = "sternpost seal 1";
 
 pub(super) fn make(root: &Path) -> Result<String> {
     let mut seal = format!("{SEAL}\n");
