@@ -97,6 +97,8 @@ fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 pub(super) fn run(context: &Context, args: Args) -> Result<()> {
+    // Before any tool is fetched for it.
+    open_disk(&args.image)?;
     let workshop = context.workshop()?;
     context.block_on(async {
         let tools = workshop.tools().await?;
@@ -191,16 +193,22 @@ fn machine(workshop: &crate::workshop::Workshop, tools: &Tools, args: &Args) -> 
 
 fn open_disk(path: &Path) -> Result<Disk> {
     let what = || format!("opening the disk image {}", path.display());
-    let mut start = [0; 4];
+    let mut start = [0; 8];
     let length = fs::File::open(path)
-        .and_then(|file| file.take(4).read(&mut start))
+        .and_then(|file| file.take(8).read(&mut start))
         .with_context(what)?;
-    if length < 4 {
+    if length < 8 {
         bail!("{} is too short to be a disk image", path.display());
+    }
+    if start == *b"SPBUNDLE" {
+        bail!(
+            "{} is a bundle, which a running machine installs; name a disk image, such as disk.raw",
+            path.display()
+        );
     }
     Ok(Disk {
         path: path.canonicalize().with_context(what)?,
-        qcow2: start == *b"QFI\xfb",
+        qcow2: start.starts_with(b"QFI\xfb"),
     })
 }
 

@@ -167,6 +167,18 @@ fn a_build_without_keys_says_how_to_make_them() {
 }
 
 #[test]
+fn a_bundle_is_not_run_as_a_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("bundle.spb"), "SPBUNDLE and so on").unwrap();
+    let output = imager(&["run", "bundle.spb", "--print"], directory.path());
+    let said = said(&output);
+    assert!(
+        !output.status.success() && said.contains("is a bundle"),
+        "{said}"
+    );
+}
+
+#[test]
 fn completions_and_man_pages_are_written() {
     let directory = tempfile::tempdir().unwrap();
     let completions = imager(&["completions", "bash"], directory.path());

@@ -47,7 +47,10 @@ fuzz_target!(|data: &[u8]| {
             let lines = text.matches('\n').count() + 1;
             for mistake in error.lines().skip(1).filter(|line| line.contains(".toml:")) {
                 let place = mistake.split(".toml:").nth(1).unwrap_or_default();
-                let line = place.split(':').next().and_then(|line| line.parse().ok());
+                let line = place
+                    .split(':')
+                    .next()
+                    .and_then(|line| line.parse::<usize>().ok());
                 assert!(
                     line.is_some_and(|line| (1..=lines).contains(&line)),
                     "{mistake}"
