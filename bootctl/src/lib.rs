@@ -88,12 +88,19 @@ mod tests {
         "install/leaves.rs",
     ];
 
+    /// Each file of this crate, without its tests.
+    fn code() -> impl Iterator<Item = (std::path::PathBuf, String)> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        files(&source).into_iter().map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            (path, code.to_owned())
+        })
+    }
+
     #[test]
     fn files_are_written_by_os_files_alone() {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        for path in files(&source) {
-            let text = fs::read_to_string(&path).unwrap();
-            let (code, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+        for (path, code) in code() {
             let writes = ["fs::write(", "File::create(", "OpenOptions"];
             let writes = writes.iter().any(|it| code.contains(it));
             let mut may = OPEN_TO_WRITE.iter().chain(&["os/files.rs"]);
@@ -105,10 +112,7 @@ mod tests {
     /// What anybody may have written is read by `small_file`: a pipe or a huge file must not hold a machine up.
     #[test]
     fn state_is_read_by_small_file_alone() {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        for path in files(&source) {
-            let text = fs::read_to_string(&path).unwrap();
-            let (code, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+        for (path, code) in code() {
             let reads = ["fs::read(", "fs::read_to_string(", "File::open("];
             let reads = reads.iter().any(|it| code.contains(it));
             let names_state = code.contains(".state(\"");
