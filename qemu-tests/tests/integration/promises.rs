@@ -1,5 +1,5 @@
 //! No promise without a test: everything that docs/reliability.md names beside a promise exists, and runs; so do all other
-//! tests and scenarios that it names.
+//! tests and scenarios that it names. Of each scenario docs/scenario-runs.md says how it last ended.
 
 use std::path::{Path, PathBuf};
 
@@ -101,6 +101,25 @@ fn every_promise_names_tests_that_exist() {
             };
             assert!(exists, "there is no test `{name}` for: {promise}");
         }
+    }
+}
+
+/// A scenario shows nothing until it has run. The gate's run at every change; of the others `make ledger` says when they
+/// did, and what it said last is kept with the code.
+#[test]
+fn the_last_run_of_every_scenario_is_kept_and_none_failed() {
+    let page = Path::new(env!("STERNPOST_SOURCE")).join("docs/scenario-runs.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for scenario in ALL {
+        let name = format!("| `{}` |", scenario.name);
+        let row = page.lines().find(|line| line.starts_with(&name));
+        let Some(row) = row else {
+            panic!(
+                "{} is not in docs/scenario-runs.md (make ledger)",
+                scenario.name
+            );
+        };
+        assert!(!row.contains("failed"), "{row}");
     }
 }
 
