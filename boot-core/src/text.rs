@@ -1,4 +1,4 @@
-//! Text cut to a length, never within a character.
+//! Text cut to a length in bytes, never within a character.
 
 use alloc::{borrow::ToOwned, format, string::String};
 

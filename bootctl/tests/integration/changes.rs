@@ -1,17 +1,13 @@
 //! Everything but `install`.
 
-use boot_core::{Slot, Target, transition};
+use boot_core::{Slot, transition};
 
 use crate::fixture::{Fixture, Image};
 
 /// Version 2.0 has been installed and runs on trial from slot B.
 fn on_trial() -> (Fixture, Image) {
     let machine = Fixture::new();
-    let image = Image::new("2.0");
-    let file = machine.file("bundle.spb", &image.bundle());
-    machine.run(&["install", "--now", &file]).ok();
-    machine.change(|r| transition::start(r, Target::B, boot_core::Nonce([5; 16])).unwrap());
-    machine.boots(Target::B, &image);
+    let (image, _) = machine.upgrade();
     (machine, image)
 }
 

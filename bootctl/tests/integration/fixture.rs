@@ -17,7 +17,7 @@ use boot_core::trust::Trust;
 use boot_core::types::Salt;
 use boot_core::verity::{BlockHasher, TreeBuilder};
 use boot_core::{
-    Architecture, Device, Digest, PublicKey, SecurityVersion, Slot, Target, keyring, layout,
+    Architecture, Device, Digest, Nonce, PublicKey, SecurityVersion, Slot, Target, keyring, layout,
     transition,
 };
 use bootctl::os::device::BlockFile;
@@ -367,6 +367,17 @@ impl Fixture {
         boot.partitions.clear();
         boot.table.clear();
         fs::write(path, boot.to_json()).unwrap();
+    }
+
+    /// Installs version 2.0 into slot B and starts it: there it is on trial, and has just come up. The image, and its
+    /// bundle.
+    pub(crate) fn upgrade(&self) -> (Image, String) {
+        let image = Image::new("2.0");
+        let file = self.file("bundle.spb", &image.bundle());
+        self.run(&["install", "--now", &file]).ok();
+        self.change(|r| transition::start(r, Target::B, Nonce([5; 16])).unwrap());
+        self.boots(Target::B, &image);
+        (image, file)
     }
 
     /// What the loader and the initrd would say.

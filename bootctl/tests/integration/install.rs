@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::process::Stdio;
 
-use boot_core::{Nonce, SecurityVersion, Slot, Target, transition};
+use boot_core::{SecurityVersion, Slot, Target, transition};
 
 use crate::fixture::{Fixture, Image};
 use crate::recovery::both_good;
@@ -250,11 +250,7 @@ fn quarantine_is_kept_unless_forced() {
 #[test]
 fn what_runs_already_is_not_written_over_what_could_be_gone_back_to() {
     let machine = Fixture::new();
-    let image = Image::new("2.0");
-    let file = machine.file("bundle.spb", &image.bundle());
-    machine.run(&["install", "--now", &file]).ok();
-    machine.change(|r| transition::start(r, Target::B, Nonce([5; 16])).unwrap());
-    machine.boots(Target::B, &image);
+    let (_, file) = machine.upgrade();
     machine.run(&["mark-good"]).ok();
     let before = machine.record();
     let refused = machine.run(&["install", "--now", &file]).code_is(3).err();
@@ -439,11 +435,7 @@ fn in_recovery_too_a_bundle_under_an_older_keyring_is_refused() {
 fn recovery_does_not_overwrite_the_last_slot_that_verifies() {
     let machine = Fixture::new();
     let running = Image::new("1.0");
-    let image = Image::new("2.0");
-    let file = machine.file("bundle.spb", &image.bundle());
-    machine.run(&["install", "--now", &file]).ok();
-    machine.change(|r| transition::start(r, Target::B, boot_core::Nonce([5; 16])).unwrap());
-    machine.boots(Target::B, &image);
+    let (_, file) = machine.upgrade();
     machine.run(&["mark-good"]).ok();
     machine.boots(Target::Recovery, &running);
     // A is good by the record, but its UKI has lost a bit.

@@ -90,19 +90,9 @@ fn profile(machine: &Fixture, health: &str) {
 fn on_trial(health: &str) -> (Fixture, Image, Systemd) {
     let machine = Fixture::new();
     profile(&machine, health);
-    let image = upgrade(&machine);
+    let (image, _) = machine.upgrade();
     let systemd = Systemd::listen(&machine.root().join("run/systemd/private"));
     (machine, image, systemd)
-}
-
-/// Installs version 2.0 into slot B and starts it.
-fn upgrade(machine: &Fixture) -> Image {
-    let image = Image::new("2.0");
-    let file = machine.file("bundle.spb", &image.bundle());
-    machine.run(&["install", "--now", &file]).ok();
-    machine.change(|r| transition::start(r, Target::B, Nonce([5; 16])).unwrap());
-    machine.boots(Target::B, &image);
-    image
 }
 
 #[test]
@@ -141,7 +131,7 @@ fn what_failed_before_an_upgrade_is_told_from_what_fails_since() {
     service.wait(&machine, |_| kept.exists());
     service.stop();
 
-    upgrade(&machine);
+    machine.upgrade();
     fails("scale.service");
     std::fs::remove_file(machine.root().join("run/sternpost/serve.json")).unwrap();
     let service = Service::start(&machine);
@@ -730,11 +720,7 @@ fn what_failed_in_a_good_slot_is_tried_until_it_comes_up() {
 #[test]
 fn what_failed_in_a_slot_on_trial_is_a_verdict_at_once() {
     let machine = Fixture::new();
-    let image = Image::new("2.0");
-    let file = machine.file("bundle.spb", &image.bundle());
-    machine.run(&["install", "--now", &file]).ok();
-    machine.change(|r| transition::start(r, Target::B, Nonce([5; 16])).unwrap());
-    machine.boots(Target::B, &image);
+    machine.upgrade();
     let _systemd = with_a_runtime_that_fails(&machine);
     let service = Service::start(&machine);
     let report = service.wait(&machine, |r| r["phase"] == "going-back");
