@@ -6,7 +6,7 @@
 //! 3. But a good slot whose failure streak is long yields to another good one with a shorter streak.
 //!
 //! Recovery is in the list as the one-shot target, or once in front of a good slot that never comes up
-//! (*recovery's turn*, [`never_comes_up`]). When nothing in the list starts, the last resort ([`round`]) goes through A, B
+//! (*recovery's turn*, [`yields_to_recovery`]). When nothing in the list starts, the last resort ([`round`]) goes through A, B
 //! and recovery.
 
 use core::cmp::Reverse;
@@ -33,7 +33,7 @@ pub enum Why {
     Uncounted,
     /// The record was lost and has been rebuilt from what verifies.
     Rebuilt,
-    /// The record could not be written, so that only a good slot may start.
+    /// The record could not be written, so that only a good slot may start, or by chance recovery before it.
     Unrecorded,
 }
 
@@ -101,7 +101,7 @@ impl Selector {
                 && record.last_tried != Some(Target::Recovery)
                 && first
                     .or(second)
-                    .is_some_and(|slot| never_comes_up(record.slot(slot))),
+                    .is_some_and(|slot| yields_to_recovery(record.slot(slot))),
             first,
             second,
         }
@@ -139,10 +139,13 @@ impl Iterator for Selector {
 /// before anything can give the slot up. It also looks like a plug that is pulled again and again, so the
 /// slot stays good and comes right after: of any two starts in a row at most one is recovery's, and below
 /// the saturated streak at most one in [`LONG_STREAK`] for each good slot.
-fn never_comes_up(slot: &SlotEntry) -> bool {
-    slot.is_good()
-        && slot.failure_streak >= RECOVERY_STREAK
-        && slot.failure_streak.is_multiple_of(LONG_STREAK)
+fn yields_to_recovery(slot: &SlotEntry) -> bool {
+    never_comes_up(slot) && slot.failure_streak.is_multiple_of(LONG_STREAK)
+}
+
+/// Whether a good slot has ended [`RECOVERY_STREAK`] times or more without its userland coming up.
+pub fn never_comes_up(slot: &SlotEntry) -> bool {
+    slot.is_good() && slot.failure_streak >= RECOVERY_STREAK
 }
 
 /// The order in which the last resort tries: what comes after `last_tried`, round to it.

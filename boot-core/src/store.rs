@@ -13,6 +13,7 @@ use alloc::string::{String, ToString};
 use core::fmt::{Debug, Display};
 
 use crate::{
+    bytes::STRUCTURE,
     device::{Device, WriteError, read_structure, write_and_read_back},
     record::{Corrupt, Record},
 };
@@ -108,9 +109,9 @@ impl<D: Device> BootState<D> {
         self.device
     }
 
-    /// Reads both copies. A copy that cannot be read is like one that is damaged.
+    /// Reads both copies. A copy that cannot be read, asked twice, is like one that is damaged.
     pub fn load(&mut self) -> Loaded {
-        let [first, second] = COPIES.map(|offset| match read_structure(&mut self.device, offset) {
+        let [first, second] = COPIES.map(|offset| match self.read_copy(offset) {
             Ok(bytes) => Record::decode(&bytes).map_err(CopyHealth::Corrupt),
             Err(error) => Err(CopyHealth::Unreadable(error.to_string())),
         });
@@ -171,6 +172,13 @@ impl<D: Device> BootState<D> {
                 .or_else(|_| self.write_copy(second, &record))?,
         }
         Ok(record)
+    }
+
+    /// Read once more, because an error that passes is not to cost the machine what it knows; and not more often, because
+    /// a disk may take half a minute to refuse, and a watchdog runs.
+    fn read_copy(&mut self, offset: u64) -> Result<[u8; STRUCTURE], D::Error> {
+        read_structure(&mut self.device, offset)
+            .or_else(|_| read_structure(&mut self.device, offset))
     }
 
     fn write_copy(&mut self, offset: u64, record: &Record) -> Result<(), CommitError<D::Error>> {

@@ -287,6 +287,21 @@ fn a_damaged_copy_is_named_and_the_other_one_used() {
 }
 
 #[test]
+fn a_read_error_that_passes_costs_the_record_nothing() {
+    let mut device = MemoryDevice::new(PARTITION_SIZE, 4096);
+    let mut store = BootState::new(&mut device);
+    let one = store.commit(&Record::empty()).unwrap();
+    let two = store.commit(&one).unwrap();
+    device.passing_errors = 1;
+    let loaded = BootState::new(&mut device).load();
+    assert_eq!((loaded.record, loaded.newest), (Some(two), Some(1)));
+    assert!(matches!(
+        loaded.copies[0],
+        CopyHealth::Valid { sequence: 1 }
+    ));
+}
+
+#[test]
 fn the_event_ring_wraps_and_skips_torn_entries() {
     let mut device = MemoryDevice::new(PARTITION_SIZE, 512);
     let mut store = BootState::new(&mut device);

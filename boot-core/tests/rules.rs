@@ -124,7 +124,7 @@ proptest! {
         prop_assert!(!chosen.recorded);
         prop_assert_eq!(chosen.nonce, record.nonce);
         match chosen.why {
-            Why::Unrecorded => prop_assert!(record.slot(chosen.target.slot().unwrap()).is_good()),
+            Why::Unrecorded => prop_assert!(chosen.target.slot().is_none_or(|slot| record.slot(slot).is_good())),
             why => prop_assert_eq!(why, Why::Uncounted),
         }
     }
@@ -161,7 +161,21 @@ proptest! {
         machine.boot_state.as_mut().unwrap().read_only = true;
         machine.nonces = first >> 1;
         let preferred = (0..64).filter(|_| machine.start(&trust()).unwrap().target == slot.into());
-        prop_assert!(preferred.count() > 32, "three in four");
+        prop_assert!(preferred.count() > 32, "two in three");
+    }
+
+    #[test]
+    fn rule_2_where_nothing_can_be_written_recovery_has_its_turn_once_in_a_while(first in any::<u64>()) {
+        let disk = Disk::sound();
+        let mut record = Record::empty();
+        record.a = good(disk.contents(Slot::A), 1);
+        let mut machine = machine(&disk, Some(&record));
+        machine.boot_state.as_mut().unwrap().read_only = true;
+        machine.nonces = first >> 1;
+        let starts: Vec<_> = (0..32).map(|_| machine.start(&trust()).unwrap().target).collect();
+        let of_recovery = starts.iter().filter(|target| **target == Target::Recovery).count();
+        prop_assert_eq!(of_recovery, 4, "one in eight");
+        prop_assert!(starts.iter().all(|target| *target != Target::B), "never what is not good");
     }
 
     #[test]

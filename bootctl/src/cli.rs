@@ -227,6 +227,10 @@ Examples:
     /// Started by sternpost.service. There is one of it.
     Serve,
 
+    /// Note that this run has ended in an orderly way: sternpost-ended.service, last of all
+    #[command(hide = true)]
+    Ended,
+
     /// Write completions for a shell to standard output
     #[command(after_help = "\
 Examples:

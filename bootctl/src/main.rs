@@ -10,10 +10,12 @@ use bootctl::cli::{Cli, Command};
 use bootctl::commands;
 use bootctl::failure::{Doing as _, Result};
 use bootctl::machine::Machine;
+use bootctl::machine::facts::boot_id;
 use bootctl::os::clock::Pace;
 use bootctl::os::paths::Paths;
 use bootctl::output::{self, Outcome};
 use bootctl::service;
+use bootctl::state::shutdown_marker;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -55,6 +57,12 @@ fn run(cli: Cli) -> Result<Outcome> {
         }
         Command::Serve => {
             service::serve(&machine()?)?;
+            Ok(Outcome::new(String::new(), json!({})))
+        }
+        Command::Ended => {
+            let marker = paths.state("running");
+            shutdown_marker::unmark(&marker, &boot_id())
+                .doing(|| format!("noting the end of this run in {}", marker.display()))?;
             Ok(Outcome::new(String::new(), json!({})))
         }
         Command::Completions { shell } => {

@@ -467,7 +467,7 @@ impl<'t, V: Verify> Boot<'t, V> {
     fn fill_queue(&mut self) {
         self.queue = match &self.record {
             Some(record) if self.writable => Selector::new(record).collect(),
-            Some(record) => good_slots(record, &self.nonce).collect(),
+            Some(record) => unrecorded(record, &self.nonce),
             None => VecDeque::new(),
         };
     }
@@ -515,23 +515,32 @@ impl<'t, V: Verify> Boot<'t, V> {
 /// Most bytes of a reason. It may quote what nobody signed, and the hand-over has to fit into a variable.
 const REASON_MAX: usize = 240;
 
-/// The end of rule 2: nothing can be written, so only good slots, and one time in four not the
-/// preferred one first, so that a bad one is not started for ever.
-fn good_slots(record: &Record, nonce: &Nonce) -> impl Iterator<Item = Candidate> + use<> {
+/// The end of rule 2: nothing can be written, so only good slots, and chance takes the place of what cannot be
+/// remembered. One time in four the preferred one is not the first, and one time in eight recovery comes before them, so
+/// that a slot that never comes up is not started for ever, be it the only one.
+fn unrecorded(record: &Record, nonce: &Nonce) -> VecDeque<Candidate> {
     let is_good = |slot: &Slot| record.slot(*slot).is_good();
     let candidates = Selector::new(&Record {
         one_shot: None,
         ..record.clone()
     });
-    let mut slots: Vec<_> = candidates
+    let mut targets: VecDeque<_> = candidates
         .filter_map(|it| it.target.slot())
         .filter(is_good)
+        .map(Target::from)
         .collect();
-    if nonce.0.first().is_some_and(|byte| byte.is_multiple_of(4)) {
-        slots.reverse();
+    // Two dice: the lowest two bits, and the next three.
+    let [chance, ..] = nonce.0;
+    if chance & 0b11 == 0 {
+        targets.make_contiguous().reverse();
     }
-    slots.into_iter().map(|slot| Candidate {
-        target: slot.into(),
-        why: Why::Unrecorded,
-    })
+    // Where no slot is good, the last resort brings recovery soon enough.
+    if chance & 0b11100 == 0 && !targets.is_empty() {
+        targets.push_front(Target::Recovery);
+    }
+    let why = Why::Unrecorded;
+    targets
+        .into_iter()
+        .map(|target| Candidate { target, why })
+        .collect()
 }

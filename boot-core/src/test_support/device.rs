@@ -13,6 +13,8 @@ pub struct MemoryDevice {
     pub block_size: u32,
     /// Reads of blocks that overlap this range fail.
     pub bad_reads: Option<core::ops::Range<u64>>,
+    /// So many reads fail, wherever they are, before the next one goes through.
+    pub passing_errors: u32,
     /// Writes to blocks that overlap this range fail, after what is before it was written.
     pub bad_writes: Option<core::ops::Range<u64>>,
     /// Writes fail.
@@ -46,6 +48,7 @@ impl MemoryDevice {
             bytes: vec![0; usize::try_from(size).unwrap_or(0)],
             block_size,
             bad_reads: None,
+            passing_errors: 0,
             bad_writes: None,
             read_only: false,
             stuck: None,
@@ -81,6 +84,10 @@ impl Device for MemoryDevice {
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), MemoryError> {
         let range = self.range(offset, buf.len())?;
         if touched(self.bad_reads.as_ref(), offset, buf.len()).is_some() {
+            return Err(MemoryError::Io(offset));
+        }
+        if let Some(left) = self.passing_errors.checked_sub(1) {
+            self.passing_errors = left;
             return Err(MemoryError::Io(offset));
         }
         buf.copy_from_slice(self.bytes.get(range).unwrap_or_default());

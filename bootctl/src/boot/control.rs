@@ -181,6 +181,19 @@ impl<D: Device> Control<D> {
         Ok(record)
     }
 
+    /// How often the event ring says that the manifest `digest` was activated by `stage`.
+    ///
+    /// # Errors
+    /// The ring cannot be read.
+    pub fn activations(&mut self, stage: Stage, digest: &Digest) -> Result<usize> {
+        let events = self.store.events();
+        let events = events.map_err(|e| ring(e, "reading the event ring"))?;
+        let activated = |it: &&Event| {
+            it.kind == EventKind::ACTIVATED && it.stage == stage && it.digest == *digest
+        };
+        Ok(events.iter().filter(activated).count())
+    }
+
     /// Marks the booted slot good, raises the floor, and releases its manifest from quarantine.
     pub fn mark_good(&mut self, slot: Slot, digest: &Digest, why: &str) -> Result<Record> {
         let booted = self.context.booted;

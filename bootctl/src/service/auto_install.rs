@@ -1,11 +1,14 @@
 //! Recovery that was started by the loader itself installs what the profile names, where it names something.
 //!
-//! Not while somebody is at the machine: whoever repairs it by hand is not to be surprised. Nor while a slot is whole:
-//! plugs that are pulled ten times lead here as well, and that slot comes up when it is started again. What fails is tried
-//! again for as long as recovery runs; that restarts the machine in between, which tries the slots again (`step::idle`).
-//! Which slot is written: [`to_write`].
+//! Not while somebody is at the machine: whoever repairs it by hand is not to be surprised. Nor while a slot is whole
+//! that may come up when it is started again. One whose userland has not in ten starts may not: but plugs that are pulled
+//! lead here as well, so that it stays as it is, and what is installed goes beside it. What fails is tried again for as
+//! long as recovery runs; that restarts the machine in between, which tries the slots again (`step::idle`). Which slot is
+//! written: [`to_write`]. What was installed twice and never came to a verdict: [`quarantine_the_unproven`].
 
+use boot_core::event::Stage;
 use boot_core::record::{Record, SlotStatus};
+use boot_core::select::never_comes_up;
 use boot_core::{Slot, Target, transition};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -20,6 +23,9 @@ use crate::machine::Machine;
 use crate::os::console;
 use crate::profile::choose;
 use crate::source;
+
+/// How often recovery installs one image by itself.
+const INSTALLATIONS: usize = 2;
 
 /// What is to be installed, and how far that is.
 pub(super) struct AutoInstall {
@@ -112,7 +118,8 @@ impl Service<'_> {
     }
 }
 
-/// Installs and activates; into which slot. None, and nothing done, if a slot is whole that the record lets start.
+/// Installs and activates; into which slot. None, and nothing done, if a slot is whole that the record lets start and
+/// that may come up.
 fn put(machine: &Machine, from: &str) -> Result<Option<Slot>> {
     let record = boot::view(machine)?.record()?;
     let damages = Slot::BOTH
@@ -121,18 +128,25 @@ fn put(machine: &Machine, from: &str) -> Result<Option<Slot>> {
         .collect::<Result<Vec<_>>>()?;
     let shown = source::shown(from);
     let paths = machine.paths();
-    let starts = |(slot, damage): &&(Slot, Option<String>)| {
+    let is_whole = |(slot, damage): &&(Slot, Option<String>)| {
         damage.is_none() && record.slot(*slot).is_startable()
     };
-    if let Some((slot, _)) = damages.iter().find(starts) {
+    let may_come_up =
+        |it: &&(Slot, Option<String>)| is_whole(it) && !never_comes_up(record.slot(it.0));
+    let targets = to_write(&record, &damages);
+    let kept = damages.iter().find(may_come_up);
+    if let Some((slot, _)) =
+        kept.or_else(|| damages.iter().find(is_whole).filter(|_| targets.is_empty()))
+    {
         let line = format!("slot {slot} is whole, and {shown} is not installed");
         console::announce(&paths, &line);
         return Ok(None);
     }
+    quarantine_the_unproven(machine, &record)?;
     let line = format!("recovery installs {shown}, as the profile says");
     console::announce(&paths, &line);
     let mut failed: Option<Failure> = None;
-    for (slot, damage) in to_write(&record, damages) {
+    for (slot, damage) in targets {
         let refused = failed.as_ref().is_some_and(|e| e.code == Code::Refused);
         // The record lets it start, and nothing else: it would not be emptied. But it may be the bundle that is refused.
         if let Some(damage) = damage
@@ -172,11 +186,12 @@ fn damage(machine: &Machine, record: &Record, slot: Slot) -> Result<Option<Strin
     Ok(read.err().map(|e| e.what))
 }
 
-/// Which slots may be written, the one of less use first: never one that is whole while the other one is not.
-fn to_write(
-    record: &Record,
-    mut damages: Vec<(Slot, Option<String>)>,
-) -> Vec<(Slot, Option<String>)> {
+/// Which slots may be written, the one of less use first: never one that is whole while the other one is not, nor one
+/// that is whole and good.
+fn to_write(record: &Record, damages: &[(Slot, Option<String>)]) -> Vec<(Slot, Option<String>)> {
+    let is_kept =
+        |(slot, damage): &&(Slot, Option<String>)| damage.is_none() && record.slot(*slot).is_good();
+    let mut damages: Vec<_> = damages.iter().filter(|it| !is_kept(it)).cloned().collect();
     damages.sort_by_key(|(slot, _)| match record.slot(*slot).status() {
         SlotStatus::Staged => 1,
         _ if record.slot(*slot).is_startable() => 2,
@@ -188,4 +203,23 @@ fn to_write(
         damages.truncate(1);
     }
     damages
+}
+
+/// An image that recovery has activated twice, and of which no start came to a verdict, is not tried a third time; another
+/// image from the same address is.
+fn quarantine_the_unproven(machine: &Machine, record: &Record) -> Result<()> {
+    let unproven = Slot::BOTH
+        .map(|slot| record.slot(slot))
+        .into_iter()
+        .filter(|entry| entry.status() == SlotStatus::Unproven);
+    for entry in unproven {
+        let mut control = Locked::wait_for(machine, "recovery")?;
+        if control.activations(Stage::RECOVERY, &entry.digest)? >= INSTALLATIONS {
+            let why = format!(
+                "recovery installed it {INSTALLATIONS} times, and no start of it came to a verdict"
+            );
+            control.quarantine(&entry.digest, &why)?;
+        }
+    }
+    Ok(())
 }

@@ -168,7 +168,8 @@ impl<'m> Service<'m> {
             _ = terminate.recv() => {}
             () = main => {}
         }
-        self.stop().await;
+        self.pulse.notify.stopping();
+        machine::clock::save(&self.machine.paths());
         Ok(())
     }
 
@@ -321,18 +322,6 @@ impl<'m> Service<'m> {
         }
     }
 
-    async fn stop(&mut self) {
-        self.pulse.notify.stopping();
-        let paths = self.machine.paths();
-        // Asked first, while the bus is still there.
-        if self.going_down().await
-            && let Err(e) = shutdown_marker::unmark(&paths.state("running"))
-        {
-            eprintln!("bootctl: marking the end of this run: {e}");
-        }
-        machine::clock::save(&paths);
-    }
-
     /// Whether systemd takes the machine down.
     async fn going_down(&mut self) -> bool {
         let asked = async {
@@ -357,7 +346,7 @@ impl<'m> Service<'m> {
     /// | the kernel found an error in `state` | `restart_for_state` | not in the first six hours after a start; not if the whole disk is read-only |
     /// | a damaged `state` was erased, where the profile asks for it | `erases_state`, `erase_state` | two minutes for somebody to stop the service; only what is damaged, so not again once it worked |
     /// | recovery that nobody asked for and nobody uses | `step::idle` | 15 minutes without a key or an installation |
-    /// | recovery has installed what the profile names | `step::idle` | a minute without a key; only where no slot is whole |
+    /// | recovery has installed what the profile names | `step::idle` | a minute without a key; only where no slot is whole that may come up; one image twice at most |
     /// | the service has not started 15 minutes after systemd has | systemd, by `sternpost-overdue.timer` | as the next |
     /// | the service ended five times in two hours | systemd, by `sternpost.service` | each is a start that counts: a try on trial, the streak of a good slot |
     /// | a block of the running root is not what was signed, or cannot be read | dm-verity, by `restart_on_corruption` and `restart_on_error` (`initrd/src/dm_verity.rs`) | the next start reads the whole root, beside the bring-up, and a slot that is damaged is given up |

@@ -5,6 +5,9 @@
 //! and the root of the booted slot is read in whole, past dm-verity (which would restart the machine) and past the page
 //! cache. Until that has ended the gate calls nothing healthy. The marker is never removed, only written over: a full
 //! `state` must not keep an unclean end from being seen.
+//!
+//! The service leaves it. It says that the run has ended only when everything else has been stopped and `state` is about
+//! to be unmounted (sternpost-ended.service): a way down that hangs, and is cut short, was none.
 
 use std::path::Path;
 
@@ -40,9 +43,12 @@ pub fn mark(path: &Path, boot_id: &str) -> std::io::Result<()> {
     write_line(path, boot_id)
 }
 
-/// The machine goes down in an orderly way.
-pub fn unmark(path: &Path) -> std::io::Result<()> {
-    write_line(path, ENDED)
+/// The run `boot_id` has ended in an orderly way. What another one left stays: recovery may have run since.
+pub fn unmark(path: &Path, boot_id: &str) -> std::io::Result<()> {
+    match last_run(path, boot_id) {
+        LastRun::This => write_line(path, ENDED),
+        LastRun::Clean | LastRun::Unclean => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -57,8 +63,10 @@ mod tests {
         mark(&path, "one").unwrap();
         assert_eq!(last_run(&path, "one"), LastRun::This);
         assert_eq!(last_run(&path, "two"), LastRun::Unclean);
-        unmark(&path).unwrap();
-        unmark(&path).unwrap();
+        unmark(&path, "two").unwrap();
+        assert_eq!(last_run(&path, "two"), LastRun::Unclean);
+        unmark(&path, "one").unwrap();
+        unmark(&path, "one").unwrap();
         assert_eq!(last_run(&path, "two"), LastRun::Clean);
     }
 
@@ -70,7 +78,7 @@ mod tests {
         mark(&path, boot).unwrap();
         // From here on no file can be made beside it.
         std::fs::create_dir_all(dir.path().join(".running.new/taken")).unwrap();
-        unmark(&path).unwrap();
+        unmark(&path, boot).unwrap();
         assert_eq!(last_run(&path, boot), LastRun::Clean);
         mark(&path, boot).unwrap();
         assert_eq!(last_run(&path, boot), LastRun::This);

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use boot_core::select::RECOVERY_STREAK;
 use boot_core::store::BootState;
 use boot_core::test_support::MemoryDevice;
 use boot_core::trust::Trust;
@@ -297,6 +298,86 @@ fn left_alone_recovery_installs_nothing_beside_a_slot_that_is_whole() {
     });
     let after = machine.record();
     assert_eq!((after.a, after.b), (before.a, before.b));
+    assert!(systemd.started().is_empty());
+    drop(service);
+}
+
+/// A is whole and has not come up in ten starts: it stays, and what is installed goes beside it, over what was never good.
+#[test]
+fn left_alone_recovery_installs_beside_a_good_slot_that_never_comes_up() {
+    let image = Image::new("3.0");
+    let server = Server::new(image.bundle(), &[Behaviour::Ranges]);
+    let (machine, systemd) = left_alone_with(&server.url);
+    let unproven = machine.file("bundle.spb", &Image::new("2.0").bundle());
+    machine.run(&["install", "--slot", "b", &unproven]).ok();
+    machine.change(|r| {
+        let mut r = transition::activate(r, Slot::B, Target::Recovery).unwrap();
+        r.b.tries = 0;
+        r.a.failure_streak = RECOVERY_STREAK;
+        r
+    });
+    let before = machine.record();
+    assert_eq!(before.b.status().name(), "unproven");
+    let service = Service::start(&machine);
+    service.wait_for_reboot(&machine, &systemd);
+    machine.assert_holds(&image, "trial");
+    let after = machine.record();
+    assert_eq!((after.a, after.b.status().name()), (before.a, "trial"));
+    drop(service);
+}
+
+#[test]
+fn left_alone_recovery_writes_neither_of_two_good_slots_that_never_come_up() {
+    let server = Server::new(Image::new("3.0").bundle(), &[Behaviour::Ranges]);
+    let machine = both_good();
+    let systemd = leave_alone(&machine, &server.url);
+    machine.change(|r| {
+        let mut r = r.clone();
+        (r.a.failure_streak, r.b.failure_streak) = (RECOVERY_STREAK, RECOVERY_STREAK);
+        r
+    });
+    let before = machine.record();
+    let service = Service::start(&machine);
+    service.wait(&machine, |_| {
+        service.log(&machine).contains("is whole, and http")
+    });
+    let after = machine.record();
+    assert_eq!((after.a, after.b), (before.a, before.b));
+    assert!(systemd.started().is_empty());
+    drop(service);
+}
+
+/// As the profile says, and to no end: the third time there has to be another image.
+#[test]
+fn left_alone_recovery_installs_the_same_image_twice_and_no_more() {
+    let image = Image::new("2.0");
+    let server = Server::new(image.bundle(), &[Behaviour::Ranges]);
+    let (machine, systemd) = left_alone_with(&server.url);
+    machine.change(|r| {
+        let mut r = r.clone();
+        r.a.failure_streak = RECOVERY_STREAK;
+        r
+    });
+    for _ in 0..2 {
+        let service = Service::start(&machine);
+        service.wait_for_reboot(&machine, &systemd);
+        machine.assert_holds(&image, "trial");
+        drop(service);
+        systemd.state.lock().unwrap().started.clear();
+        // Its tries are used up, and nothing was heard of it.
+        machine.change(|r| {
+            let mut r = r.clone();
+            r.b.tries = 0;
+            r
+        });
+    }
+    let service = Service::start(&machine);
+    let report = service.wait(&machine, |r| {
+        r["degraded"].to_string().contains("by itself")
+    });
+    let said = report["degraded"].to_string();
+    assert!(said.contains("recovery installed it 2 times"), "{said}");
+    assert_eq!(machine.record().b.status().name(), "unproven");
     assert!(systemd.started().is_empty());
     drop(service);
 }

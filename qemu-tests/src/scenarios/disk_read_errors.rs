@@ -66,8 +66,8 @@ fn run(context: &Context) -> Result<()> {
         .at("boot-a", 0, Access::Read)?
         .at("boot-state", lost_copy, Access::Read)?
         .at("state", journal.start, Access::Read)?;
-    let mut machine = context.start(&[&disk], faults.options(context)?)?;
-    let status = wait_until_up(&mut machine, "esp-a", "b")?;
+    let mut machine = context.start_unrecorded(&disk, &faults.options(context)?)?;
+    let status = what_runs(&mut machine, "esp-a", "b")?;
     // A commit that cannot be read back is none.
     expect(
         status["booted"]["why"] == "unrecorded",
@@ -97,12 +97,17 @@ fn place_after(last: Option<u64>) -> u64 {
     EVENT_RING + last.map_or(0, |last| (last + 1) % ENTRIES) * STRIDE
 }
 
-/// Waits until `slot` runs, started from `esp`, with a `state` that is not in use; what `status` says then.
+/// Waits until `slot` is started from `esp` and runs; what `status` says then.
 fn wait_until_up(machine: &mut Machine<'_>, esp: &str, slot: &str) -> Result<Value> {
     let limit = machine.boot_limit();
     machine.wait_for_line(&format!("loaded from {esp}"), limit)?;
     let starting = format!("starting slot {}", slot.to_uppercase());
     machine.wait_for_line(&starting, limit)?;
+    what_runs(machine, esp, slot)
+}
+
+/// Waits until `slot` runs with a `state` that is not in use, and `esp` is well; what `status` says.
+fn what_runs(machine: &mut Machine<'_>, esp: &str, slot: &str) -> Result<Value> {
     let status = machine.wait_until_up_without_state()?;
     expect(
         status["booted"]["slot"] == slot

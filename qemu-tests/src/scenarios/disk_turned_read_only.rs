@@ -24,13 +24,12 @@ fn run(context: &Context) -> Result<()> {
     machine.power_off()?;
     let before = std::fs::metadata(disk.path())?.modified()?;
 
-    let mut machine = context.start(&[&disk], Faults::read_only())?;
-    machine.wait_for_boot(machine.boot_limit())?;
-    machine.wait_for_line("starting slot A", machine.boot_limit())?;
+    let mut machine = context.start_unrecorded(&disk, &Faults::read_only())?;
     machine.wait_for_ssh(machine.boot_limit())?;
     let status = machine.status()?;
     expect(
-        status["booted"]["why"] == "unrecorded"
+        status["booted"]["slot"] == "a"
+            && status["booted"]["why"] == "unrecorded"
             && status["state"]["check"]["problem"] == "unusable"
             && status["disk"]["read_only"] == true
             && status["problems"]

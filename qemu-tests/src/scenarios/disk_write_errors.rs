@@ -49,8 +49,8 @@ fn run(context: &Context) -> Result<()> {
     let faults = Faults::new(&disk)
         .at("boot-state", first, Access::Write)?
         .at("boot-state", second, Access::Write)?;
-    let mut machine = context.start_well(&[&disk], faults.options(context)?, Version::First)?;
-    let status = machine.status_of(Version::First.number())?;
+    let mut machine = context.start_unrecorded(&disk, &faults.options(context)?)?;
+    let status = machine.wait_until_good(Version::First.number())?;
     expect(
         status["booted"]["why"] == "unrecorded" && status["booted"]["recorded"] == false,
         "a start that could not be recorded",
