@@ -46,8 +46,10 @@ pub fn whole<D: Device>(
     trust: &Trust,
     record: &Record,
 ) -> Result<()> {
-    let verified = verify::would_start(&mut parts.boot, slot.into(), trust, record)
-        .map_err(Failure::verification)?;
+    let verified = root_scan::damage_that_stays(|| {
+        verify::would_start(&mut parts.boot, slot.into(), trust, record)
+            .map_err(Failure::verification)
+    })?;
     match &verified.manifest.root {
         Some(root) => root_scan::check(&mut parts.root, root),
         None => Ok(()),
