@@ -13,7 +13,7 @@ use crate::{
     ring::{self, Common},
     slot::Target,
     store::{BootState, EVENT_RING, STRIDE},
-    types::{Digest, Nonce},
+    types::{Digest, NUMBERS_END, Nonce},
 };
 
 /// Entries in the ring.
@@ -30,9 +30,6 @@ mod at {
     pub(super) const KIND: usize = 32;
     pub(super) const NONCE: usize = 40;
 }
-
-/// Numbers above this are damage, not history: a ring written once a nanosecond gets there in 292 years.
-const SEQUENCE_MAX: u64 = u64::MAX >> 1;
 
 /// Which part of the boot wrote an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -244,11 +241,9 @@ impl<D: Device> BootState<D> {
     /// What the device said last. Events are for people: a caller goes on without.
     pub fn append_event(&mut self, event: &Event) -> Result<(), WriteError<D::Error>> {
         let (events, unreadable) = self.ring().map_err(WriteError::Device)?;
-        let next = events
-            .last()
-            .map_or(0, |last| last.sequence.saturating_add(1));
+        let next = ring::next_number(events.last().map(|last| last.sequence));
         let index_of = |number: u64| number.checked_rem(ENTRIES).unwrap_or(0);
-        let numbers = (next..).filter(|number| !unreadable.contains(&index_of(*number)));
+        let numbers = (next..NUMBERS_END).filter(|number| !unreadable.contains(&index_of(*number)));
         first_that_reads_back(numbers.map(|sequence| {
             let event = Event {
                 sequence,
@@ -273,9 +268,8 @@ impl<D: Device> BootState<D> {
                 unreadable.push(index);
                 return;
             };
-            let event = Event::decode(bytes).filter(|event| {
-                event.sequence.checked_rem(ENTRIES) == Some(index) && event.sequence <= SEQUENCE_MAX
-            });
+            let event = Event::decode(bytes)
+                .filter(|event| event.sequence.checked_rem(ENTRIES) == Some(index));
             events.extend(event);
         })?;
         events.sort_unstable_by_key(|event: &Event| event.sequence);
@@ -290,19 +284,31 @@ mod tests {
     use super::*;
     use crate::{store::PARTITION_SIZE, test_support::MemoryDevice};
 
-    #[test]
-    fn a_number_that_no_history_reaches_is_damage() {
-        let numbered = |sequence| Event {
+    /// Texts of a ring, in order, that began with an entry of this number and had another one appended.
+    fn after(sequence: u64) -> Vec<String> {
+        let first = Event {
             sequence,
-            ..Event::new(Stage::LOADER, EventKind::REJECTED, "text")
+            ..Event::new(Stage::LOADER, EventKind::REJECTED, "first")
         };
-        let counts = |sequence: u64| {
-            let mut device = MemoryDevice::new(PARTITION_SIZE, 512);
-            let at = EVENT_RING + sequence % ENTRIES * STRIDE;
-            device.write_at(at, &numbered(sequence).encode()).unwrap();
-            BootState::new(device).events().unwrap().len()
-        };
-        assert_eq!([counts((1 << 63) - 1), counts(1 << 63)], [1, 0]);
+        let mut device = MemoryDevice::new(PARTITION_SIZE, 512);
+        let at = EVENT_RING + sequence % ENTRIES * STRIDE;
+        device.write_at(at, &first.encode()).unwrap();
+        let mut state = BootState::new(device);
+        let later = Event::new(Stage::LOADER, EventKind::REJECTED, "later");
+        state.append_event(&later).unwrap();
+        let events = state.events().unwrap();
+        events.into_iter().map(|event| event.text).collect()
+    }
+
+    #[test]
+    fn a_number_that_no_history_reaches_is_damage_and_hides_nothing() {
+        assert_eq!(after(5), ["first", "later"]);
+        assert_eq!(after(NUMBERS_END - 2), ["first", "later"]);
+        // The last number is given again, in the same place.
+        assert_eq!(after(NUMBERS_END - 1), ["later"]);
+        for damaged in [NUMBERS_END, (1 << 63) - 1, 1 << 63, u64::MAX] {
+            assert_eq!(after(damaged), ["later"], "{damaged:#x}");
+        }
     }
 
     #[test]

@@ -97,9 +97,7 @@ impl<D: Device> BootState<D> {
             return Ok(());
         }
         let entry = QuarantineEntry {
-            sequence: taken
-                .last()
-                .map_or(0, |(_, last)| last.sequence.saturating_add(1)),
+            sequence: ring::next_number(taken.last().map(|(_, last)| last.sequence)),
             time,
             digest: *digest,
             reason: reason.into(),

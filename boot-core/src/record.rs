@@ -9,7 +9,7 @@ use core::cmp::Reverse;
 use crate::{
     bytes::{self, STRUCTURE, field, put, u8_at, u16_at, u64_at},
     slot::{Slot, Target},
-    types::{Digest, Nonce, SecurityVersion, Version},
+    types::{Digest, NUMBERS_END, Nonce, SecurityVersion, Version},
 };
 
 /// Version of the record that this build reads and writes.
@@ -354,6 +354,10 @@ impl Record {
         if usize::from(length) != SIZE {
             return Err(Corrupt::Length(length));
         }
+        let sequence = u64_at(bytes, at::SEQUENCE);
+        if sequence >= NUMBERS_END {
+            return Err(Corrupt::Range("sequence number"));
+        }
         let target = |place, name| match u8_at(bytes, place) {
             0 => Ok(None),
             code => Target::from_code(code)
@@ -361,7 +365,7 @@ impl Record {
                 .ok_or(Corrupt::Range(name)),
         };
         Ok(Self {
-            sequence: u64_at(bytes, at::SEQUENCE),
+            sequence,
             last_tried: target(at::LAST_TRIED, "last slot tried")?,
             one_shot: target(at::ONE_SHOT, "one-shot target")?,
             floor: SecurityVersion(u64_at(bytes, at::FLOOR)),

@@ -13,7 +13,7 @@ use crate::{
     device::Device,
     store::STRIDE,
     text,
-    types::Digest,
+    types::{Digest, LAST_NUMBER, NUMBERS_END},
 };
 
 /// Most bytes of text in an entry.
@@ -77,13 +77,19 @@ impl Common<String> {
         {
             return None;
         }
+        let sequence = Some(u64_at(bytes, at::SEQUENCE)).filter(|it| *it < NUMBERS_END)?;
         Some(Self {
-            sequence: u64_at(bytes, at::SEQUENCE),
+            sequence,
             time: i64::from_le_bytes(field(bytes, at::TIME)),
             digest: Digest(field(bytes, at::DIGEST)),
             text: text_at(bytes, at::TEXT, u16_at(bytes, at::TEXT_LENGTH))?,
         })
     }
+}
+
+/// The number that comes after `last`, the greatest in a ring. The last of all is given again: it stays readable.
+pub(crate) fn next_number(last: Option<u64>) -> u64 {
+    last.map_or(0, |last| last.saturating_add(1).min(LAST_NUMBER))
 }
 
 /// The text of `len` bytes at `at`, on one line; none if it does not fit.
@@ -168,6 +174,20 @@ mod tests {
             [None, None]
         );
         assert!(changed(at::TEXT, true).is_some());
+    }
+
+    #[test]
+    fn a_number_that_none_gets_is_no_entry_and_none_is_given() {
+        let numbered = |sequence| {
+            let mut bytes = entry("unhealthy");
+            put(&mut bytes, at::SEQUENCE, &u64::to_le_bytes(sequence));
+            bytes::seal(&mut bytes, at::CRC);
+            text(&bytes).is_some()
+        };
+        let numbers = [LAST_NUMBER, NUMBERS_END, u64::MAX];
+        assert_eq!(numbers.map(numbered), [true, false, false]);
+        let next = [None, Some(3), Some(LAST_NUMBER)].map(next_number);
+        assert_eq!(next, [0, 4, LAST_NUMBER]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::{
     bytes::STRUCTURE,
     device::{Device, WriteError, read_structure, write_and_read_back},
     record::{Corrupt, Record},
+    types::LAST_NUMBER,
 };
 
 /// Where the copies of the record lie, in bytes from the start of the partition.
@@ -85,9 +86,6 @@ pub enum CommitError<E: Debug + Display> {
         /// Sequence number of the newest on the disk.
         found: u64,
     },
-    /// No greater sequence number exists.
-    #[error("the boot-state record has the highest sequence number there is")]
-    SequenceExhausted,
     /// The device refused, or gave back something else.
     #[error("cannot write the boot-state record: {0}")]
     Write(WriteError<E>),
@@ -155,22 +153,31 @@ impl<D: Device> BootState<D> {
             let (expected, found) = (record.sequence, newest.sequence);
             return Err(CommitError::Stale { expected, found });
         }
-        let sequence = record
-            .sequence
-            .checked_add(1)
-            .ok_or(CommitError::SequenceExhausted)?;
-        let record = Record {
+        let numbered = |sequence| Record {
             sequence,
             ..record.clone()
         };
         let [first, second] = COPIES;
-        match loaded.newest {
-            Some(0) => self.write_copy(second, &record)?,
-            Some(_) => self.write_copy(first, &record)?,
-            None => self
-                .write_copy(first, &record)
-                .or_else(|_| self.write_copy(second, &record))?,
+        let (newest, other) = match loaded.newest {
+            Some(0) => (first, second),
+            Some(_) => (second, first),
+            None => {
+                let record = numbered(record.sequence.saturating_add(1).min(LAST_NUMBER));
+                self.write_copy(first, &record)
+                    .or_else(|_| self.write_copy(second, &record))?;
+                return Ok(record);
+            }
+        };
+        if record.sequence < LAST_NUMBER {
+            let record = numbered(record.sequence.saturating_add(1));
+            self.write_copy(other, &record)?;
+            return Ok(record);
         }
+        // Nobody counts that far, and nothing can follow it: numbers begin anew. The newest copy goes last, when the other
+        // one has what replaces it.
+        self.write_copy(other, &numbered(1))?;
+        let record = numbered(2);
+        self.write_copy(newest, &record)?;
         Ok(record)
     }
 
@@ -198,6 +205,74 @@ fn newer_of(first: Record, second: Record) -> (Record, usize) {
             let winner = first.clone().that_permits_less(second);
             let copy = usize::from(winner != first);
             (winner, copy)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{test_support::MemoryDevice, types::NUMBERS_END};
+
+    /// A partition with copies of these numbers.
+    fn numbered(copies: [u64; 2]) -> MemoryDevice {
+        let mut device = MemoryDevice::new(PARTITION_SIZE, 512);
+        for (offset, sequence) in COPIES.into_iter().zip(copies) {
+            let record = Record {
+                sequence,
+                ..Record::empty()
+            };
+            device.write_at(offset, &record.encode()).unwrap();
+        }
+        device
+    }
+
+    fn changed(record: Record) -> Record {
+        let one_shot = Some(crate::Target::Recovery);
+        Record { one_shot, ..record }
+    }
+
+    #[test]
+    fn a_copy_whose_number_cannot_be_right_is_damaged() {
+        for wrong in [NUMBERS_END, 1 << 63, u64::MAX] {
+            let loaded = BootState::new(numbered([wrong, 7])).load();
+            assert_eq!(loaded.record.map(|it| it.sequence), Some(7));
+            let damaged = CopyHealth::Corrupt(Corrupt::Range("sequence number"));
+            assert_eq!(loaded.copies[0], damaged, "{wrong:#x}");
+            let mut device = numbered([wrong, wrong]);
+            let mut state = BootState::new(&mut device);
+            assert_eq!(state.load().record, None);
+            // As with any lost record: one is made anew, and its next commit takes the other copy's place.
+            let anew = state.commit(&Record::empty()).unwrap();
+            let next = state.commit(&changed(anew)).unwrap();
+            let valid = [1, 2].map(|sequence| CopyHealth::Valid { sequence });
+            assert_eq!(state.load().copies, valid);
+            assert_eq!(state.load().record, Some(next));
+        }
+    }
+
+    #[test]
+    fn where_numbers_end_they_begin_anew_and_no_cut_loses_a_record() {
+        for (newest, copies) in [(0, [LAST_NUMBER, 3]), (1, [3, LAST_NUMBER])] {
+            let before = numbered(copies);
+            let mut after = before.clone();
+            let mut state = BootState::new(&mut after);
+            let old = state.load().record.unwrap();
+            let new = state.commit(&changed(old.clone())).unwrap();
+            let loaded = state.load();
+            assert_eq!((new.sequence, loaded.newest), (2, Some(newest)));
+            assert_eq!(loaded.record, Some(new));
+            // The first write done, the second one not: what was there before still counts. The second one torn: what
+            // the first one wrote.
+            let other = COPIES[1 - newest];
+            let mut half = before;
+            let mut block = [0; 512];
+            after.read_at(other, &mut block).unwrap();
+            half.write_at(other, &block).unwrap();
+            assert_eq!(BootState::new(&mut half).load().record, Some(old.clone()));
+            half.write_at(COPIES[newest], &[0xa5; 512]).unwrap();
+            let one = BootState::new(&mut half).load().record.unwrap();
+            assert_eq!((one.sequence, one.one_shot), (1, changed(old).one_shot));
         }
     }
 }

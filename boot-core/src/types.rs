@@ -6,6 +6,14 @@ use core::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest as _, Sha256};
 
+/// A number of a record or of a ring's entry is below this; what says otherwise is damaged. All numbers are counted up one
+/// by one from 0, so that no history gets there; and what could not be followed by a greater number would be the newest
+/// for ever.
+pub const NUMBERS_END: u64 = 1 << 60;
+
+/// The last number below it.
+pub(crate) const LAST_NUMBER: u64 = NUMBERS_END.saturating_sub(1);
+
 /// Text that is not what it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {

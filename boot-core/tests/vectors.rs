@@ -19,13 +19,13 @@ use boot_core::{
     layout::{Sizes, plan},
     manifest::{Kind, Manifest},
     quarantine::QuarantineEntry,
-    record::{Record, SlotContents},
+    record::{Corrupt, Record, SlotContents},
     select::Why,
     slot_header::SlotHeader,
     test_support::{MemoryDevice, ROOT, SIGNING, Signers, keyring_chain, manifest, program, trust},
     transition,
     trust::Trust,
-    types::Salt,
+    types::{NUMBERS_END, Salt},
     verity::{BlockHasher, TreeBuilder},
 };
 use serde_json::{Value, json};
@@ -131,6 +131,14 @@ fn boot_state() {
     reserved[12..16].fill(0);
     let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&reserved);
     reserved[12..16].copy_from_slice(&crc.to_le_bytes());
+    // Its number is one that none gets: not a record.
+    let mut beyond = busy.clone();
+    beyond.sequence = NUMBERS_END;
+    let bytes = check_bytes("boot-state-numbers-end.hex", beyond.encode());
+    assert_eq!(
+        Record::decode(&bytes),
+        Err(Corrupt::Range("sequence number"))
+    );
     let bytes = check_bytes("boot-state-reserved.hex", reserved);
     let record = Record::decode(&bytes).unwrap();
     assert_eq!(record.encode(), bytes);

@@ -7,6 +7,7 @@ use boot_core::{
     record::{Record, SlotContents, SlotEntry},
     store::{COPIES, PARTITION_SIZE},
     test_support::{Image, Machine, MemoryDevice, Signers, TestKey},
+    types::NUMBERS_END,
 };
 use crc::{CRC_32_ISO_HDLC, Crc};
 use proptest::prelude::*;
@@ -117,7 +118,7 @@ fn with_reserved(record: &Record, fill: u8) -> Record {
 /// Any record that decodes, with a sequence number that leaves room.
 pub(crate) fn record() -> impl Strategy<Value = Record> {
     let head = (
-        10_u64..u64::MAX / 2,
+        10_u64..NUMBERS_END - 2,
         prop::option::of(target()),
         prop::option::of(target()),
     );
