@@ -8,6 +8,9 @@
 //! Recovery is in the list as the one-shot target, or once in front of a good slot that never comes up
 //! (*recovery's turn*, [`yields_to_recovery`]). When nothing in the list starts, the last resort ([`round`]) goes through A, B
 //! and recovery.
+//!
+//! Which of these starts a hardware timer may watch is decided here too ([`may_arm_timer`]): a timer that comes too early
+//! ends what would have come up, and must not have a say in all of them.
 
 use core::cmp::Reverse;
 
@@ -146,6 +149,27 @@ fn yields_to_recovery(slot: &SlotEntry) -> bool {
 /// Whether a good slot has ended [`RECOVERY_STREAK`] times or more without its userland coming up.
 pub fn never_comes_up(slot: &SlotEntry) -> bool {
     slot.is_good() && slot.failure_streak >= RECOVERY_STREAK
+}
+
+/// Whether the loader may arm a hardware timer for a start that `record` has counted already.
+///
+/// A kernel that hangs needs the timer; a machine whose timer fires before the agent can take it over needs a start
+/// without. From outside the two look alike, so the timer is left out where the start before it may have ended by it
+/// and nothing better is left: a good slot that has not come up since its last start; the last starts of a slot on trial
+/// that has no good one to fall back to. It is not armed where no counter would tell that it fired: in the last resort,
+/// and for recovery.
+pub fn may_arm_timer(record: &Record, candidate: Candidate) -> bool {
+    let Some(slot) = candidate.target.slot() else {
+        return false;
+    };
+    let entry = record.slot(slot);
+    match candidate.why {
+        Why::Uncounted | Why::Unrecorded => false,
+        Why::Priority | Why::OneShot | Why::Rebuilt if entry.is_good() => entry.failure_streak <= 1,
+        Why::Priority | Why::OneShot | Why::Rebuilt => {
+            entry.tries >= 2 || record.slot(slot.other()).is_good()
+        }
+    }
 }
 
 /// The order in which the last resort tries: what comes after `last_tried`, round to it.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod support;
+mod timer;
 
 use boot_core::{
     Device as _, Nonce, SecurityVersion, Slot, Target,

@@ -369,6 +369,7 @@ impl<'t, V: Verify> Boot<'t, V> {
                     .record
                     .as_ref()
                     .map_or(Nonce::ZERO, |record| record.nonce);
+                let counted = self.record.as_ref().filter(|_| recorded);
                 Some(Chosen {
                     target,
                     why,
@@ -376,6 +377,8 @@ impl<'t, V: Verify> Boot<'t, V> {
                     verified,
                     nonce,
                     recorded,
+                    may_arm_timer: counted
+                        .is_some_and(|record| select::may_arm_timer(record, candidate)),
                 })
             }
             Err(reason) => {

@@ -79,4 +79,6 @@ pub struct Chosen<I> {
     pub nonce: Nonce,
     /// Whether this start is in the record.
     pub recorded: bool,
+    /// Whether a hardware timer may be armed for it.
+    pub may_arm_timer: bool,
 }

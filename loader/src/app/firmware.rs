@@ -11,8 +11,10 @@
 
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
+use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 use boot_core::trust::{SECTION_MAGIC, SECTION_SIZE};
 use hardware_timer::{Place, Register, Registers, Timer, Unusable, Width};
@@ -25,7 +27,7 @@ use uefi::proto::{ProtocolPointer, unsafe_protocol};
 use uefi::table::system_table_raw;
 use uefi::{Event, Handle, Status};
 
-use super::panic;
+use super::{panic, variables};
 
 /// The trust section as it is linked: the magic, then zeros. `imager` overwrites its raw data in the finished file.
 #[repr(C, align(4096))]
@@ -320,9 +322,46 @@ fn register(handler: Option<Handler>) -> Vec<isize> {
     kept
 }
 
+/// What a fault is noted as while [`NOTING`]; kept for as long as the loader runs.
+static NOTED_AS: AtomicPtr<String> = AtomicPtr::new(ptr::null_mut());
+static NOTING: AtomicBool = AtomicBool::new(false);
+
+/// Says what [`with_faults_noted`] writes.
+pub(super) fn note_faults_as(what: String) {
+    NOTED_AS.store(Box::into_raw(Box::new(what)), Ordering::Relaxed);
+}
+
+/// Does `work`, which touches hardware that may not be there. An exception of the processor in it is noted in a variable,
+/// for the next start to leave that alone.
+pub(super) fn with_faults_noted<T>(work: impl FnOnce() -> T) -> T {
+    NOTING.store(true, Ordering::SeqCst);
+    let done = work();
+    // What a device answers with an SError may come late.
+    // SAFETY: waits until accesses are complete; touches nothing.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        core::arch::asm!("dsb sy", "isb", options(nostack, preserves_flags))
+    };
+    NOTING.store(false, Ordering::SeqCst);
+    done
+}
+
+/// Notes that there was a fault, if it is one to be noted; a second one while it is being noted is not.
+fn note_fault() {
+    if !NOTING.swap(false, Ordering::SeqCst) {
+        return;
+    }
+    // SAFETY: only ever set to a string that is never freed.
+    if let Some(what) = unsafe { NOTED_AS.load(Ordering::Relaxed).as_ref() } {
+        // Where it cannot be stored, the start that has been counted is all there is.
+        let _ = variables::set_timer_fault(what);
+    }
+}
+
 /// What firmware calls in place of its own answer.
 unsafe extern "efiapi" fn raised(kind: isize, context: *const u64) {
     if may_print() {
+        note_fault();
         // SAFETY: firmware hands over the context of its architecture, which is longer than this.
         let instruction = unsafe { context.add(INSTRUCTION).read() };
         panic::end(format_args!(

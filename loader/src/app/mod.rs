@@ -3,9 +3,9 @@
 //! ```text
 //! disk it was loaded from; its own file damaged ──▶ the loader of the other ESP
 //!    ▼
-//! record, commit, verify (boot-core) → hand-over → LoadImage → StartImage
-//!    ▲                                                │ came back
-//!    └──────────── recorded, the next one ◀───────────┘
+//! record, commit, verify (boot-core) → LoadImage → timer → hand-over → StartImage
+//!    ▲                                                         │ came back
+//!    └──────────────── recorded, the next one ◀────────────────┘
 //! nothing left: the reason stays on the console for a moment, then the machine is reset
 //! ```
 //!
@@ -96,7 +96,7 @@ fn run(clock: Clock, start_us: u64) -> String {
     );
     let mut platform = Machine::new(&disk, clock, secure_boot);
     let mut boot = Boot::new(&trust);
-    let mut timer = ProvenTimer::find();
+    let mut timer = None;
     while let Some(chosen) = boot.next(&mut platform) {
         let target = chosen.target;
         let image = match firmware::load_image(chosen.image.bytes(), secure_boot) {
@@ -107,9 +107,14 @@ fn run(clock: Clock, start_us: u64) -> String {
                 continue;
             }
         };
-        let armed = timer
-            .as_mut()
-            .and_then(|timer| timer.arm(&chosen.verified.manifest.contents.watchdogs));
+        // Only now: this start is counted, whatever comes of touching the timer.
+        let armed = if chosen.may_arm_timer {
+            let timer: &mut Option<ProvenTimer> = timer.get_or_insert_with(ProvenTimer::find);
+            let drivers = &chosen.verified.manifest.contents.watchdogs;
+            timer.as_mut().and_then(|timer| timer.arm(drivers))
+        } else {
+            None
+        };
         let handed_over = HandOver {
             version: hand_over::VERSION,
             slot: target,
@@ -140,7 +145,7 @@ fn run(clock: Clock, start_us: u64) -> String {
             }
         };
         // What was set for it, or left running by it, must not reset the next one half-way.
-        timer.iter_mut().for_each(ProvenTimer::stop);
+        timer.iter_mut().flatten().for_each(ProvenTimer::stop);
         set_watchdog();
         boot.failed_to_start(&mut platform, target, reason);
     }

@@ -1,7 +1,12 @@
-//! The hardware timer from here to the initrd: finds it, arms it, stops it. What it is and whether it may be armed is
-//! decided in `hardware_timer`.
+//! The hardware timer from here to the initrd: finds it, arms it, stops it. What it is and for which image it may be
+//! armed is decided in `hardware_timer`, for which start in `boot_core::select`.
+//!
+//! Finding and arming touches what firmware says of its hardware, which may be wrong: an exception of the processor
+//! meanwhile is noted in a variable before the machine is reset, and the timer is left alone from then on. It is touched
+//! only after the record counts the start, so that a fault that cannot even be noted costs a slot one start.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -17,7 +22,7 @@ use uefi::{Event, system};
 
 use super::console::say;
 use super::firmware::{self, Direct, by_width, peek};
-use super::variables;
+use super::{VERSION, variables};
 
 /// A timer that this machine has and that a running system on it has driven.
 pub(super) struct ProvenTimer {
@@ -31,7 +36,14 @@ impl ProvenTimer {
     /// Looks for the timer that the last system that came up here drove.
     pub(super) fn find() -> Option<ProvenTimer> {
         let driver = variables::watchdog()?;
-        match hardware_timer::find(&driver, &Hardware)? {
+        let attempt = attempt(&driver);
+        if variables::timer_fault().as_deref() == Some(attempt.as_str()) {
+            say!("the timer {driver} is not used: firmware faulted in it before");
+            return None;
+        }
+        firmware::note_faults_as(attempt);
+        let found = firmware::with_faults_noted(|| hardware_timer::find(&driver, &Hardware))?;
+        match found {
             Ok((timer, function)) => Some(ProvenTimer {
                 proven: driver,
                 timer: Box::leak(Box::new(timer)),
@@ -51,10 +63,10 @@ impl ProvenTimer {
         if !may_arm(driver, &self.proven, drivers) {
             return None;
         }
-        let armed = match &mut self.function {
+        let armed = firmware::with_faults_noted(|| match &mut self.function {
             Some(function) => self.timer.arm(function),
             None => self.timer.arm(&mut Direct),
-        };
+        });
         if let Err(why) = armed {
             say!("the timer {driver} is not used: {why}");
             return None;
@@ -80,6 +92,12 @@ impl ProvenTimer {
             None => self.timer.stop(&mut Direct),
         }
     }
+}
+
+/// What a fault is noted as: another loader or firmware may try the same timer again.
+fn attempt(driver: &str) -> String {
+    let revision = system::firmware_revision();
+    format!("{driver} {VERSION} {revision:#x}")
 }
 
 /// What this machine has.

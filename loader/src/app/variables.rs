@@ -19,6 +19,13 @@ const VOLATILE: VariableAttributes =
 const BOOT_SERVICES_ONLY: VariableAttributes =
     VariableAttributes::NON_VOLATILE.union(VariableAttributes::BOOTSERVICE_ACCESS);
 
+/// The running system may read and delete it too: whoever rules that may reset the machine, and no more is in it.
+const STORED: VariableAttributes = VOLATILE.union(VariableAttributes::NON_VOLATILE);
+
+const TIMER_FAULT: &CStr16 = cstr16!("SternpostTimerFault");
+/// Most bytes of it: a driver's name and two versions.
+const TIMER_FAULT_MAX: usize = 128;
+
 const SYSTEM_FLOOR: &CStr16 = cstr16!("SternpostFloor");
 const RECOVERY_FLOOR: &CStr16 = cstr16!("SternpostRecoveryFloor");
 
@@ -56,6 +63,20 @@ pub(super) fn watchdog() -> Option<String> {
     let mut value = [0; hand_over::WATCHDOG_MAX];
     let (driver, _) = runtime::get_variable(&name, &STERNPOST, &mut value).ok()?;
     core::str::from_utf8(driver).ok().map(String::from)
+}
+
+/// What firmware faulted in when a hardware timer was touched, as [`set_timer_fault`] noted it.
+pub(super) fn timer_fault() -> Option<String> {
+    let mut value = [0; TIMER_FAULT_MAX];
+    let (what, _) = runtime::get_variable(TIMER_FAULT, &STERNPOST, &mut value).ok()?;
+    core::str::from_utf8(what).ok().map(String::from)
+}
+
+/// Notes a fault in the place of an older one. Needs no memory: it is called by the handler of exceptions.
+pub(super) fn set_timer_fault(what: &str) -> uefi::Result {
+    // One with other attributes would refuse the write.
+    let _ = runtime::delete_variable(TIMER_FAULT, &STERNPOST);
+    runtime::set_variable(TIMER_FAULT, &STERNPOST, STORED, what.as_bytes())
 }
 
 /// Publishes one variable of the Boot Loader Interface. Nobody's boot depends on it.
