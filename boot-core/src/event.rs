@@ -96,6 +96,8 @@ event_kinds! {
     FLOOR_IMPLAUSIBLE = 6, "floor-implausible";
     /// One copy of the record was damaged and has been written again.
     COPY_REPAIRED = 7, "copy-repaired";
+    /// What was started under Secure Boot could not be measured into the TPM.
+    NOT_MEASURED = 8, "not-measured";
     /// The initrd agent could not bring up the system.
     INITRD_FAILED = 16, "initrd-failed";
     /// The disk's table or the state filesystem was grown.

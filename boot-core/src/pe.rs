@@ -1,12 +1,12 @@
 //! As much of a PE file as it takes to know a loader: what machine it is for, where its trust section is, and whether
-//! its bytes are those that were written.
+//! its bytes are those that were written; and what a TPM's event log says of a program that is loaded.
 //!
 //! Source: Microsoft's "PE Format"; every offset is from there.
 
 use core::ops::Range;
 
 use crate::{
-    bytes::{field, memory_len, put, u8_at, u16_at, u32_at},
+    bytes::{field, memory_len, put, u8_at, u16_at, u32_at, u64_at},
     types::Architecture,
 };
 
@@ -16,10 +16,14 @@ const SIGNATURE: [u8; 4] = *b"PE\0\0";
 /// Signature and COFF header.
 const COFF: usize = 24;
 const PE32_PLUS: u16 = 0x20b;
+const IMAGE_BASE: usize = 24;
 const CHECKSUM: usize = 64;
 const SUBSYSTEM: usize = 68;
 const EFI_APPLICATION: u16 = 10;
 const SECTION: usize = 40;
+
+/// Bytes of [`EfiProgram::load_event`].
+pub const LOAD_EVENT: usize = 32;
 
 /// A UEFI application, as its headers describe it.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +78,20 @@ impl<'a> EfiProgram<'a> {
         });
         let length = u32::try_from(self.bytes.len()).ok()?;
         Some((at, sum.saturating_add(length)))
+    }
+
+    /// What the event log has beside the measurement of this program, when it is loaded from `address` and not from a
+    /// file: UEFI_IMAGE_LOAD_EVENT (TCG PC Client Platform Firmware Profile), without a device path.
+    pub fn load_event(&self, address: u64) -> Option<[u8; LOAD_EVENT]> {
+        let base = self.header.checked_add(COFF)?.checked_add(IMAGE_BASE)?;
+        let length = u64::try_from(self.bytes.len()).ok()?;
+        let mut event = [0; LOAD_EVENT];
+        // The last field, the length of the device path, stays zero.
+        let fields = [address, length, u64_at(self.bytes, base)];
+        for (place, value) in event.chunks_exact_mut(8).zip(fields) {
+            place.copy_from_slice(&value.to_le_bytes());
+        }
+        Some(event)
     }
 
     /// Where the bytes of the section `name` are in the file.
@@ -151,6 +169,16 @@ mod tests {
         assert_eq!(bytes.get(range).unwrap(), b"trust goes here");
         assert_eq!(found.section(".text"), None);
         assert_eq!(found.section("much too long"), None);
+    }
+
+    #[test]
+    fn the_event_of_loading_it_says_where_how_long_and_for_which_address_it_was_linked() {
+        let mut bytes = program(Architecture::X86_64, b"");
+        bytes[0x40 + 24 + 24..][..8].copy_from_slice(&0x1_4000_0000_u64.to_le_bytes());
+        let event = EfiProgram::parse(&bytes).unwrap().load_event(0x7e00_1000);
+        let length = 0x40 + 24 + 240 + 40_u64;
+        let fields = [0x7e00_1000, length, 0x1_4000_0000, 0].map(u64::to_le_bytes);
+        assert_eq!(event.unwrap().as_slice(), fields.as_flattened());
     }
 
     #[test]

@@ -108,6 +108,19 @@ impl<'t, V: Verify> Boot<'t, V> {
         self.reject(platform, target, EventKind::START_FAILED, reason.into());
     }
 
+    /// Writes down what went wrong with `target` and keeps nothing from starting.
+    pub fn note<P: Platform>(
+        &mut self,
+        platform: &mut P,
+        target: Target,
+        kind: EventKind,
+        text: &str,
+    ) {
+        platform.log(format_args!("{target}: {text}"));
+        let event = Event::new(Stage::LOADER, kind, text).about(target);
+        self.event(platform, event);
+    }
+
     /// The next thing to start; none when everything was tried. Then only a reset can help.
     pub fn next<P: Platform>(&mut self, platform: &mut P) -> Option<Chosen<P::Image>> {
         if self.phase == Phase::Begin {

@@ -17,6 +17,7 @@ mod clock;
 mod console;
 mod firmware;
 mod machine;
+mod measure;
 mod medium;
 mod panic;
 mod self_check;
@@ -27,6 +28,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 use boot_core::boot::{Boot, Chosen};
+use boot_core::event::EventKind;
 use boot_core::hand_over::{self, HandOver, Times};
 use boot_core::record;
 use boot_core::trust::Trust;
@@ -99,6 +101,9 @@ fn run(clock: Clock, start_us: u64) -> String {
     let mut timer = None;
     while let Some(chosen) = boot.next(&mut platform) {
         let target = chosen.target;
+        if secure_boot && let Err(reason) = measure::program(chosen.image.bytes()) {
+            boot.note(&mut platform, target, EventKind::NOT_MEASURED, &reason);
+        }
         let image = match firmware::load_image(chosen.image.bytes(), secure_boot) {
             Ok(image) => image,
             Err(error) => {
