@@ -344,6 +344,7 @@ fn hand_over() {
             driver: "i6300esb".into(),
             seconds: 180,
         }),
+        left_out: 0,
         rejected: vec![Rejection {
             slot: Target::Recovery,
             reason: "its partition is missing".into(),

@@ -230,6 +230,7 @@ mod tests {
                 watchdog_seconds: 0,
                 timer: None,
                 rejected: vec![],
+                left_out: 0,
                 times: boot_core::hand_over::Times::default(),
             };
             fs::write(run.join("handover.json"), handover.to_json()).unwrap();

@@ -134,6 +134,7 @@ fn run(clock: Clock, start_us: u64) -> String {
             watchdog_seconds: watchdog,
             timer: armed,
             rejected: boot.rejected().to_vec(),
+            left_out: 0,
             times: Times {
                 start_us,
                 exec_us: clock.now(),
@@ -187,7 +188,7 @@ fn restart_watchdog() -> uefi::Result {
 fn publish(hand_over: &HandOver, disk: &BootDisk) -> Result<(), String> {
     let partition = disk.loaded_from().map(|it| it.guid);
     variables::publish_boot_loader_interface(VERSION, partition, &hand_over.times);
-    variables::hand_over(&hand_over.to_json())
+    variables::hand_over(hand_over)
         .map_err(|error| format!("firmware does not take the hand-over: {}", error.status()))
 }
 

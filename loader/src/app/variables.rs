@@ -6,7 +6,7 @@ use alloc::string::String;
 
 use boot_core::SecurityVersion;
 use boot_core::boot::Floors;
-use boot_core::hand_over::{self, Times};
+use boot_core::hand_over::{self, HandOver, Times};
 use boot_core::layout::{self, Guid};
 use uefi::runtime::{self, VariableAttributes, VariableVendor};
 use uefi::{CStr16, CString16, Status, cstr16};
@@ -49,12 +49,19 @@ pub(super) fn secure_boot() -> bool {
     matches!(on, Ok(([1], _)))
 }
 
-/// Publishes the hand-over to the initrd. Whatever was there before is deleted first: a variable that someone stored
-/// cannot become a volatile one.
-pub(super) fn hand_over(json: &[u8]) -> uefi::Result {
+/// Publishes the hand-over to the initrd, the longest that firmware takes. Whatever was there before is deleted first: a
+/// variable that someone stored cannot become a volatile one.
+pub(super) fn hand_over(hand_over: &HandOver) -> uefi::Result {
     let name = name(hand_over::VARIABLE)?;
-    let _ = runtime::delete_variable(&name, &STERNPOST);
-    runtime::set_variable(&name, &STERNPOST, VOLATILE, json)
+    let mut published = Err(Status::BUFFER_TOO_SMALL.into());
+    for json in hand_over.encodings() {
+        let _ = runtime::delete_variable(&name, &STERNPOST);
+        published = runtime::set_variable(&name, &STERNPOST, VOLATILE, &json);
+        if published.is_ok() {
+            break;
+        }
+    }
+    published
 }
 
 /// The driver of the hardware watchdog of the last system that came up on this machine, as it says itself.

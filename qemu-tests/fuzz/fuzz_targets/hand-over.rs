@@ -13,6 +13,9 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(value, &data[4..]);
     }
     if let Ok(hand_over) = HandOver::from_json(data) {
+        for shorter in hand_over.encodings() {
+            assert!(HandOver::from_json(&shorter).is_ok());
+        }
         assert_eq!(HandOver::from_json(&hand_over.to_json()), Ok(hand_over));
     }
 });

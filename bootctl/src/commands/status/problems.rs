@@ -57,6 +57,15 @@ pub(super) fn find(machine: &Machine, loaded: &Loaded, status: &Status) -> Vec<P
                 "install an image into that slot: `bootctl install SOURCE`",
             );
         }
+        if handover.left_out > 0 {
+            add(
+                format!(
+                    "the loader did not start {} more than firmware had room to name",
+                    handover.left_out
+                ),
+                "see what and why with `bootctl history`",
+            );
+        }
         if !handover.recorded {
             add(
                 "the loader could not record this start".into(),
