@@ -64,7 +64,7 @@ pub use contribution::{
 };
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use facts::{EffectiveFacts, ImageFacts, KubernetesFacts, MachineFacts};
-pub use render::{HealthPlan, RenderError, Rendered, render};
+pub use render::{HealthPlan, PROXY_SETTINGS, RenderError, Rendered, SITE_AUTHORITIES, render};
 pub use schema::{Profile, json_schema};
 
 /// Reads a profile. `file` is the name used in messages.

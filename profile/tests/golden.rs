@@ -235,6 +235,27 @@ fn kubeadm_with_settings() {
     golden("kubeadm-site", true);
 }
 
+#[test]
+fn a_proxy_and_nothing_else() {
+    golden("proxy", true);
+}
+
+/// The password of a proxy is in a file that root alone reads, and in nothing else that is rendered.
+#[test]
+fn the_proxys_password_is_in_one_file() {
+    let rendered = render("proxy", true, "x86_64");
+    let holds =
+        |file: &&profile::File| String::from_utf8_lossy(&file.content).contains("press:example");
+    let holding: Vec<_> = rendered.files.iter().filter(holds).collect();
+    assert_eq!(holding.len(), 1, "{holding:#?}");
+    assert_eq!(
+        (holding[0].path.as_str(), holding[0].mode),
+        (profile::PROXY_SETTINGS, 0o600)
+    );
+    let shown = format!("{rendered:?}{}", serde_json::to_string(&rendered).unwrap());
+    assert!(!shown.contains("press:example"), "{shown}");
+}
+
 /// Everything that kubeadm and kubectl get is the same on both architectures, but for the loader that
 /// programs with libraries need.
 #[test]
@@ -268,6 +289,8 @@ fn the_key_follows_version_and_settings() {
         stamp.expect("a stamp").content
     };
     let base = "version: 1\nkubernetes: {distribution: kubeadm, role: init}\n";
+    let proxy = format!("{base}network: {{proxy: {{url: \"http://proxy:3128\"}}}}\n");
+    assert_eq!(key(base, "1.36.3", "a"), key(&proxy, "1.36.3", "a"));
     let more = "version: 1\nkubernetes: {distribution: kubeadm, role: init, max_pods: 50}\n";
     assert_eq!(key(base, "1.36.3", "a"), key(base, "v1.36.3", "b"));
     assert_ne!(key(base, "1.36.3", "a"), key(base, "1.36.4", "a"));

@@ -235,6 +235,12 @@ fn secrets_are_not_shown() {
         "version: 1\nusers:\n  - name: ann\n    password_hash:\n      - hunter2\n",
         "version: 1\nusers:\n  - name: ann\n    password_hash: \"hunter2\n",
         "version: 1\nusers:\n  - name: ann\n    password: hunter2\n",
+        "version: 1\nnetwork: {proxy: {url: hunter2}}\n",
+        "version: 1\nnetwork: {proxy: {url: [hunter2]}}\n",
+        "version: 1\nnetwork: {proxy: {url: \"http://ann:hunter2/@proxy:1\"}}\n",
+        "version: 1\nnetwork: {proxy: {url: \"http://ann:hunter2@proxy:1\", exept: [a]}}\n",
+        "version: 1\nnetwork: {proxy: \"http://ann:hunter2@proxy:1\"}\n",
+        "version: 1\nnetwork:\n  proxy:\n    url: >-\n      http://ann:hunter2@proxy:x\n",
     ] {
         let diagnostics = parse(text, "p.yaml").expect_err("wrong");
         let shown = format!(
@@ -276,5 +282,11 @@ fn a_profile_is_shown_without_its_secrets() {
         "{shown}"
     );
     assert_eq!(shown.lines().count(), text.lines().count());
+    let proxy = "version: 1\nnetwork:\n  proxy:\n    url: >-\n      http://me:hunter2@\n      proxy:1\n    except: [10.0.0.0/8]\n";
+    let shown = profile::without_secrets(proxy).unwrap();
+    assert!(
+        !shown.contains("hunter2") && shown.contains("10.0.0.0/8"),
+        "{shown}"
+    );
     assert_eq!(profile::without_secrets("users: ["), None);
 }

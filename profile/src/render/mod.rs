@@ -5,6 +5,10 @@ mod health;
 mod host;
 mod network;
 mod users;
+mod web;
+
+pub(crate) use web::for_unit as proxy_for_unit;
+pub use web::{PROXY_SETTINGS, SITE_AUTHORITIES};
 
 use std::time::Duration;
 
@@ -12,7 +16,7 @@ use serde::Serialize;
 
 use crate::contribution::Contribution;
 use crate::kubernetes::Context;
-use crate::schema::{OnDamage, validate};
+use crate::schema::{IfUnknown, OnDamage, validate};
 use crate::{Check, EffectiveFacts, File, ImageFacts, Lane, MachineFacts, Profile, Step};
 
 /// Why a valid profile cannot be rendered.
@@ -67,6 +71,7 @@ pub fn render(
     let mut all = Contribution::default();
     network::render(&profile.network, &mut all.files);
     host::render(profile, &hostname, &mut all.files);
+    web::render(profile, &hostname, &mut all.files);
     let mut early = Vec::new();
     users::render(&profile.users, &mut all.files, &mut early);
 
@@ -89,6 +94,10 @@ pub fn render(
         early,
         lanes: all.lanes,
         health,
+        waits_for_time: match profile.time.if_unknown {
+            IfUnknown::Start => Some(profile.time.wait.duration()),
+            IfUnknown::Wait => None,
+        },
         erases_damaged_state: profile.state.on_damage == OnDamage::Erase,
         recovery_installs: profile.recovery.install.as_ref().map(ToString::to_string),
     })
@@ -110,6 +119,8 @@ pub struct Rendered {
     pub lanes: Vec<Lane>,
     /// How it is told whether this machine is well.
     pub health: HealthPlan,
+    /// How long nothing is brought up while the time cannot be right; without it, for ever.
+    pub waits_for_time: Option<Duration>,
     /// Whether a `state` that is damaged beyond repair may be made anew.
     pub erases_damaged_state: bool,
     /// The address of the bundle that recovery installs by itself.

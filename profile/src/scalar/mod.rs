@@ -4,6 +4,11 @@
 /// Serde by text and the JSON Schema of a type that has `FromStr<Err = String>` and `Display`.
 macro_rules! text_form {
     ($name:ident, $format:literal, $example:literal) => {
+        text_form!($name, {
+            "type": "string", "format": $format, "examples": [$example]
+        });
+    };
+    ($name:ident, $schema:tt) => {
         impl TryFrom<String> for $name {
             type Error = String;
             fn try_from(text: String) -> Result<Self, String> {
@@ -23,9 +28,18 @@ macro_rules! text_form {
                 true
             }
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "format": $format, "examples": [$example] })
+                schemars::json_schema!($schema)
             }
         }
+    };
+}
+
+/// The same for a value that is shown nowhere: `writeOnly` is the schema's word for that.
+macro_rules! secret_text_form {
+    ($name:ident, $format:literal, $example:literal) => {
+        text_form!($name, {
+            "type": "string", "format": $format, "examples": [$example], "writeOnly": true
+        });
     };
 }
 
@@ -60,10 +74,12 @@ macro_rules! plain_text {
 }
 
 mod bundle_url;
+mod certificate;
 mod cidr;
 mod duration;
 mod interface;
 mod name;
+mod proxy;
 mod ssh_key;
 mod unit;
 mod user;
@@ -72,10 +88,12 @@ use core::str::FromStr;
 use std::net::IpAddr;
 
 pub use bundle_url::BundleUrl;
+pub use certificate::Certificates;
 pub use cidr::Cidr;
 pub use duration::Deadline;
 pub use interface::{InterfaceGlob, MacAddress};
 pub use name::{HostnameTemplate, ServerName};
+pub use proxy::{ProxyExemption, ProxyUrl};
 pub use ssh_key::SshKey;
 pub use unit::UnitName;
 pub use user::{PasswordHash, UserName};
@@ -86,6 +104,7 @@ type Form = fn(&str) -> Result<(), String>;
 /// Every `format` that the schema uses, and its check.
 const FORMS: &[(&str, Form)] = &[
     ("bundle-url", |s| BundleUrl::from_str(s).map(drop)),
+    ("certificates", |s| Certificates::from_str(s).map(drop)),
     ("cidr", |s| Cidr::from_str(s).map(drop)),
     ("duration", |s| Deadline::from_str(s).map(drop)),
     ("hostname-template", |s| {
@@ -94,6 +113,8 @@ const FORMS: &[(&str, Form)] = &[
     ("interface-glob", |s| InterfaceGlob::from_str(s).map(drop)),
     ("mac-address", |s| MacAddress::from_str(s).map(drop)),
     ("password-hash", |s| PasswordHash::from_str(s).map(drop)),
+    ("proxy-exemption", |s| ProxyExemption::from_str(s).map(drop)),
+    ("proxy-url", |s| ProxyUrl::from_str(s).map(drop)),
     ("server-name", |s| ServerName::from_str(s).map(drop)),
     ("ssh-key", |s| SshKey::from_str(s).map(drop)),
     ("systemd-unit", |s| UnitName::from_str(s).map(drop)),

@@ -63,7 +63,7 @@ impl FromStr for PasswordHash {
     }
 }
 
-text_form!(PasswordHash, "password-hash", "$y$j9T$…");
+secret_text_form!(PasswordHash, "password-hash", "$y$j9T$…");
 
 /// Names that the image itself uses (Debian's base system, systemd, ssh).
 const RESERVED: &[&str] = &[

@@ -19,6 +19,8 @@ pub(crate) struct Checker<'a> {
     /// Spans that hold secrets.
     pub(crate) secrets: Vec<core::ops::Range<usize>>,
     path: Vec<String>,
+    /// How many secrets the value lies in that is being looked at.
+    within_secrets: usize,
 }
 
 impl<'a> Checker<'a> {
@@ -28,6 +30,7 @@ impl<'a> Checker<'a> {
             faults: Vec::new(),
             secrets: Vec::new(),
             path: Vec::new(),
+            within_secrets: 0,
         }
     }
 
@@ -109,7 +112,7 @@ impl<'a> Checker<'a> {
             Kind::Scalar { .. } => node.span.clone(),
             Kind::List(_) | Kind::Map(_) => start..start,
         };
-        let help = help.filter(|_| !self.secret_here());
+        let help = help.filter(|_| self.within_secrets == 0);
         self.report(
             &span,
             format!("{} is {wanted}, this is {found}", self.subject()),
@@ -130,10 +133,6 @@ impl<'a> Checker<'a> {
             }
             Some(part) => format!("`{part}`"),
         }
-    }
-
-    fn secret_here(&self) -> bool {
-        self.path.iter().any(|part| part == "password_hash")
     }
 
     fn alternatives(&mut self, node: &Node, variants: &'a [Value]) -> Option<Value> {
@@ -210,10 +209,14 @@ impl<'a> Checker<'a> {
                 self.unknown_field(entry, properties);
                 continue;
             };
-            if entry.key == "password_hash" {
+            let secret = is_secret(self.resolve(property));
+            if secret {
                 self.secrets.push(entry.value.span.clone());
             }
-            if let Some(value) = self.below(&entry.key, |this| this.value(&entry.value, property)) {
+            self.within_secrets += usize::from(secret);
+            let value = self.below(&entry.key, |this| this.value(&entry.value, property));
+            self.within_secrets -= usize::from(secret);
+            if let Some(value) = value {
                 object.insert(entry.key.clone(), value);
             }
         }
@@ -402,6 +405,11 @@ fn allows_null(schema: &Value) -> bool {
             .get("anyOf")
             .and_then(Value::as_array)
             .is_some_and(|any| any.iter().any(by_type))
+}
+
+/// Whether a value is shown nowhere.
+fn is_secret(schema: &Value) -> bool {
+    schema.get("writeOnly") == Some(&Value::Bool(true))
 }
 
 /// The type that is not `null`.

@@ -23,8 +23,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::scalar::{
-    BundleUrl, Cidr, Deadline, HostnameTemplate, InterfaceGlob, MacAddress, PasswordHash,
-    ServerName, SshKey, UnitName, UserName,
+    BundleUrl, Certificates, Cidr, Deadline, HostnameTemplate, InterfaceGlob, MacAddress,
+    PasswordHash, ProxyExemption, ProxyUrl, ServerName, SshKey, UnitName, UserName,
 };
 
 pub use kubernetes::Kubernetes;
@@ -95,6 +95,25 @@ pub struct Network {
     /// Domains in which short names are looked up.
     #[serde(default)]
     pub search: Vec<ServerName>,
+    /// The proxy by which servers are reached, where there is no other way: for `bootctl`, recovery, the container runtime
+    /// and the kubelet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
+    /// Certificates of authorities of this site, in PEM: trusted like those that the image trusts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorities: Vec<Certificates>,
+}
+
+/// A proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Proxy {
+    /// Its address, `http://proxy.example.com:3128`; with a name and a password, if it wants them:
+    /// `http://name:password@proxy.example.com:3128`. It is asked for connections (CONNECT), also to servers of http://.
+    pub url: ProxyUrl,
+    /// What is reached without it. This machine, its pods, services and node address always are.
+    #[serde(default)]
+    pub except: Vec<ProxyExemption>,
 }
 
 /// One interface, or all that match.
@@ -161,12 +180,37 @@ pub struct Match {
 }
 
 /// Clock.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct Time {
     /// NTP servers, names or addresses. Without any: those that DHCP names, then the image's.
-    #[serde(default)]
     pub servers: Vec<ServerName>,
+    /// How long nothing is brought up while the time cannot be right: the hardware clock is dead or years ahead, no time was
+    /// saved, and neither a time server nor somebody has said it yet.
+    pub wait: Deadline,
+    /// What is done when it is not known by then.
+    pub if_unknown: IfUnknown,
+}
+
+impl Default for Time {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            wait: Deadline::from_secs(300),
+            if_unknown: IfUnknown::default(),
+        }
+    }
+}
+
+/// What is done without the time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum IfUnknown {
+    /// The bring-up begins with the latest time that is known: when the image was built, or later.
+    #[default]
+    Start,
+    /// Nothing is brought up before somebody says the time, a server or a person.
+    Wait,
 }
 
 /// Somebody who may log in.

@@ -54,6 +54,7 @@ mod steps;
 
 use super::{Access, Class, Cluster, Context, Distribution, Identity, Role, Skew, StatePath};
 use crate::diagnostics::Problem;
+use crate::render::proxy_for_unit;
 use crate::schema::Network;
 use crate::{Contribution, EffectiveFacts, KubernetesFacts};
 
@@ -148,11 +149,17 @@ impl Distribution for Kubeadm {
             context.hostname,
             context.facts.architecture(),
         );
-        let files = plan.files();
+        let mut files = plan.files();
         let key = plan.key(&files);
+        let units = ["containerd.service", "kubelet.service"];
+        files.extend(
+            units
+                .iter()
+                .filter_map(|unit| proxy_for_unit(context.profile, unit)),
+        );
         Contribution {
             lanes: steps::lanes(cluster, &key),
-            units: vec!["containerd.service".into(), "kubelet.service".into()],
+            units: units.map(str::to_owned).into(),
             checks: steps::checks(context),
             files,
         }
