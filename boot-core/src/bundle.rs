@@ -29,7 +29,8 @@ pub const WINDOW_LOG_MAX: u32 = 23;
 /// Most frames of the root: 256 GiB.
 pub const ROOT_FRAMES_MAX: u32 = 1 << 16;
 
-const MAGIC: [u8; 8] = *b"SPBUNDLE";
+/// What a bundle begins with.
+pub const MAGIC: [u8; 8] = *b"SPBUNDLE";
 const FORMAT: u16 = 1;
 
 /// Where the fields of the header lie.

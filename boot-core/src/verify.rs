@@ -58,11 +58,11 @@ pub enum Rejected {
         found: Target,
     },
     /// The keyring chain does not lead from the root keys to here.
-    #[error("{0}")]
+    #[error(transparent)]
     Keyring(#[from] KeyringError),
     /// The manifest's envelope is none, or is not signed by enough keys.
     #[error("the manifest is not signed as it must be: {0}")]
-    Signature(#[from] DsseError),
+    Signature(DsseError),
     /// The header is about another manifest.
     #[error("the slot header names another manifest ({header}) than the one beside it ({found})")]
     HeaderDigest {
@@ -72,7 +72,7 @@ pub enum Rejected {
         found: Digest,
     },
     /// Signed, but not a manifest that can be understood.
-    #[error("{0}")]
+    #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// For another product.
     #[error("it is for product {found:?}, this is {expected:?}")]
@@ -254,8 +254,10 @@ pub fn verify_manifest(
     keyring: &[u8],
 ) -> Result<Verified, Rejected> {
     let chain = Chain::verify(keyring, &trust.root, &trust.product)?;
-    let envelope = Envelope::parse(envelope)?;
-    let payload = envelope.verify(manifest::PAYLOAD_TYPE, &chain.keyring.signing)?;
+    let envelope = Envelope::parse(envelope).map_err(Rejected::Signature)?;
+    let payload = envelope
+        .verify(manifest::PAYLOAD_TYPE, &chain.keyring.signing)
+        .map_err(Rejected::Signature)?;
     let digest = Digest::of(payload);
     let manifest = Manifest::parse(payload)?;
     if manifest.product != trust.product {

@@ -98,6 +98,15 @@ fn a_slot_is_rejected_with_what_is_wrong_with_it() {
         error: unsigned,
     };
     assert_eq!(check(&foreign), Err(Rejected::Keyring(error)));
+    for image in [&forged, &foreign, &format] {
+        let rejected = check(image).unwrap_err();
+        let behind = std::error::Error::source(&rejected).map(ToString::to_string);
+        let said = rejected.to_string();
+        assert!(
+            behind.is_none_or(|behind| !said.contains(&behind)),
+            "who prints the sources too says it twice: {said}"
+        );
+    }
 
     let mut header = sound.header(Target::A);
     header.manifest_digest = Digest::ZERO;

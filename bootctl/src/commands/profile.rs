@@ -1,7 +1,8 @@
 //! `profile check`, `show`, `apply`.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde_json::json;
@@ -20,9 +21,10 @@ pub enum Profile {
     #[command(after_help = "\
 Examples:
   bootctl profile check                  the one that this machine uses
-  bootctl profile check profile.yaml")]
+  bootctl profile check profile.yaml
+  render-site 17 | bootctl profile check -")]
     Check {
-        /// The profile; without it, the one that this machine uses
+        /// The profile, - for standard input; without it, the one that this machine uses
         file: Option<PathBuf>,
     },
     /// Show the profile that this machine uses and what it turns into (secrets left out)
@@ -39,8 +41,11 @@ Examples:
 pub fn profile(paths: &Paths, command: &Profile, real: bool) -> Result<Outcome> {
     match command {
         Profile::Check { file } => {
-            let path = file.clone().unwrap_or_else(|| choose::location(paths));
-            check(paths, &path)
+            let (name, text) = match file {
+                Some(file) => read(file)?,
+                None => own(paths)?,
+            };
+            check(paths, &name, &text)
         }
         Profile::Show => show(paths),
         Profile::Apply => {
@@ -54,15 +59,60 @@ pub fn profile(paths: &Paths, command: &Profile, real: bool) -> Result<Outcome> 
     }
 }
 
-fn check(paths: &Paths, path: &std::path::Path) -> Result<Outcome> {
-    let text = std::fs::read_to_string(path).map_err(|e| {
-        Failure::new(Code::Profile, e).doing(format!("reading the profile {}", path.display()))
+/// The profile in a file, or on standard input, and its name.
+fn read(file: &Path) -> Result<(String, String)> {
+    let is_stdin = file == Path::new("-");
+    let name = if is_stdin {
+        "standard input".to_owned()
+    } else {
+        file.display().to_string()
+    };
+    let text = if is_stdin {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let text = text.map_err(|e| {
+        Failure::by(Code::Profile, e)
+            .doing(format!("reading the profile {name}"))
+            .next("name a profile that can be read, or - for standard input")
     })?;
-    let name = path.display().to_string();
+    Ok((name, text))
+}
+
+/// The profile of this machine, and where it lies.
+fn own(paths: &Paths) -> Result<(String, String)> {
+    is_ours(paths)?;
+    let path = choose::location(paths);
+    match read(&path) {
+        // Recovery has none.
+        Err(_)
+            if path
+                .symlink_metadata()
+                .is_err_and(|e| e.kind() == ErrorKind::NotFound) =>
+        {
+            let name = "what stands in for a profile in this image".to_owned();
+            Ok((name, choose::NOTHING_SAID.to_owned()))
+        }
+        read => read,
+    }
+}
+
+/// Only an image of ours has a profile of its own, and something that it turns into.
+fn is_ours(paths: &Paths) -> Result<()> {
+    facts::image_facts(paths).map(drop).map_err(|e| {
+        let failure = Failure::new(Code::NotSternpost, e.to_string());
+        failure
+            .doing("looking for the profile of this machine")
+            .next("run it on an appliance; elsewhere name a profile: `bootctl profile check FILE`")
+    })
+}
+
+fn check(paths: &Paths, name: &str, text: &str) -> Result<Outcome> {
     // Without an image (on a build host) what depends on one is not checked.
     let parsed = match facts::image_facts(paths) {
-        Ok(image) => profile::parse_for(&text, &name, &image),
-        Err(_) => profile::parse(&text, &name),
+        Ok(image) => profile::parse_for(text, name, &image),
+        Err(_) => profile::parse(text, name),
     };
     match parsed {
         Ok(_) => Ok(Outcome::new(
@@ -82,6 +132,7 @@ fn check(paths: &Paths, path: &std::path::Path) -> Result<Outcome> {
 }
 
 fn show(paths: &Paths) -> Result<Outcome> {
+    is_ours(paths)?;
     let chosen = choose::in_force(paths)?;
     let rendered = &chosen.rendered;
     let mut out = format!("# {}\n", chosen.path.display());

@@ -1,6 +1,6 @@
 //! The front of a bundle: everything that says whether it may be installed, before what is large.
 
-use boot_core::bundle::{BundleError, FrameTable, HEADER_SIZE, Header};
+use boot_core::bundle::{BundleError, FrameTable, HEADER_SIZE, Header, MAGIC};
 use boot_core::manifest::{Kind, Manifest};
 use boot_core::slot_header::UKI_OFFSET;
 use boot_core::trust::Trust;
@@ -57,9 +57,7 @@ pub(crate) struct Room {
 impl BundleFront {
     /// Reads and verifies everything up to the verity leaves, and checks it against this machine.
     pub(crate) fn read(source: &mut dyn Source, trust: &Trust, wanted: &Wanted) -> Result<Self> {
-        let mut bytes = [0; HEADER_SIZE];
-        source.read_exact_at(0, &mut bytes)?;
-        let header = Header::decode(&bytes).map_err(not_a_bundle)?;
+        let header = read_header(source)?;
         source.expect_until(header.frames_offset());
         let mut envelope = vec![0; header.envelope_length as usize];
         source.read_exact_at(header.envelope_offset(), &mut envelope)?;
@@ -125,6 +123,20 @@ impl BundleFront {
             .next("the bundle was damaged on its way: fetch it again; nothing was changed")),
         }
     }
+}
+
+/// Byte by byte as far as it can be told that this is no bundle: a note of ten bytes was not cut short.
+fn read_header(source: &mut dyn Source) -> Result<Header> {
+    let mut bytes = [0; HEADER_SIZE];
+    let (magic, rest) = bytes.split_at_mut(MAGIC.len());
+    for (at, wanted) in MAGIC.into_iter().enumerate() {
+        source.read_exact_at(at as u64, &mut magic[at..=at])?;
+        if magic[at] != wanted {
+            return Err(not_a_bundle(BundleError::Magic));
+        }
+    }
+    source.read_exact_at(MAGIC.len() as u64, rest)?;
+    Header::decode(&bytes).map_err(not_a_bundle)
 }
 
 /// The message for a bundle that is longer or shorter than its frame table says.

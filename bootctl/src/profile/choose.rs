@@ -102,7 +102,7 @@ fn is_recovery(paths: &Paths) -> bool {
 }
 
 /// What an image without a profile of its own is to be, the recovery system for one.
-const NOTHING_SAID: &str = "version: 1\nhostname: node-{machine-id:8}\n";
+pub(crate) const NOTHING_SAID: &str = "version: 1\nhostname: node-{machine-id:8}\n";
 
 /// Reads, checks and renders the profile at `path`.
 fn load(paths: &Paths, path: &Path, image: &ImageFacts, part: Part) -> Result<ChosenProfile> {

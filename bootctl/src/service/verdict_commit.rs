@@ -38,9 +38,14 @@ impl Service<'_> {
             eprintln!("bootctl: no verdict, the machine is going down: {reason}");
             return None;
         }
+        // The event and the report say the same.
+        let reason = match &verdict {
+            Verdict::Healthy => self.healthy(),
+            Verdict::Unhealthy(reason) => reason.clone(),
+        };
         let mut pauses = PAUSES.iter();
         let committed = loop {
-            let error = match self.commit(slot, &verdict).await {
+            let error = match self.commit(slot, &verdict, &reason).await {
                 Err(e) if e.code == Code::Failed => e,
                 other => break other,
             };
@@ -50,10 +55,6 @@ impl Service<'_> {
             eprintln!("bootctl: {error}; trying again in {pause:?}");
             self.pulse.beat();
             sleep(pause).await;
-        };
-        let reason = match &verdict {
-            Verdict::Healthy => self.healthy(),
-            Verdict::Unhealthy(reason) => reason.clone(),
         };
         Some(Seen::Concluded {
             verdict,
@@ -83,13 +84,11 @@ impl Service<'_> {
     }
 
     /// Writes what follows from a verdict into the boot state.
-    async fn commit(&mut self, slot: Slot, verdict: &Verdict) -> Result<Settled> {
+    async fn commit(&mut self, slot: Slot, verdict: &Verdict, reason: &str) -> Result<Settled> {
         let mut control = self.control().await?;
         let known = &self.reporter.report.known;
         let booted = known.booted(slot, Some(self.machine.boot.manifest_digest));
-        control.commit_verdict(&booted, verdict, &self.healthy(), |record| {
-            self.stays(record, slot)
-        })
+        control.commit_verdict(&booted, verdict, reason, |record| self.stays(record, slot))
     }
 
     /// Why the machine stays up in a slot that is not well, if it does.

@@ -477,7 +477,7 @@ impl Fixture {
 }
 
 /// A command that has ended.
-pub(crate) struct Ran(Output);
+pub(crate) struct Ran(pub(crate) Output);
 
 impl Ran {
     pub(crate) fn code(&self) -> i32 {

@@ -86,7 +86,9 @@ fn foreign_and_hostile_bundles_change_nothing() {
     let mut bundle = good.bundle();
 
     refused(&machine, b"", 5, &["ends after 0 bytes"]);
-    refused(&machine, &[0; 4096], 4, &["not a Sternpost bundle"]);
+    for foreign in [&[0; 4096][..], b"a note\n", b"SPBOUND"] {
+        refused(&machine, foreign, 4, &["not a Sternpost bundle"]);
+    }
     refused(&machine, &bundle[..500], 5, &["ends after 500 bytes"]);
     refused(&machine, &bundle[..5000], 5, &["cut short"]);
     refused(&machine, &bundle[..bundle.len() - 1], 5, &["cut short"]);

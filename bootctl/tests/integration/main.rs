@@ -9,6 +9,7 @@ mod install;
 mod interrupted;
 mod loader;
 mod memory;
+mod profile;
 mod recovery;
 mod repair;
 mod serve;

@@ -107,6 +107,12 @@ fn a_healthy_slot_on_trial_is_marked_good() {
     assert_eq!(machine.record().floor, boot_core::SecurityVersion(1));
     let health = machine.run(&["health"]).ok().out();
     assert!(health.starts_with("healthy"), "{health}");
+    // History and status say the same of it, to the second.
+    let history = machine.run(&["history", "--json"]).ok().json();
+    let mut events = history["events"].as_array().unwrap().iter();
+    let marked = events.find(|it| it["kind"] == "marked-good").unwrap();
+    let reason = report["reason"].as_str().unwrap();
+    assert_eq!(marked["text"], format!("version 2.0: {reason}"));
     // A way down that does not come to its end is none: the service leaves the marker.
     let marker = || fs::read_to_string(machine.root().join("state/sternpost/running")).unwrap();
     let running = marker();
