@@ -15,6 +15,7 @@ use crate::commands::profile::Profile;
 use crate::commands::reboot::Reboot;
 use crate::commands::repair_slot::RepairSlot;
 use crate::commands::rollback::Rollback;
+use crate::commands::time::Time;
 use crate::commands::update_loader::UpdateLoader;
 use crate::commands::update_recovery::UpdateRecovery;
 
@@ -221,6 +222,10 @@ Examples:
     /// Check, show and apply profiles: what this machine is to be
     #[command(subcommand)]
     Profile(Profile),
+
+    /// Say the time, where neither a time server nor the hardware clock does
+    #[command(subcommand)]
+    Time(Time),
 
     /// The service: brings the machine up, watches its health, marks the slot good or goes back
     ///

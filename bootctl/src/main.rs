@@ -55,6 +55,7 @@ fn run(cli: Cli) -> Result<Outcome> {
         Command::Profile(command) => {
             commands::profile::profile(&paths, command, cli.root == Path::new("/"))
         }
+        Command::Time(command) => commands::time::time(&machine()?, command),
         Command::Serve => {
             service::serve(&machine()?)?;
             Ok(Outcome::new(String::new(), json!({})))

@@ -12,7 +12,7 @@ use self::files::write_files;
 use self::lanes::{Board, LaneStates};
 use crate::failure::Result;
 use crate::kubernetes::ApiServers;
-use crate::machine::clock::implausible;
+use crate::machine::clock::{Wait, implausible, wait};
 use crate::os::clock::Pace;
 use crate::os::paths::Paths;
 use crate::os::systemd::Systemd;
@@ -31,13 +31,8 @@ pub(crate) fn begin(paths: Paths, rendered: Rendered, api: ApiServers) -> LaneSt
 }
 
 async fn all(paths: Paths, rendered: Rendered, api: ApiServers, board: &Board) {
-    // No certificate is made while the time is a guess. The gate knows how long that may take.
-    if !rendered.lanes.is_empty() && implausible(&paths).is_some() {
-        board.begins(FILES, "wait for the time");
-        while let Some(why) = implausible(&paths) {
-            board.says(FILES, &why);
-            tokio::time::sleep(LOOK).await;
-        }
+    if !rendered.lanes.is_empty() {
+        wait_for_time(&paths, rendered.waits_for_time, board).await;
     }
     let write = async |_| files(&paths, &rendered).await;
     let once = (1, Duration::from_secs(2));
@@ -51,6 +46,29 @@ async fn all(paths: Paths, rendered: Rendered, api: ApiServers, board: &Board) {
         step::attempt(step, number, &paths, &api).await
     })
     .await;
+}
+
+/// No certificate is made while the time is a guess, unless nobody says it for as long as the profile would wait: a clock
+/// that is late, as this one is then, harms no certificate.
+async fn wait_for_time(paths: &Paths, at_most: Option<Duration>, board: &Board) {
+    let began = tokio::time::Instant::now();
+    let mut waits = false;
+    loop {
+        let why = match wait(implausible(paths), began.elapsed(), at_most) {
+            Wait::NotNeeded => return,
+            Wait::Over(why) => {
+                eprintln!("bootctl: nobody has said the time; going on without it: {why}");
+                return;
+            }
+            Wait::On(why) => why,
+        };
+        if !waits {
+            board.begins(FILES, "wait for the time");
+            waits = true;
+        }
+        board.says(FILES, &why);
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 async fn files(paths: &Paths, rendered: &Rendered) -> Result<()> {
@@ -99,7 +117,7 @@ mod tests {
         stand_in::put(
             &paths.run("applied.json"),
             r#"{"profile":"x","problem":null,
-                "clock":{"found":0,"raised_to":1790000000,"implausible":"never saved"}}"#,
+                "clock":{"found":0,"set_to":1790000000,"implausible":"never saved"}}"#,
         );
         let mut rendered = crate::profile::choose::in_force(&paths).unwrap().rendered;
         // Without anything to bring up there is nothing to wait for.
@@ -123,6 +141,10 @@ mod tests {
         let waiting = standing(&paths, &rendered).await;
         let doing = waiting.doing().unwrap();
         assert!(doing.starts_with("wait for the time: "), "{doing}");
+        let mut impatient = rendered.clone();
+        impatient.waits_for_time = Some(Duration::ZERO);
+        let went_on = standing(&paths, &impatient).await;
+        assert!(matches!(went_on, BringUp::Failed(_)), "{went_on:?}");
         stand_in::put(&paths.at("/run/systemd/timesync/synchronized"), "");
         let BringUp::Failed(why) = standing(&paths, &rendered).await else {
             panic!("there is no systemd");

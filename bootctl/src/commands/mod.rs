@@ -12,6 +12,7 @@ pub mod reboot;
 pub mod repair_slot;
 pub mod rollback;
 pub mod status;
+pub mod time;
 pub mod update_loader;
 pub mod update_recovery;
 

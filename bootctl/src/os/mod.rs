@@ -9,4 +9,5 @@ pub(crate) mod notify;
 pub mod paths;
 pub mod power;
 pub(crate) mod process;
+mod rtc;
 pub(crate) mod systemd;

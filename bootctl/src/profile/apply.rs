@@ -26,15 +26,15 @@ pub struct Applied {
     pub clock: Option<Clock>,
 }
 
-/// Raises the clock, before anything makes a certificate.
-fn raise_clock(paths: &Paths, image: &ImageFacts) -> Clock {
+/// Puts the clock right, before anything makes a certificate.
+fn set_clock(paths: &Paths, image: &ImageFacts) -> Clock {
     let known = Known {
         built: i64::try_from(image.build_time).unwrap_or(0),
         saved: clock::saved(&paths.state("clock")),
         rtc: clock::rtc(Path::new("/sys")),
     };
     let mut judged = clock::judge(clock::now(), known);
-    if let Some(to) = judged.raised_to
+    if let Some(to) = judged.set_to
         && let Err(e) = clock::set(to)
     {
         judged.implausible = Some(format!("the clock could not be set: {e}"));
@@ -45,7 +45,7 @@ fn raise_clock(paths: &Paths, image: &ImageFacts) -> Clock {
 /// `bootctl profile apply`: the clock, the early files, the host name, the early commands.
 pub fn apply(paths: &Paths, real: bool) -> Result<Applied> {
     let image = image_facts(paths)?;
-    let clock = real.then(|| raise_clock(paths, &image));
+    let clock = real.then(|| set_clock(paths, &image));
     let chosen = choose_for_this_boot(paths);
     let applied = Applied {
         profile: chosen.as_ref().map(|c| c.path.clone()).unwrap_or_default(),

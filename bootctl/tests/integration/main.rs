@@ -17,3 +17,4 @@ mod server;
 mod sources;
 mod state;
 mod systemd;
+mod time;

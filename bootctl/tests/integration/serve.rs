@@ -290,7 +290,7 @@ fn after_an_unclean_end_a_damaged_root_is_given_up_even_if_good() {
 /// Nothing has told the machine the time yet.
 fn without_the_time(machine: &Fixture) {
     let applied = r#"{"profile": "x", "problem": null,
-        "clock": {"found": 0, "raised_to": 1790000000, "implausible": "never saved"}}"#;
+        "clock": {"found": 0, "set_to": 1790000000, "implausible": "never saved"}}"#;
     std::fs::write(machine.root().join("run/sternpost/applied.json"), applied).unwrap();
 }
 

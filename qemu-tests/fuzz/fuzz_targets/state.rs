@@ -1,13 +1,13 @@
 //! What Sternpost keeps on `state`, where anything may have written: docs/formats/state.md.
 //!
-//! A time that was saved never sets the clock back, nor further than what is known can bear; the list of what outlives
+//! No clock comes out earlier than the image or a time that was saved and can be; the list of what outlives
 //! a start names directories below /state alone.
 #![no_main]
 
 use std::path::Component;
 
 use arbitrary::Arbitrary;
-use bootctl::os::clock::{Known, format, judge};
+use bootctl::os::clock::{Known, can_be, format, judge, parse as parse_time};
 use initrd::persist::parse;
 use libfuzzer_sys::fuzz_target;
 
@@ -28,10 +28,14 @@ fuzz_target!(|input: Input<'_>| {
         rtc: input.rtc,
     };
     let clock = judge(input.found, known);
-    if let Some(to) = clock.raised_to {
-        assert!(to > input.found && to >= known.built);
-    } else {
-        assert!(input.found >= known.built && Some(input.found) >= known.saved);
+    let shows = clock.set_to.unwrap_or(input.found);
+    assert!(shows >= known.built);
+    let saved = known.saved.filter(|saved| can_be(*saved, known.built));
+    assert!(saved.is_none_or(|saved| shows >= saved));
+    // What was far ahead of all that is known is not believed.
+    assert!(clock.set_to.is_none_or(|to| to > input.found || clock.implausible.is_some() || Some(to) == known.rtc));
+    if let Some(time) = parse_time(input.list) {
+        assert!(input.list.starts_with('@') || parse_time(&format(time)) == Some(time));
     }
     assert!(!format(input.found).is_empty());
 

@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::facts::Status;
-use crate::machine::Machine;
 use crate::machine::facts::target_name;
+use crate::machine::{Machine, clock};
 use crate::service::step::Phase;
 use crate::state::owner;
 
@@ -169,10 +169,10 @@ pub(super) fn find(machine: &Machine, loaded: &Loaded, status: &Status) -> Vec<P
             "`bootctl profile check` says everything that is wrong with it",
         );
     }
-    if let Some(why) = status.clock.as_ref().and_then(|it| it.implausible.clone()) {
+    if let Some(why) = clock::implausible(&machine.paths()) {
         add(
             why,
-            "set the clock, or give the machine a time server in its profile",
+            "`bootctl time set`, or give the machine a time server in its profile",
         );
     }
     let state = &status.state;
