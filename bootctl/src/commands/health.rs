@@ -18,14 +18,14 @@ use crate::service::step::Phase;
 pub struct Health {
     /// Wait up to SECONDS for the machine to be healthy
     #[arg(long, value_name = "SECONDS")]
-    pub wait: Option<u64>,
+    pub wait: Option<u32>,
 }
 
 /// `bootctl health`.
 pub fn health(machine: &Machine, arguments: &Health) -> Result<Outcome> {
     let path = machine.paths().run("serve.json");
     let boot_id = facts::boot_id();
-    let until = Instant::now() + Duration::from_secs(arguments.wait.unwrap_or(0));
+    let until = Instant::now() + Duration::from_secs(arguments.wait.unwrap_or(0).into());
     let report = loop {
         let report = Report::read(&path, &boot_id);
         let decided = report

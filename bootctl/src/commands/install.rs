@@ -1,5 +1,7 @@
 //! `install`: what [`crate::install::into_slot`] does, told. What is refused is listed in `install::preconditions`.
 
+use std::time::Duration;
+
 use boot_core::record::SlotStatus;
 use clap::Args;
 use indicatif::HumanBytes;
@@ -25,6 +27,9 @@ pub struct Install {
     /// Which slot; needed in recovery, where none is booted. Else the one beside the booted one
     #[arg(long, value_enum)]
     pub slot: Option<SlotName>,
+    /// Go on for up to SECONDS while network or server fail, once the bundle has begun to arrive; else for about a minute
+    #[arg(long, value_name = "SECONDS")]
+    pub wait: Option<u32>,
 }
 
 /// `bootctl install`.
@@ -37,6 +42,7 @@ pub fn install(machine: &Machine, arguments: &Install) -> Result<Outcome> {
             slot,
             force: arguments.force,
             activate: arguments.now,
+            patience: arguments.wait.map(|it| Duration::from_secs(it.into())),
         },
     )?;
     let mut text = if installed.was_there {

@@ -23,7 +23,7 @@ use crate::machine::facts;
 use crate::os::device::BlockFile;
 use crate::output::Outcome;
 use crate::progress::Progress;
-use crate::source;
+use crate::source::{self, Reach};
 
 /// Arguments of `update-loader`.
 #[derive(Debug, Args)]
@@ -109,7 +109,7 @@ fn update(
 ) -> Result<Outcome> {
     let progress = Progress::new();
     let trust = slot_check::trust(machine)?;
-    let mut source = source::open_at(from, &progress, machine.pace)?;
+    let mut source = source::open(from, &progress, &Reach::of(machine))?;
     let wanted = Wanted {
         kind: Kind::Loader,
         // A loader is as old as the systems that it was made with: none that may not be fallen back to.

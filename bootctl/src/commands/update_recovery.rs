@@ -12,7 +12,7 @@ use crate::install::replace_recovery;
 use crate::machine::Machine;
 use crate::output::Outcome;
 use crate::progress::Progress;
-use crate::source;
+use crate::source::{self, Reach};
 
 /// Arguments of `update-recovery`.
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub fn update_recovery(machine: &Machine, arguments: &UpdateRecovery) -> Result<
     let mut target = machine.open(Target::Recovery.label_boot(), true)?;
     let [a, b] = Slot::BOTH.map(|slot| machine.open(slot.label_boot(), false));
     let progress = Progress::new();
-    let mut source = source::open_at(&arguments.source, &progress, machine.pace)?;
+    let mut source = source::open(&arguments.source, &progress, &Reach::of(machine))?;
     let replaced = replace_recovery::replace(
         &mut control,
         &mut target,

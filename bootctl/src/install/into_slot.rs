@@ -1,12 +1,14 @@
 //! An installation into a slot of this machine, under the lock of installations.
 
+use std::time::{Duration, Instant};
+
 use super::{Installed, Options, install};
 use crate::boot;
 use crate::boot::slot_check::{self, SlotDevices};
 use crate::failure::Result;
 use crate::machine::Machine;
 use crate::progress::Progress;
-use crate::source;
+use crate::source::{self, Reach};
 
 use boot_core::Slot;
 
@@ -21,6 +23,8 @@ pub struct Request<'a> {
     pub force: bool,
     /// Start it next.
     pub activate: bool,
+    /// Where nobody is there to say it again: how long a bundle that has begun to arrive is tried for.
+    pub patience: Option<Duration>,
 }
 
 /// Installs it, and activates it if that is asked for.
@@ -37,7 +41,9 @@ pub fn into_slot(machine: &Machine, request: Request<'_>) -> Result<Installed> {
     // Without a slot to copy from, everything is fetched.
     let mut other = SlotDevices::open(machine, slot.other(), false).ok();
     let progress = Progress::new();
-    let mut source = source::open_at(request.source, &progress, machine.pace)?;
+    let mut reach = Reach::of(machine);
+    reach.retry.until = request.patience.map(|patience| Instant::now() + patience);
+    let mut source = source::open(request.source, &progress, &reach)?;
     let options = Options {
         trust: &trust,
         slot,

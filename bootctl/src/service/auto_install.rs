@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Service;
-use super::step::idle::{Installation, PAUSE};
+use super::step::idle::{Installation, LIMIT, PAUSE};
 use crate::boot::slot_check::{self, SlotDevices};
 use crate::boot::{self, Locked};
 use crate::failure::{Code, Failure, Result};
@@ -160,6 +160,7 @@ fn put(machine: &Machine, from: &str) -> Result<Option<Slot>> {
             slot,
             force: false,
             activate: true,
+            patience: Some(LIMIT),
         };
         match into_slot(machine, request) {
             Ok(_) => return Ok(Some(slot)),

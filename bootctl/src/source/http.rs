@@ -3,15 +3,19 @@
 //! The first request asks for a range; a server that answers 206 is asked for exactly the ranges
 //! that are wanted, one that answers 200 is read front to back. A connection that breaks, stalls
 //! or ends early is opened again where it stopped, with growing pauses; every byte that was
-//! wanted and arrives starts the count of attempts anew (one that is only read over does not). The size and the validator (ETag or Last-Modified) of the
-//! first answer must be those of every later one: otherwise it is another file.
+//! wanted and arrives starts the count of attempts anew (one that is only read over does not). A server that trickles
+//! is left for a new connection too, and each stretch in which it was too slow counts as an attempt ([`super::rate`]).
+//! The size and the validator (ETag or Last-Modified) of the first answer must be those of every later one: otherwise it
+//! is another file. A page in place of a file is a portal's, most likely.
 
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::{Response, StatusCode, header};
 use ureq::{Agent, Body};
 
+use super::rate::Rate;
+use super::web::Web;
 use super::{Source, too_short};
 use crate::failure::{Failure, Result};
 use crate::os::clock::Pace;
@@ -31,6 +35,12 @@ pub struct Retry {
     pub pause: Duration,
     /// How long to wait for a connection, and for the next bytes.
     pub patience: Duration,
+    /// Fewer bytes a second than this, over [`Self::rate_over`], are as good as none.
+    pub least_rate: u64,
+    pub rate_over: Duration,
+    /// Where nobody is there to say it again: what has begun to arrive is tried for until then, however many attempts
+    /// that takes.
+    pub until: Option<Instant>,
 }
 
 impl Retry {
@@ -52,6 +62,9 @@ impl Default for Retry {
             attempts: 8,
             pause: Duration::from_millis(500),
             patience: Duration::from_secs(30),
+            least_rate: 1000,
+            rate_over: Duration::from_secs(300),
+            until: None,
         }
     }
 }
@@ -76,6 +89,11 @@ pub struct Http {
     ranges: bool,
     stream: Option<Stream>,
     expected: u64,
+    /// Its beginning has arrived.
+    begun: bool,
+    rate: Rate,
+    /// Stretches in a row that were too slow.
+    slow: u32,
 }
 
 /// Why a request did not work out.
@@ -91,31 +109,33 @@ impl Http {
     ///
     /// # Errors
     /// [`crate::failure::Code::Source`], after trying again where that can help.
-    pub fn open(url: &str, progress: Progress, retry: Retry) -> Result<Self> {
-        let agent = Agent::config_builder()
+    pub fn open(url: &str, progress: Progress, retry: Retry, web: &Web) -> Result<Self> {
+        let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(retry.patience))
             .timeout_recv_response(Some(retry.patience))
             .timeout_per_read(Some(retry.patience))
-            .user_agent(concat!("bootctl/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
+            .user_agent(concat!("bootctl/", env!("CARGO_PKG_VERSION")));
         let mut http = Self {
-            agent,
+            agent: web.agent(config, url),
             url: url.to_owned(),
             shown: super::shown(url),
             progress,
-            retry,
             size: None,
             validator: None,
             ranges: true,
             stream: None,
             expected: FIRST,
+            begun: false,
+            rate: Rate::new(retry.least_rate, retry.rate_over),
+            slow: 0,
+            retry,
         };
         let mut attempt = 0;
         while let Err(trouble) = http.connect(0, true) {
             attempt = http.pause_or_fail(attempt, trouble)?;
         }
+        http.begun = true;
         Ok(http)
     }
 
@@ -136,6 +156,15 @@ impl Http {
         }
         let response = request.call().map_err(|e| self.classify(&e))?;
         let status = response.status();
+        if status.is_success() && is_page(&response) {
+            let what = "the server answered with a page (text/html), not with a file";
+            return Err(if first {
+                let failure = self.fail(what);
+                Trouble::Final(failure.next("a portal of this network may want somebody to log in; else check the address: open it with another program"))
+            } else {
+                Trouble::Passing(what.to_owned())
+            });
+        }
         let validator = validator(&response);
         let stream = match status {
             StatusCode::PARTIAL_CONTENT => {
@@ -209,6 +238,10 @@ impl Http {
             let failure = self.fail("the server redirects to what is no address");
             return Trouble::Final(failure.next("ask whoever runs the server"));
         }
+        if let Some(rustls::Error::InvalidCertificate(_)) = of_tls(error) {
+            let failure = self.fail(error);
+            return Trouble::Final(failure.next("if an authority of this site signed the server's certificate, name it under `network.authorities` in the profile; if the clock is wrong: `bootctl time set`"));
+        }
         match error {
             ureq::Error::InvalidProxyUrl
             | ureq::Error::TooManyRedirects
@@ -236,19 +269,33 @@ impl Http {
             Trouble::Passing(what) => what,
         };
         self.stream = None;
-        let attempt = attempt + 1;
-        if attempt >= self.retry.attempts {
+        let attempt = (attempt + 1).max(self.slow);
+        let give_up = match self.retry.until {
+            Some(until) if self.begun => Instant::now() >= until,
+            _ => attempt >= self.retry.attempts,
+        };
+        if give_up {
             return Err(self
                 .fail(format!("{what} ({attempt} attempts)"))
                 .next("check the network and the server, then run the same command again; what is already in the slot is kept"));
         }
-        let pause = (self.retry.pause * 2u32.pow(attempt - 1)).min(Duration::from_secs(30));
+        let longer = 2u32.pow((attempt - 1).min(6));
+        let pause = (self.retry.pause * longer).min(Duration::from_secs(30));
         self.progress.note(&format!(
             "{what}; trying again in {:.1} s",
             pause.as_secs_f32()
         ));
         std::thread::sleep(pause);
+        // A server that ends each connection after a byte is waited for here.
+        self.arrived(pause, 0);
         Ok(attempt)
+    }
+
+    /// Takes in what came of waiting so long; what is to be said if the server has been too slow for a while.
+    fn arrived(&mut self, waited: Duration, bytes: usize) -> Option<String> {
+        let judged = self.rate.take(waited, bytes as u64)?;
+        self.slow = if judged.is_ok() { 0 } else { self.slow + 1 };
+        judged.err()
     }
 
     /// Brings the stream to `offset`.
@@ -280,16 +327,19 @@ impl Http {
         let Some(stream) = &mut self.stream else {
             return Err(Trouble::Passing("no connection".into()));
         };
-        match stream.reader.read(buf) {
-            Ok(0) => Err(Trouble::Passing(format!(
-                "the server closed the connection after {} bytes",
-                stream.at
+        let began = Instant::now();
+        let read = stream.reader.read(buf);
+        let n = *read.as_ref().unwrap_or(&0);
+        stream.at += n as u64;
+        let at = stream.at;
+        let too_slow = self.arrived(began.elapsed(), n);
+        match (read, too_slow) {
+            (Err(e), _) => Err(Trouble::Passing(e.to_string())),
+            (Ok(0), _) => Err(Trouble::Passing(format!(
+                "the server closed the connection after {at} bytes"
             ))),
-            Ok(n) => {
-                stream.at += n as u64;
-                Ok(n)
-            }
-            Err(e) => Err(Trouble::Passing(e.to_string())),
+            (Ok(_), Some(too_slow)) => Err(Trouble::Passing(too_slow)),
+            (Ok(n), None) => Ok(n),
         }
     }
 }
@@ -352,6 +402,21 @@ fn validator(response: &Response<Body>) -> Option<String> {
         .or_else(|| headers.get(header::LAST_MODIFIED))
         .and_then(|v| v.to_str().ok())
         .map(str::to_owned)
+}
+
+/// What TLS objected to: its error comes as one of input and output, where it was found while a connection was used.
+fn of_tls(error: &ureq::Error) -> Option<&rustls::Error> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
+    }
+}
+
+fn is_page(response: &Response<Body>) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|it| it.to_str().ok()).unwrap_or_default();
+    kind.trim().to_ascii_lowercase().starts_with("text/html")
 }
 
 fn content_length(response: &Response<Body>) -> Option<u64> {

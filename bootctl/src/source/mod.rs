@@ -9,12 +9,16 @@
 mod file;
 pub mod http;
 pub mod pipe;
+mod rate;
 mod slot;
+pub mod web;
 
 use std::path::Path;
 
+use self::http::Retry;
+use self::web::Web;
 use crate::failure::{Failure, Result};
-use crate::os::clock::Pace;
+use crate::machine::Machine;
 use crate::progress::Progress;
 
 pub use slot::InSlot;
@@ -40,13 +44,25 @@ pub trait Source {
     fn ends_at(&mut self, offset: u64) -> Result<bool>;
 }
 
-/// Opens what was named on the command line.
-pub fn open(name: &str, progress: &Progress) -> Result<Box<dyn Source>> {
-    open_at(name, progress, Pace::default())
+/// How servers are asked.
+#[derive(Debug, Clone, Default)]
+pub struct Reach {
+    pub retry: Retry,
+    pub web: Web,
 }
 
-/// The same, where pauses between attempts may be shorter.
-pub fn open_at(name: &str, progress: &Progress, pace: Pace) -> Result<Box<dyn Source>> {
+impl Reach {
+    /// As this machine is set up.
+    pub fn of(machine: &Machine) -> Self {
+        Self {
+            retry: Retry::at(machine.pace),
+            web: Web::of(&machine.paths()),
+        }
+    }
+}
+
+/// Opens what was named on the command line.
+pub fn open(name: &str, progress: &Progress, reach: &Reach) -> Result<Box<dyn Source>> {
     if name == "-" {
         Ok(Box::new(pipe::Pipe::new(
             "standard input",
@@ -56,7 +72,8 @@ pub fn open_at(name: &str, progress: &Progress, pace: Pace) -> Result<Box<dyn So
         Ok(Box::new(http::Http::open(
             name,
             progress.clone(),
-            http::Retry::at(pace),
+            reach.retry.clone(),
+            &reach.web,
         )?))
     } else if let Some((scheme, _)) = name.split_once("://") {
         Err(Failure::new(

@@ -431,10 +431,9 @@ impl Fixture {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bootctl"));
         command.arg("--root").arg(self.root());
         command.args(["--hurry", "10"]).args(arguments);
-        command
-            .env_remove("http_proxy")
-            .env_remove("HTTP_PROXY")
-            .env("NO_PROXY", "*");
+        for proxy in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+            command.env_remove(proxy).env_remove(proxy.to_lowercase());
+        }
         command
     }
 

@@ -18,3 +18,4 @@ mod sources;
 mod state;
 mod systemd;
 mod time;
+mod web;

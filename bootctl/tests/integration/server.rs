@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// What the server does with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,12 @@ pub(crate) enum Behaviour {
     StopAfter(usize),
     /// Knows no ranges, and closes the connection after so many bytes of body.
     WholeStopAfter(usize),
+    /// Answers ranges, sends so many bytes, and no more, but does not close the connection.
+    StallAfter(usize),
+    /// Answers ranges, and sends a hundred bytes a second.
+    Trickle,
+    /// A portal's: a page, whatever was asked for.
+    Page,
     /// Redirects to what is no address.
     Astray,
     /// Answers with this status.
@@ -123,6 +130,10 @@ fn answer(
                 format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n"),
                 vec![],
             ),
+            (Behaviour::Page, _) => (
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 13\r\n\r\n".to_owned(),
+                b"<h1>Log in!\r\n".to_vec(),
+            ),
             (Behaviour::Astray, _) => (
                 "HTTP/1.1 302 No\r\nContent-Length: 0\r\nLocation: http://x/a b?token=secret\r\n\r\n".to_owned(),
                 vec![],
@@ -152,13 +163,24 @@ fn answer(
             ),
         };
         stream.write_all(head.as_bytes())?;
+        if behaviour == Behaviour::Trickle {
+            for byte in part {
+                stream.write_all(&[byte])?;
+                thread::sleep(Duration::from_millis(10));
+            }
+            return Ok(());
+        }
         let stop = match behaviour {
-            Behaviour::StopAfter(n) | Behaviour::WholeStopAfter(n) => n,
+            Behaviour::StopAfter(n) | Behaviour::WholeStopAfter(n) | Behaviour::StallAfter(n) => n,
             _ => usize::MAX,
         };
         let part = &part[..part.len().min(stop)];
         stream.write_all(part)?;
         sent.fetch_add(part.len() as u64, Ordering::SeqCst);
+        if matches!(behaviour, Behaviour::StallAfter(_)) {
+            // Until the client has gone.
+            lines.read_line(&mut String::new())?;
+        }
         if stop != usize::MAX || behaviour == Behaviour::More {
             return Ok(());
         }

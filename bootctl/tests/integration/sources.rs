@@ -3,9 +3,16 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::Ordering;
 
+use std::time::{Duration, Instant};
+
+use bootctl::failure::{Code, Failure};
+use bootctl::progress::Progress;
+use bootctl::source::Source as _;
+use bootctl::source::http::{Http, Retry};
+use bootctl::source::web::Web;
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::fixture::{Fixture, Image};
+use crate::fixture::{Fixture, Image, noise};
 use crate::server::{Behaviour, Server};
 
 /// An image of which nothing is on the machine already.
@@ -141,4 +148,105 @@ fn a_server_that_sends_too_much_is_not_believed() {
         .run(&["install", &server.url])
         .fails(5, &["goes on after the end"]);
     assert_eq!(machine.record().b.status().name(), "empty");
+}
+
+/// What takes minutes in the field, in seconds.
+fn impatient() -> Retry {
+    Retry {
+        attempts: 3,
+        pause: Duration::from_millis(1),
+        patience: Duration::from_secs(2),
+        rate_over: Duration::from_secs(2),
+        ..Retry::default()
+    }
+}
+
+/// What comes of reading all of a file from a server that behaves so, and how often it was asked.
+fn fetched(behaviours: &[Behaviour], retry: Retry) -> (Result<(), Failure>, usize) {
+    let file = noise(5, 1 << 20);
+    let server = Server::new(file.clone(), behaviours);
+    let read =
+        Http::open(&server.url, Progress::silent(), retry, &Web::default()).and_then(|mut http| {
+            let mut found = vec![0; file.len()];
+            http.expect_until(file.len() as u64);
+            http.read_exact_at(0, &mut found)?;
+            assert!(found == file, "other bytes than the file's");
+            Ok(())
+        });
+    (read, server.requests.load(Ordering::SeqCst))
+}
+
+#[test]
+fn a_server_that_stalls_is_asked_again_where_it_stopped() {
+    let (read, requests) = fetched(
+        &[Behaviour::StallAfter(300_000), Behaviour::Ranges],
+        impatient(),
+    );
+    read.unwrap();
+    assert_eq!(requests, 2);
+    let (read, requests) = fetched(&[Behaviour::StallAfter(0)], impatient());
+    let failure = read.unwrap_err();
+    assert_eq!(failure.code, Code::Source);
+    assert!(failure.what.contains("3 attempts"), "{failure}");
+    // The first answer, and each attempt after it.
+    assert_eq!(requests, 3);
+}
+
+#[test]
+fn a_server_that_trickles_is_left_for_a_new_connection_and_at_last_given_up() {
+    let (read, requests) = fetched(&[Behaviour::Trickle, Behaviour::Ranges], impatient());
+    read.unwrap();
+    assert_eq!(requests, 2);
+    let (read, requests) = fetched(&[Behaviour::Trickle], impatient());
+    let failure = read.unwrap_err();
+    assert_eq!(failure.code, Code::Source);
+    assert!(failure.what.contains("sends too slowly"), "{failure}");
+    assert!(failure.what.contains("3 attempts"), "{failure}");
+    assert_eq!(requests, 3);
+}
+
+#[test]
+fn where_nobody_is_there_a_download_is_tried_for_until_its_time_is_over() {
+    let mut behaviours = vec![Behaviour::StopAfter(1000)];
+    behaviours.extend([Behaviour::Status(503); 20]);
+    behaviours.push(Behaviour::Ranges);
+    let until = |seconds| Retry {
+        until: Some(Instant::now() + Duration::from_secs(seconds)),
+        ..impatient()
+    };
+    fetched(&behaviours, impatient()).0.unwrap_err();
+    fetched(&behaviours, until(60)).0.unwrap();
+    fetched(&behaviours, until(0)).0.unwrap_err();
+    // One that never gave a byte may be the wrong one.
+    fetched(&behaviours[1..], until(60)).0.unwrap_err();
+}
+
+#[test]
+fn a_page_in_place_of_the_bundle_is_called_one() {
+    let machine = Fixture::new();
+    let server = Server::new(vec![], &[Behaviour::Page]);
+    machine
+        .run(&["install", &server.url])
+        .fails(5, &["answered with a page", "portal"]);
+    assert_eq!(server.requests.load(Ordering::SeqCst), 1);
+    // Amid a download it is a network that has lost its way to the world.
+    let amid = [
+        Behaviour::StopAfter(300_000),
+        Behaviour::Page,
+        Behaviour::Ranges,
+    ];
+    fetched(&amid, impatient()).0.unwrap();
+}
+
+#[test]
+fn an_installation_may_be_told_for_how_long_to_go_on() {
+    let machine = Fixture::new();
+    let image = all_new();
+    let mut behaviours = vec![Behaviour::Ranges, Behaviour::StopAfter(100_000)];
+    // One more than would be given up after.
+    behaviours.extend([Behaviour::Status(503); 8]);
+    behaviours.push(Behaviour::Ranges);
+    let server = Server::new(image.bundle(), &behaviours);
+    machine.run(&["install", "--wait", "600", &server.url]).ok();
+    machine.assert_holds(&image, "staged");
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::LazyLock;
 
 use bootctl::progress::Progress;
+use bootctl::source::Reach;
 use libfuzzer_sys::fuzz_target;
 use sternpost_fuzz::install::{Changes, check};
 
@@ -19,6 +20,6 @@ fuzz_target!(|changes: Changes<'_>| {
         FILE.set_len(0).expect("it is ours");
         FILE.write_all_at(&bytes, 0).expect("there is room");
         let path = format!("/proc/self/fd/{}", FILE.as_raw_fd());
-        bootctl::source::open(&path, &Progress::silent()).ok()
+        bootctl::source::open(&path, &Progress::silent(), &Reach::default()).ok()
     });
 });

@@ -15,6 +15,7 @@ use arbitrary::Arbitrary;
 use bootctl::progress::Progress;
 use bootctl::source::Source as _;
 use bootctl::source::http::{Http, Retry};
+use bootctl::source::web::Web;
 use libfuzzer_sys::fuzz_target;
 use sternpost_fuzz::memory;
 
@@ -213,9 +214,10 @@ fuzz_target!(|input: Input| {
         attempts: 3,
         pause: Duration::ZERO,
         patience: Duration::from_secs(5),
+        ..Retry::default()
     };
     memory::within(4 << 20, || {
-        let Ok(mut http) = Http::open(address, Progress::silent(), retry) else {
+        let Ok(mut http) = Http::open(address, Progress::silent(), retry, &Web::default()) else {
             return;
         };
         let mut at = 0;
