@@ -6,7 +6,7 @@ use core::ops::Range;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde::Serialize;
 
-/// Most errors that one report holds. Whoever has more has the wrong file.
+/// Most errors that one report holds, and most warnings. Whoever has more has the wrong file.
 const MOST: usize = 100;
 
 /// Longest line, in bytes, that is shown.
@@ -30,24 +30,36 @@ pub struct Diagnostic {
     span: Range<usize>,
 }
 
-/// Everything that is wrong with one file, in the order of the file. Never empty. Passwords and
-/// private keys in the file are not shown.
+/// Everything that is to be said about one file, in the order of the file. Passwords and private keys in the file are
+/// not shown.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnostics {
     /// Name of the file, as given to [`crate::parse`].
     pub file: String,
-    /// What is wrong: the first hundred.
+    /// What is wrong: the first hundred. Without any, the file can be used.
     pub errors: Vec<Diagnostic>,
-    /// How many more there are.
+    /// What can be used, and is hardly meant: the first hundred.
+    pub warnings: Vec<Diagnostic>,
+    /// How many more errors there are.
     pub omitted: usize,
     /// The file, its secrets overwritten.
     #[serde(skip)]
     source: String,
 }
 
+/// How much it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// It can never work: the profile is refused.
+    Error,
+    /// It could be meant: the profile is used, and somebody should look.
+    Warning,
+}
+
 /// Something wrong with a text, as the steps of reading report it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Fault {
+    pub(crate) severity: Severity,
     pub(crate) span: Range<usize>,
     pub(crate) path: Vec<String>,
     pub(crate) message: String,
@@ -58,6 +70,7 @@ impl Fault {
     /// One that is in no field in particular.
     pub(crate) fn new(span: Range<usize>, message: impl Into<String>, help: Option<&str>) -> Self {
         Self {
+            severity: Severity::Error,
             span,
             path: Vec::new(),
             message: message.into(),
@@ -69,6 +82,8 @@ impl Fault {
 /// Something wrong with a value that has the right shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// Whether the profile is refused for it.
+    pub severity: Severity,
     /// Where, from the top of the profile: `["network", "interfaces", "0"]`.
     pub path: Vec<String>,
     /// What is wrong.
@@ -78,15 +93,28 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(crate) fn new<const N: usize, S: Into<String>>(
-        path: [S; N],
+    pub(crate) fn new<S: Into<String>>(
+        path: impl IntoIterator<Item = S>,
         message: String,
         help: Option<String>,
     ) -> Self {
         Self {
+            severity: Severity::Error,
             path: path.into_iter().map(Into::into).collect(),
             message,
             help,
+        }
+    }
+
+    /// One that does not keep the profile from being used.
+    pub(crate) fn warning<S: Into<String>>(
+        path: impl IntoIterator<Item = S>,
+        message: String,
+        help: &str,
+    ) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::new(path, message, Some(help.into()))
         }
     }
 }
@@ -98,28 +126,21 @@ impl Diagnostics {
         mut faults: Vec<Fault>,
         secrets: &[Range<usize>],
     ) -> Self {
-        if faults.is_empty() {
-            faults.push(Fault {
-                span: 0..0,
-                path: Vec::new(),
-                message: "this is not a profile".into(),
-                help: None,
-            });
-        }
         faults.sort_by_key(|fault| (fault.span.start, fault.span.end));
         faults.dedup();
-        let omitted = faults.len().saturating_sub(MOST);
-        faults.truncate(MOST);
-        let errors = faults.into_iter().map(|fault| place(text, fault)).collect();
+        let of = |severity| faults.iter().filter(move |it| it.severity == severity);
+        let first = |severity| of(severity).take(MOST).map(|it| place(text, it)).collect();
         Self {
             file: one_line(file),
-            errors,
-            omitted,
+            omitted: of(Severity::Error).count().saturating_sub(MOST),
+            errors: first(Severity::Error),
+            warnings: first(Severity::Warning),
             source: without_secrets(text, secrets),
         }
     }
 
-    /// The messages with the lines that they are about, with terminal colours or without.
+    /// The messages with the lines that they are about, with terminal colours or without. Nothing where there is
+    /// nothing to say.
     #[must_use]
     pub fn to_text(&self, colour: bool) -> String {
         let renderer = if colour {
@@ -127,23 +148,27 @@ impl Diagnostics {
         } else {
             Renderer::plain()
         };
+        let errors = self.errors.iter().map(|it| (Level::ERROR, it));
+        let warnings = self.warnings.iter().map(|it| (Level::WARNING, it));
+        let mut all: Vec<_> = errors.chain(warnings).collect();
+        all.sort_by_key(|(_, it)| it.span.start);
         let mut text = String::new();
-        for error in &self.errors {
-            let title = Level::ERROR.primary_title(error.message.as_str());
-            let mut report: Vec<Group<'_>> = vec![match self.line_of(error) {
+        for (level, said) in all {
+            let title = level.primary_title(said.message.as_str());
+            let mut report: Vec<Group<'_>> = vec![match self.line_of(said) {
                 Some((line, span)) => title.element(
                     Snippet::source(line)
                         .path(self.file.as_str())
-                        .line_start(error.line)
+                        .line_start(said.line)
                         .annotation(AnnotationKind::Primary.span(span)),
                 ),
                 None => title.element(
                     Origin::path(self.file.as_str())
-                        .line(error.line)
-                        .char_column(error.column),
+                        .line(said.line)
+                        .char_column(said.column),
                 ),
             }];
-            if let Some(help) = &error.help {
+            if let Some(help) = &said.help {
                 report.push(Group::with_title(
                     Level::HELP.secondary_title(help.as_str()),
                 ));
@@ -151,27 +176,39 @@ impl Diagnostics {
             text.push_str(&renderer.render(&report));
             text.push_str("\n\n");
         }
-        let count = match self.errors.len() + self.omitted {
-            1 => "one error".to_owned(),
-            n if self.omitted > 0 => {
-                format!("{n} errors, the first {} of them above", self.errors.len())
-            }
-            n => format!("{n} errors"),
-        };
-        text.push_str(&format!(
-            "{}: {count}; nothing of this profile was used\n",
-            self.file
-        ));
+        if let Some(count) = self.count() {
+            text.push_str(&format!("{}: {count}\n", self.file));
+        }
         text
     }
 
-    /// The line that an error is about and the part of it that is wrong, if it is short enough to be
+    /// How many errors and warnings there are, and what that means.
+    fn count(&self) -> Option<String> {
+        let number = |n: usize, what: &str| match n {
+            0 => None,
+            1 => Some(format!("one {what}")),
+            n => Some(format!("{n} {what}s")),
+        };
+        let warnings = number(self.warnings.len(), "warning");
+        let Some(mut errors) = number(self.errors.len() + self.omitted, "error") else {
+            return warnings.map(|it| format!("{it}; this profile can be used"));
+        };
+        if self.omitted > 0 {
+            errors.push_str(&format!(", the first {} of them above", self.errors.len()));
+        }
+        let warnings = warnings.map_or_else(String::new, |it| format!(" and {it}"));
+        Some(format!(
+            "{errors}{warnings}; nothing of this profile was used"
+        ))
+    }
+
+    /// The line that a message is about and the part of it that is wrong, if it is short enough to be
     /// shown.
-    fn line_of(&self, error: &Diagnostic) -> Option<(&str, Range<usize>)> {
-        let before = self.source.get(..error.span.start)?;
+    fn line_of(&self, said: &Diagnostic) -> Option<(&str, Range<usize>)> {
+        let before = self.source.get(..said.span.start)?;
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let line = self.source.get(start..)?.split('\n').next()?;
-        let span = error.span.start.checked_sub(start)?..error.span.end.checked_sub(start)?;
+        let span = said.span.start.checked_sub(start)?..said.span.end.checked_sub(start)?;
         (line.len() <= LONGEST_LINE).then_some((line, span))
     }
 }
@@ -187,6 +224,7 @@ impl fmt::Debug for Diagnostics {
         f.debug_struct("Diagnostics")
             .field("file", &self.file)
             .field("errors", &self.errors)
+            .field("warnings", &self.warnings)
             .finish()
     }
 }
@@ -200,7 +238,7 @@ fn one_line(text: &str) -> String {
         .collect()
 }
 
-fn place(text: &str, fault: Fault) -> Diagnostic {
+fn place(text: &str, fault: &Fault) -> Diagnostic {
     let boundary = |mut at: usize| {
         at = at.min(text.len());
         while !text.is_char_boundary(at) {

@@ -40,7 +40,8 @@
 //!
 //! # Errors
 //!
-//! [`Diagnostics`] for a profile that is wrong: file, line, column, the line itself, what was meant.
+//! [`Diagnostics`] for a profile that is wrong: file, line, column, the line itself, what was meant. What can never work
+//! is an error; what could be meant is a warning, which [`check`] gives beside the profile.
 //! [`RenderError`] for a right profile on the wrong image.
 
 #![forbid(unsafe_code)]
@@ -72,7 +73,20 @@ pub use schema::{Profile, json_schema};
 /// # Errors
 /// Everything that is wrong with it, each with line and column.
 pub fn parse(text: &str, file: &str) -> Result<Profile, Diagnostics> {
-    schema::read(text, file, None)
+    check(text, file, None).map(|(profile, _)| profile)
+}
+
+/// Reads a profile, for one image where it is given, and says what is hardly meant in one that can be used: the second
+/// value has warnings alone.
+///
+/// # Errors
+/// Everything that is wrong with it and everything that is hardly meant, each with line and column.
+pub fn check(
+    text: &str,
+    file: &str,
+    image: Option<&ImageFacts>,
+) -> Result<(Profile, Diagnostics), Diagnostics> {
+    schema::read(text, file, image.map(EffectiveFacts::new))
 }
 
 /// The text of a profile, to be shown: each byte of what the schema says is secret is overwritten. None for a text that is
@@ -88,5 +102,5 @@ pub fn without_secrets(text: &str) -> Option<String> {
 /// # Errors
 /// Everything that is wrong with it, each with line and column.
 pub fn parse_for(text: &str, file: &str, image: &ImageFacts) -> Result<Profile, Diagnostics> {
-    schema::read(text, file, Some(EffectiveFacts::new(image)))
+    check(text, file, Some(image)).map(|(profile, _)| profile)
 }

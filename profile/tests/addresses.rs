@@ -133,9 +133,11 @@ fn a_gateway_on_the_link_is_meant_where_nothing_else_can_be() {
 #[test]
 fn the_loopback_is_never_matched() {
     let matched = |pattern: &str| rendered(&format!("match: {{{pattern}}}")).unwrap();
-    for takes_it in ["name: \"*\"", "name: lo", "driver: \"*\""] {
+    for takes_it in ["name: \"*\"", "name: \"l?\"", "driver: \"*\""] {
         assert!(matched(takes_it).contains("Type=!loopback\n"), "{takes_it}");
     }
+    let only = rendered("match: {name: lo}").unwrap_err();
+    assert_eq!(only, "the loopback is never matched");
     for never in ["name: \"en*\"", "mac: \"52:54:00:12:34:56\""] {
         assert!(!matched(never).contains("loopback"), "{never}");
     }

@@ -2,6 +2,7 @@
 //!
 //! It is what `kubernetes:` of a profile becomes. Proxies, certificate authorities and registries belong to the host.
 
+use core::fmt;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -33,6 +34,66 @@ pub struct Cluster {
     pub encryption: Encryption,
     /// What Kubernetes itself is told.
     pub settings: Settings,
+}
+
+impl Cluster {
+    /// What of this cluster has addresses of `outside`, a network or a single address that is found outside of it: what
+    /// has both is looked for in the cluster.
+    #[must_use]
+    pub fn overlaps(&self, outside: &Cidr) -> Vec<Overlap> {
+        let part = |part| move |network: &Cidr| (part, *network);
+        let own = Cidr::single(self.endpoint.address);
+        let node = self.node.address.is_none().then_some((Part::Node, own));
+        let pods = self.pods.iter().map(part(Part::Pods));
+        let services = self.services.iter().map(part(Part::Services));
+        pods.chain(services)
+            .chain(node)
+            .filter(|(_, network)| network.overlaps(outside))
+            .map(|(part, network)| Overlap { part, network })
+            .collect()
+    }
+}
+
+/// A part of a cluster that has addresses which something outside of it has too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overlap {
+    /// Which part.
+    pub part: Part,
+    /// Its addresses.
+    pub network: Cidr,
+}
+
+/// What in a cluster has addresses of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The pods.
+    Pods,
+    /// The services.
+    Services,
+    /// The node, where it has an address inside the cluster alone.
+    Node,
+}
+
+impl Overlap {
+    /// The field of `kubernetes` that gives the part other addresses.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        match self.part {
+            Part::Pods => "pod_cidr",
+            Part::Services => "service_cidr",
+            Part::Node => "node_address",
+        }
+    }
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.part {
+            Part::Pods => write!(f, "the cluster's pods ({})", self.network),
+            Part::Services => write!(f, "the cluster's services ({})", self.network),
+            Part::Node => write!(f, "this machine, which has it inside the cluster"),
+        }
+    }
 }
 
 /// Where the API of a cluster is found.

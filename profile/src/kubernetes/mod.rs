@@ -10,7 +10,7 @@ pub(crate) mod yaml;
 
 pub use cluster::{
     Access, Class, Cluster, Cni, Datastore, Encryption, Endpoint, Identity, Names, NodeSettings,
-    Role, SecretRef, Settings, Skew, StatePath,
+    Overlap, Part, Role, SecretRef, Settings, Skew, StatePath,
 };
 
 use crate::diagnostics::Problem;

@@ -58,8 +58,11 @@ fn one(interface: &Interface) -> String {
     line(&mut text, "MTUBytes", interface.mtu.as_slice());
     let required = if interface.required { "yes" } else { "no" };
     text.push_str(&format!("RequiredForOnline={required}\n\n[Network]\n"));
-    let dhcp = interface.dhcp.unwrap_or(interface.addresses.is_empty());
-    text.push_str(if dhcp { "DHCP=yes\n" } else { "DHCP=no\n" });
+    text.push_str(if interface.uses_dhcp() {
+        "DHCP=yes\n"
+    } else {
+        "DHCP=no\n"
+    });
     for address in &interface.addresses {
         text.push_str(&format!("Address={address}\n"));
     }

@@ -8,18 +8,32 @@ plain_text!(
     check_bundle_url
 );
 
-fn check_bundle_url(text: &str) -> Result<(), String> {
-    let wanted =
-        || "an http:// or https:// address is wanted, at most 2048 printable characters".to_owned();
+/// The part between scheme and path, and the host in it.
+fn split(text: &str) -> Option<(&str, &str, &str)> {
     let rest = ["http://", "https://"]
         .into_iter()
-        .find_map(|scheme| text.strip_prefix(scheme))
-        .ok_or_else(wanted)?;
+        .find_map(|scheme| text.strip_prefix(scheme))?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !authority.ends_with(']') => (host, port),
         _ => (authority, "80"),
     };
+    Some((rest, host, port))
+}
+
+impl BundleUrl {
+    /// The server: a name, or an address without brackets.
+    pub(crate) fn host(&self) -> &str {
+        let host = split(&self.0).map_or("", |(_, host, _)| host);
+        host.trim_matches(['[', ']'])
+    }
+}
+
+fn check_bundle_url(text: &str) -> Result<(), String> {
+    let wanted =
+        || "an http:// or https:// address is wanted, at most 2048 printable characters".to_owned();
+    let (rest, host, port) = split(text).ok_or_else(wanted)?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
     // A password with a '/', '?' or '#' in it ends the authority too early, and looks like a port.
     if authority.contains('@') || (!is_port && rest.contains('@')) {

@@ -17,6 +17,12 @@ impl Cidr {
         Self(IpNet::new_assert(address.into(), prefix))
     }
 
+    /// One address alone.
+    #[must_use]
+    pub fn single(address: IpAddr) -> Self {
+        Self(address.into())
+    }
+
     /// The address, host bits and all.
     #[must_use]
     pub fn address(&self) -> IpAddr {
@@ -57,6 +63,27 @@ impl Cidr {
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         self.0.contains(&other.0) || other.0.contains(&self.0)
+    }
+}
+
+/// Why no host has this address, wherever it is.
+pub(crate) fn is_no_hosts(address: IpAddr) -> Option<&'static str> {
+    if address.is_unspecified() {
+        return Some("no address");
+    }
+    if address.is_loopback() {
+        return Some("every machine's own (loopback)");
+    }
+    if address.is_multicast() {
+        return Some("a group of machines (multicast)");
+    }
+    match address {
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("everybody (broadcast)"),
+        IpAddr::V4(v4) if v4.octets()[0] == 0 => Some("in no network (0.0.0.0/8)"),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            Some("an IPv4 address written as one of IPv6")
+        }
+        _ => None,
     }
 }
 

@@ -30,26 +30,76 @@ plain_text!(
     }
 );
 
+impl MacAddress {
+    /// Whether a network card can have it: no group of cards, and not nothing.
+    pub(crate) fn is_of_a_card(&self) -> bool {
+        let mut digits = self.as_str().chars().filter_map(|it| it.to_digit(16));
+        let is_group = digits.clone().nth(1).is_none_or(|it| it % 2 == 1);
+        !is_group && digits.any(|it| it > 0)
+    }
+}
+
 impl InterfaceGlob {
+    /// Whether it stands for several names.
+    pub(crate) fn is_pattern(&self) -> bool {
+        self.as_str().contains(['*', '?'])
+    }
+
+    /// Whether every name that fits `other` fits this one too. Of two patterns with `?` that differ nothing is known.
+    pub(crate) fn takes_all_of(&self, other: &Self) -> bool {
+        let sure = !other.is_pattern() || !self.as_str().contains('?');
+        self == other || (sure && self.matches(other.as_str()))
+    }
+
     /// Whether a name fits the pattern.
     pub(crate) fn matches(&self, name: &str) -> bool {
-        fn fits(pattern: &[u8], name: &[u8]) -> bool {
-            match (pattern.split_first(), name.split_first()) {
-                (None, None) => true,
-                (Some((b'*', rest)), _) if fits(rest, name) => true,
-                (Some((b'*', _)), Some((_, behind))) => fits(pattern, behind),
-                (Some((b'?', rest)), Some((_, behind))) => fits(rest, behind),
-                (Some((one, rest)), Some((other, behind))) => one == other && fits(rest, behind),
-                _ => false,
+        let (mut pattern, mut name) = (self.as_str().as_bytes(), name.as_bytes());
+        // Behind the last star, and what it has not taken yet: no star before it needs to take more.
+        let mut star: Option<(&[u8], &[u8])> = None;
+        while let Some((first, behind)) = name.split_first() {
+            match pattern.split_first() {
+                Some((b'*', rest)) => {
+                    star = Some((rest, name));
+                    pattern = rest;
+                }
+                Some((one, rest)) if *one == b'?' || one == first => {
+                    (pattern, name) = (rest, behind);
+                }
+                _ => {
+                    let Some((rest, [_, left @ ..])) = star else {
+                        return false;
+                    };
+                    star = Some((rest, left));
+                    (pattern, name) = (rest, left);
+                }
             }
         }
-        fits(self.as_str().as_bytes(), name.as_bytes())
+        pattern.iter().all(|it| *it == b'*')
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_takes_all_of_a_narrower_one() {
+        for (wide, narrow, takes) in [
+            ("*", "en*", true),
+            ("en*", "enp?s0", true),
+            ("en*", "enp1s0", true),
+            ("en?", "en*", false),
+            ("enp*", "en*", false),
+            ("e?", "e?", true),
+            ("*a*b", "enab", true),
+            ("*a*b", "abab", true),
+            ("*a*b", "aba", false),
+            ("a*b*", "acb", true),
+        ] {
+            let [wide, narrow] = [wide, narrow].map(|it| it.parse::<InterfaceGlob>().unwrap());
+            assert_eq!(wide.takes_all_of(&narrow), takes, "{wide} {narrow}");
+        }
+    }
 
     #[test]
     fn patterns_fit_names() {

@@ -88,6 +88,12 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
+/// Whether a text is neither an address nor a name of the DNS: a last part of digits alone is an address mistyped.
+pub(crate) fn is_no_name(text: &str) -> bool {
+    let last = text.rsplit('.').next().unwrap_or_default();
+    text.parse::<IpAddr>().is_err() && last.bytes().all(|b| b.is_ascii_digit())
+}
+
 plain_text!(
     /// A name in the DNS (or of a Kubernetes object), or an IP address.
     ServerName,
@@ -104,6 +110,11 @@ plain_text!(
 );
 
 impl ServerName {
+    /// The address, if it is one.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.0.parse().ok()
+    }
+
     pub(crate) fn literal(text: &'static str) -> Self {
         Self(text.to_owned())
     }

@@ -10,6 +10,13 @@ plain_text!(
     check_ssh_key
 );
 
+impl SshKey {
+    /// The key itself, without its comment.
+    pub(crate) fn body(&self) -> Option<&str> {
+        self.0.split(' ').filter(|word| !word.is_empty()).nth(1)
+    }
+}
+
 /// One public key as in authorized_keys, without options: `TYPE BASE64 [COMMENT]`.
 fn check_ssh_key(text: &str) -> Result<(), String> {
     const TYPES: [&str; 7] = [
@@ -50,7 +57,18 @@ fn check_ssh_key(text: &str) -> Result<(), String> {
     }
     let whole = match kind {
         "ssh-ed25519" => fields.key(32),
-        "ssh-rsa" => fields.number() && fields.number(),
+        "ssh-rsa" => {
+            fields.number().is_some()
+                && {
+                    let bits = fields.number().map(bits);
+                    if let Some(bits @ 0..1024) = bits {
+                        return Err(format!(
+                            "a key of {bits} bits is not accepted by the SSH server; make one with `ssh-keygen -t ed25519`"
+                        ));
+                    }
+                    bits.is_some()
+                }
+        }
         "sk-ssh-ed25519@openssh.com" => fields.key(32) && fields.next().is_some(),
         "sk-ecdsa-sha2-nistp256@openssh.com" => fields.point("nistp256") && fields.next().is_some(),
         _ => fields.point(kind.strip_prefix("ecdsa-sha2-").unwrap_or_default()),
@@ -61,6 +79,17 @@ fn check_ssh_key(text: &str) -> Result<(), String> {
         );
     }
     Ok(())
+}
+
+/// How many bits a number has.
+fn bits(number: &[u8]) -> usize {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    let first = number.get(zeros).map_or(0, |byte| byte.leading_zeros());
+    number
+        .len()
+        .saturating_sub(zeros)
+        .saturating_mul(8)
+        .saturating_sub(usize::try_from(first).unwrap_or(0))
 }
 
 /// What is left of a key: strings, each after its length in four bytes. Sources: RFC 4253, 6.6; RFC 5656, 3.1;
@@ -80,8 +109,8 @@ impl<'a> Fields<'a> {
         self.next().is_some_and(|key| key.len() == length)
     }
 
-    fn number(&mut self) -> bool {
-        self.next().is_some_and(|number| !number.is_empty())
+    fn number(&mut self) -> Option<&'a [u8]> {
+        self.next().filter(|number| !number.is_empty())
     }
 
     /// The name of a curve and a point on it, not compressed.

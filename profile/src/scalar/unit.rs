@@ -19,3 +19,10 @@ plain_text!(
         }
     }
 );
+
+impl UnitName {
+    /// Whether it is what units are made of, and none itself.
+    pub(crate) fn is_template(&self) -> bool {
+        self.as_str().contains("@.")
+    }
+}

@@ -1,15 +1,16 @@
-//! Addresses that are well formed and cannot be meant: a network's own, one machine's twice, one that lies inside a cluster
-//! and outside of it.
+//! Addresses of this machine that are well formed and cannot be meant: a network's own, one machine's twice, one that lies
+//! inside a cluster and outside of it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::{Cidr, Interface, Profile};
 use crate::diagnostics::Problem;
-use crate::kubernetes::Cluster;
+use crate::kubernetes::{Cluster, Part};
+use crate::scalar::is_no_hosts;
 
 /// What no host can have: of IPv4, the first and the last address of a network of four or more.
-fn is_of_nobody(network: &Cidr, address: IpAddr) -> Option<&'static str> {
+pub(super) fn is_of_nobody(network: &Cidr, address: IpAddr) -> Option<&'static str> {
     if !network.contains(address) || !address.is_ipv4() || network.prefix() > 30 {
         return None;
     }
@@ -22,20 +23,34 @@ fn is_of_nobody(network: &Cidr, address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Why no host has this address, wherever it is.
-fn is_no_hosts(address: IpAddr) -> Option<&'static str> {
-    if address.is_unspecified() {
-        Some("no address")
-    } else if address.is_loopback() {
-        Some("every machine's own (loopback)")
-    } else if address.is_multicast() {
-        Some("a group of machines (multicast)")
+/// What makes an address of a machine unusual, beyond what nobody has.
+fn is_unusual(cidr: &Cidr) -> Option<(&'static str, &'static str)> {
+    let (local, reserved, least) = match cidr.address() {
+        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[0] >= 240, 8),
+        IpAddr::V6(v6) => (v6.is_unicast_link_local(), false, 32),
+    };
+    if local {
+        Some((
+            "good for one link alone (link-local)",
+            "routers do not pass it on; an address of the site's network is usual",
+        ))
+    } else if reserved {
+        Some((
+            "reserved (240.0.0.0/4)",
+            "many routers drop it; an address of the site's network is usual",
+        ))
+    } else if cidr.prefix() < least {
+        Some((
+            "in a network larger than any link",
+            "the number after the slash is the length of the network's prefix: 24 or 64 is usual",
+        ))
     } else {
         None
     }
 }
 
-fn path(n: usize, field: &str, index: usize) -> [String; 5] {
+/// Where a field of an interface stands.
+pub(super) fn path(n: usize, field: &str, index: usize) -> [String; 5] {
     [
         "network",
         "interfaces",
@@ -50,114 +65,106 @@ fn path(n: usize, field: &str, index: usize) -> [String; 5] {
 pub(super) fn of_interface(n: usize, interface: &Interface) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (i, cidr) in interface.addresses.iter().enumerate() {
-        let address = cidr.address();
+        let (address, path) = (cidr.address(), path(n, "addresses", i));
         if let Some(whose) = is_of_nobody(cidr, address).or_else(|| is_no_hosts(address)) {
             let message = format!("{address} is {whose}, not the address of a machine");
-            problems.push(Problem::new(path(n, "addresses", i), message, None));
-        }
-    }
-    for (g, gateway) in interface.gateways.iter().enumerate() {
-        let mut networks = interface.addresses.iter();
-        let whose = networks.find_map(|it| is_of_nobody(it, *gateway));
-        if let Some(whose) = whose.or_else(|| is_no_hosts(*gateway)) {
-            let message = format!("{gateway} is {whose}, not the address of a gateway");
-            problems.push(Problem::new(path(n, "gateways", g), message, None));
+            problems.push(Problem::new(path, message, None));
+        } else if let Some((what, help)) = is_unusual(cidr) {
+            problems.push(Problem::warning(path, format!("{cidr} is {what}"), help));
         }
     }
     problems
 }
 
-/// Addresses that two interfaces have.
+/// Addresses that are there twice, and networks that two interfaces have.
 pub(super) fn twice(interfaces: &[Interface]) -> Vec<Problem> {
     let mut seen: BTreeMap<IpAddr, usize> = BTreeMap::new();
     let mut problems = Vec::new();
     for (n, interface) in interfaces.iter().enumerate() {
         for (i, cidr) in interface.addresses.iter().enumerate() {
+            let path = path(n, "addresses", i);
             if let Some(first) = seen.insert(cidr.address(), n) {
                 let message = format!(
                     "{} is an address of interfaces[{first}] already",
                     cidr.address()
                 );
-                problems.push(Problem::new(path(n, "addresses", i), message, None));
+                problems.push(Problem::new(path, message, None));
+                continue;
             }
-        }
-    }
-    problems
-}
-
-/// Servers and gateways that lie where only pods and services are: the machine would look for them in the cluster.
-/// Interfaces' own networks are looked at by the distribution's check.
-pub(super) fn inside_the_cluster(profile: &Profile, cluster: &Cluster) -> Vec<Problem> {
-    let inside = |address: IpAddr| {
-        let pods = cluster.pods.iter().map(|it| ("pods", it));
-        let services = cluster.services.iter().map(|it| ("services", it));
-        let found = pods.chain(services).find(|(_, it)| it.contains(address));
-        match found {
-            Some((whose, network)) => Some(format!("the cluster's {whose} ({network})")),
-            None if cluster.node.address.is_none() && cluster.endpoint.address == address => {
-                Some("this machine, which has it inside the cluster".to_owned())
-            }
-            None => None,
-        }
-    };
-    let mut problems = Vec::new();
-    let mut look = |path: Vec<String>, what: &str, address: IpAddr| {
-        if let Some(whose) = inside(address) {
-            let help = "choose other networks under `kubernetes`, or another address".to_owned();
-            let message = format!("{what} {address} is an address of {whose}");
-            problems.push(Problem {
-                path,
-                message,
-                help: Some(help),
-            });
-        }
-    };
-    let network = &profile.network;
-    for (i, server) in network.dns.iter().enumerate() {
-        look(
-            ["network", "dns", &i.to_string()].map(str::to_owned).into(),
-            "the DNS server",
-            *server,
-        );
-    }
-    for (i, server) in profile.time.servers.iter().enumerate() {
-        if let Ok(address) = server.as_str().parse() {
-            look(
-                ["time", "servers", &i.to_string()]
-                    .map(str::to_owned)
-                    .into(),
-                "the time server",
-                address,
-            );
-        }
-    }
-    for (n, interface) in network.interfaces.iter().enumerate() {
-        for (i, server) in interface.dns.iter().enumerate() {
-            look(path(n, "dns", i).into(), "the DNS server", *server);
-        }
-        for (i, gateway) in interface.gateways.iter().enumerate() {
-            look(path(n, "gateways", i).into(), "the gateway", *gateway);
-        }
-    }
-    problems
-}
-
-/// Networks of interfaces that hold the address which a machine has inside its cluster alone.
-pub(super) fn around_the_node(interfaces: &[Interface], cluster: &Cluster) -> Vec<Problem> {
-    let own = cluster.endpoint.address;
-    let mut problems = Vec::new();
-    for (n, interface) in interfaces.iter().enumerate() {
-        for (i, cidr) in interface.addresses.iter().enumerate() {
-            if cluster.node.address.is_none() && cidr.contains(own) {
+            let before = interfaces.iter().take(n).enumerate();
+            let mut networks =
+                before.flat_map(|(m, it)| it.addresses.iter().map(move |it| (m, it)));
+            if let Some((m, other)) = networks.find(|(_, other)| other.overlaps(cidr)) {
                 let message =
-                    format!("{cidr} holds {own}, which this machine has inside the cluster");
-                let help = format!(
-                    "say which address the node has: `kubernetes.node_address: {}`",
-                    cidr.address()
-                );
-                problems.push(Problem::new(path(n, "addresses", i), message, Some(help)));
+                    format!("{cidr} shares addresses with {other}, a network of interfaces[{m}]");
+                let help = "what is in both is reached by one of the two interfaces alone";
+                problems.push(Problem::warning(path, message, help));
             }
         }
     }
     problems
+}
+
+/// Networks of interfaces that share addresses with a cluster on this machine.
+pub(super) fn around_the_cluster(profile: &Profile, cluster: &Cluster) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (n, interface) in profile.network.interfaces.iter().enumerate() {
+        for (i, cidr) in interface.addresses.iter().enumerate() {
+            for overlap in cluster.overlaps(cidr) {
+                problems.push(match overlap.part {
+                    Part::Pods | Part::Services => Problem::new(
+                        ["kubernetes", overlap.field()],
+                        format!("{} overlaps the network {cidr} of this machine", overlap.network),
+                        Some("addresses inside the cluster must be found nowhere else".into()),
+                    ),
+                    Part::Node => {
+                        let own = overlap.network.address();
+                        let address = cidr.address();
+                        Problem::new(
+                            path(n, "addresses", i),
+                            format!("{cidr} holds {own}, which this machine has inside the cluster"),
+                            Some(format!(
+                                "say which address the node has: `kubernetes.node_address: {address}`"
+                            )),
+                        )
+                    }
+                });
+            }
+        }
+    }
+    problems
+}
+
+/// Networks of a cluster that belong to somebody on the Internet.
+pub(super) fn of_others(cluster: &Cluster) -> Vec<Problem> {
+    let pods = cluster.pods.iter().map(|it| ("pod_cidr", it));
+    let services = cluster.services.iter().map(|it| ("service_cidr", it));
+    let foreign = pods
+        .chain(services)
+        .filter(|(_, it)| !is_for_free_use(it.address()));
+    foreign
+        .filter(|(_, it)| is_no_hosts(it.address()).is_none())
+        .map(|(field, network)| {
+            let message = format!("{network} is not for private use");
+            let help =
+                "what has these addresses on the Internet cannot be reached; 10.42.0.0/16 is usual";
+            Problem::warning(["kubernetes", field], message, help)
+        })
+        .collect()
+}
+
+/// Whether nobody on the Internet has it: RFC 1918, 6598, 2544, 5737, 1112. Of IPv6 nothing is said.
+fn is_for_free_use(address: IpAddr) -> bool {
+    let IpAddr::V4(v4) = address else {
+        return true;
+    };
+    let [a, b, ..] = v4.octets();
+    let shared = a == 100 && (64..128).contains(&b);
+    let benchmarks = a == 198 && (b == 18 || b == 19);
+    v4.is_private()
+        || v4.is_link_local()
+        || v4.is_documentation()
+        || shared
+        || benchmarks
+        || a >= 240
 }

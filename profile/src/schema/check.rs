@@ -36,10 +36,9 @@ impl<'a> Checker<'a> {
 
     fn report(&mut self, span: &core::ops::Range<usize>, message: String, help: Option<String>) {
         self.faults.push(Fault {
-            span: span.clone(),
             path: self.path.clone(),
-            message,
             help,
+            ..Fault::new(span.clone(), message, None)
         });
     }
 

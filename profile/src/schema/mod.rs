@@ -5,13 +5,16 @@
 //! | --- | --- |
 //! | YAML to a tree that knows lines and columns | `tree` |
 //! | fields and types, by the schema: "has no field", "cannot be" | `check` |
-//! | rules over several fields of these types | `validate`, `addresses`; those of a distribution in its folder's `check` |
+//! | rules over several fields of these types | `validate`; `interfaces`, `addresses`, `servers`, `names`; those of a distribution in its folder's `check` |
 //! | all of it, with every error at once | `read` |
 
 mod addresses;
 mod check;
+mod interfaces;
 pub mod kubernetes;
+mod names;
 mod read;
+mod servers;
 mod tree;
 pub(crate) mod validate;
 
@@ -88,9 +91,11 @@ impl Profile {
 pub struct Network {
     /// Interfaces, the first that matches wins. Without any: DHCP on every Ethernet interface.
     #[serde(default)]
+    #[schemars(length(max = 64))]
     pub interfaces: Vec<Interface>,
     /// DNS servers for the whole machine, used beside those that DHCP names.
     #[serde(default)]
+    #[schemars(length(max = 32))]
     pub dns: Vec<IpAddr>,
     /// Domains in which short names are looked up.
     #[serde(default)]
@@ -116,6 +121,13 @@ pub struct Proxy {
     pub except: Vec<ProxyExemption>,
 }
 
+impl Network {
+    /// Whether everything that it needs is said: nothing comes by DHCP.
+    pub(crate) fn is_fixed(&self) -> bool {
+        !self.interfaces.is_empty() && !self.interfaces.iter().any(Interface::uses_dhcp)
+    }
+}
+
 /// One interface, or all that match.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -128,6 +140,7 @@ pub struct Interface {
     pub dhcp: Option<bool>,
     /// Static addresses with prefix length: `192.0.2.10/24`.
     #[serde(default)]
+    #[schemars(length(max = 64))]
     pub addresses: Vec<Cidr>,
     /// Default routes, at most one for IPv4 and one for IPv6.
     #[serde(default)]
@@ -139,6 +152,7 @@ pub struct Interface {
     pub gateway_on_link: bool,
     /// DNS servers reached by this interface.
     #[serde(default)]
+    #[schemars(length(max = 32))]
     pub dns: Vec<IpAddr>,
     /// Largest packet in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,6 +164,11 @@ pub struct Interface {
 }
 
 impl Interface {
+    /// Whether addresses come by DHCP, said or not.
+    pub(crate) fn uses_dhcp(&self) -> bool {
+        self.dhcp.unwrap_or(self.addresses.is_empty())
+    }
+
     /// Whether `gateway` is to be looked for on the link, because no network of this interface holds it.
     pub(crate) fn reaches_on_link(&self, gateway: IpAddr) -> bool {
         let mut of_family = self
@@ -184,6 +203,7 @@ pub struct Match {
 #[serde(deny_unknown_fields, default)]
 pub struct Time {
     /// NTP servers, names or addresses. Without any: those that DHCP names, then the image's.
+    #[schemars(length(max = 32))]
     pub servers: Vec<ServerName>,
     /// How long nothing is brought up while the time cannot be right: the hardware clock is dead or years ahead, no time was
     /// saved, and neither a time server nor somebody has said it yet.
@@ -339,7 +359,9 @@ fn default_namespace() -> ServerName {
 }
 
 /// Kinds of workload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkloadKind {
     /// A Deployment whose replicas are all up to date and available.

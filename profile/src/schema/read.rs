@@ -3,7 +3,7 @@
 use super::check::Checker;
 use super::tree::{self, Kind, Node};
 use super::{Profile, json_schema, validate};
-use crate::diagnostics::Fault;
+use crate::diagnostics::{Fault, Problem};
 use crate::{Diagnostics, EffectiveFacts};
 
 /// The text of a profile with its secrets overwritten, byte for byte. Of a text that is no profile at all nothing is
@@ -16,11 +16,12 @@ pub(crate) fn without_secrets(text: &str) -> Option<String> {
     Some(crate::diagnostics::without_secrets(text, &checker.secrets))
 }
 
+/// The profile and what is hardly meant in it, or everything that is wrong with it.
 pub(crate) fn read(
     text: &str,
     file: &str,
     facts: Option<EffectiveFacts<'_>>,
-) -> Result<Profile, Diagnostics> {
+) -> Result<(Profile, Diagnostics), Diagnostics> {
     let root = match tree::read(text) {
         Ok(root) => root,
         Err(faults) => return Err(Diagnostics::new(file, text, faults, &[])),
@@ -32,41 +33,52 @@ pub(crate) fn read(
     if let Some(facts) = facts {
         foreign_distribution(&root, facts, &mut faults);
     }
-    let profile = match value {
-        Some(value) if faults.is_empty() => match serde_json::from_value::<Profile>(value) {
-            Ok(profile) => Some(profile),
+    let profile = match value.filter(|_| faults.is_empty()) {
+        Some(value) => match serde_json::from_value::<Profile>(value) {
+            Ok(profile) => profile,
             // Schema and types disagree: a mistake of ours, still a message and no panic.
             Err(error) => {
                 let message = format!("this profile cannot be read: {error}");
-                faults.push(Fault::new(0..0, message, None));
-                None
+                let fault = Fault::new(0..0, message, None);
+                return Err(Diagnostics::new(file, text, vec![fault], &secrets));
             }
         },
-        _ => None,
-    };
-    if let Some(profile) = profile {
-        let mut problems = validate::problems(&profile);
-        if let Some(facts) = facts {
-            problems.extend(validate::problems_with_facts(&profile, facts));
-        }
-        if problems.is_empty() {
-            return Ok(profile);
-        }
-        faults.extend(problems.into_iter().map(|problem| {
-            let node = root.nearest(&problem.path);
-            let span = match node.kind {
-                Kind::Scalar { .. } => node.span.clone(),
-                Kind::List(_) | Kind::Map(_) => node.span.start..node.span.start,
-            };
-            Fault {
-                span,
-                path: problem.path,
-                message: problem.message,
-                help: problem.help,
+        None => {
+            if faults.is_empty() {
+                faults.push(Fault::new(0..0, "this is not a profile", None));
             }
-        }));
+            return Err(Diagnostics::new(file, text, faults, &secrets));
+        }
+    };
+    let mut problems = validate::problems(&profile);
+    if let Some(facts) = facts {
+        problems.extend(validate::problems_with_facts(&profile, facts));
     }
-    Err(Diagnostics::new(file, text, faults, &secrets))
+    let faults = problems.into_iter().map(|it| it.placed(&root)).collect();
+    let said = Diagnostics::new(file, text, faults, &secrets);
+    if said.errors.is_empty() {
+        Ok((profile, said))
+    } else {
+        Err(said)
+    }
+}
+
+impl Problem {
+    /// Where it stands in the file: at its value, or, of one that is not written there, at what would hold it.
+    fn placed(self, root: &Node) -> Fault {
+        let node = root.nearest(&self.path);
+        let span = match node.kind {
+            Kind::Scalar { .. } => node.span.clone(),
+            Kind::List(_) | Kind::Map(_) => node.span.start..node.span.start,
+        };
+        Fault {
+            severity: self.severity,
+            span,
+            path: self.path,
+            message: self.message,
+            help: self.help,
+        }
+    }
 }
 
 /// A distribution of which this version of Sternpost knows nothing is, above all, one that the image

@@ -1,120 +1,74 @@
 //! What the schema cannot say: how values have to fit together.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Interface, Profile, addresses};
+use super::{Health, Profile, addresses, interfaces, names, servers};
 use crate::EffectiveFacts;
 use crate::diagnostics::Problem;
+use crate::kubernetes::Cni;
 
 /// Everything that does not fit together.
 pub(crate) fn problems(profile: &Profile) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for (n, interface) in profile.network.interfaces.iter().enumerate() {
-        problems.extend(interface_problems(n, interface));
+    let network = &profile.network;
+    let mut problems = interfaces::problems(&network.interfaces);
+    for (n, interface) in network.interfaces.iter().enumerate() {
         problems.extend(addresses::of_interface(n, interface));
     }
-    problems.extend(addresses::twice(&profile.network.interfaces));
+    problems.extend(addresses::twice(&network.interfaces));
+    problems.extend(servers::problems(profile));
+    problems.extend(names::problems(profile));
+    problems.extend(user_problems(profile));
+    problems.extend(health_problems(profile));
+    if let Some(kubernetes) = &profile.kubernetes {
+        let cluster = kubernetes.cluster();
+        problems.extend(servers::inside_the_cluster(profile, &cluster));
+        problems.extend(addresses::around_the_cluster(profile, &cluster));
+        problems.extend(addresses::of_others(&cluster));
+        problems.extend(names::of_cluster(profile, &cluster));
+        problems.extend(kubernetes.distribution().check(&cluster, network));
+    }
+    problems.extend(profile.vm.runtime().check(profile));
+    problems
+}
+
+fn user_problems(profile: &Profile) -> Vec<Problem> {
+    let mut problems = Vec::new();
     let mut seen = BTreeMap::new();
     for (n, user) in profile.users.iter().enumerate() {
-        if let Some(first) = seen.insert(user.name.as_str(), n) {
+        let n = n.to_string();
+        if let Some(first) = seen.insert(user.name.as_str(), n.clone()) {
             problems.push(Problem::new(
-                ["users", &n.to_string(), "name"],
+                ["users", &n, "name"],
                 format!("`{}` is the name of users[{first}] already", user.name),
                 Some("merge the two or choose another name".into()),
             ));
         }
         if user.ssh_keys.is_empty() && user.password_hash.is_none() {
             problems.push(Problem::new(
-                ["users", &n.to_string()],
+                ["users", &n],
                 format!("`{}` could never log in", user.name),
                 Some("add `ssh_keys`, or `password_hash` for the console".into()),
             ));
         }
+        // What comes after the key itself is a comment.
+        let keys = user.ssh_keys.iter().map(|it| it.body());
+        for (k, is_twice) in names::repeats(keys).into_iter().enumerate() {
+            if is_twice {
+                problems.push(Problem::warning(
+                    ["users", &n, "ssh_keys", &k.to_string()],
+                    format!("`{}` has this key already", user.name),
+                    "remove it; was another one meant?",
+                ));
+            }
+        }
     }
-    problems.extend(health_problems(profile));
-    if let Some(kubernetes) = &profile.kubernetes {
-        let cluster = kubernetes.cluster();
-        problems.extend(addresses::inside_the_cluster(profile, &cluster));
-        problems.extend(addresses::around_the_node(
-            &profile.network.interfaces,
-            &cluster,
-        ));
-        problems.extend(kubernetes.distribution().check(&cluster, &profile.network));
-    }
-    problems.extend(profile.vm.runtime().check(profile));
     problems
 }
 
-fn interface_problems(n: usize, interface: &Interface) -> Vec<Problem> {
-    let index = n.to_string();
-    let at = |field: &str| ["network", "interfaces", &index, field].map(str::to_owned);
-    let mut problems = Vec::new();
-    let matches = &interface.matches;
-    if matches.name.is_none() && matches.mac.is_none() && matches.driver.is_none() {
-        problems.push(Problem::new(
-            at("match"),
-            "this matches no interface in particular".into(),
-            Some("give a name, mac or driver; `name: \"en*\"` is every Ethernet interface".into()),
-        ));
-    }
-    if interface.addresses.is_empty() && interface.dhcp == Some(false) {
-        problems.push(Problem::new(
-            at("dhcp"),
-            "without DHCP this interface has no address".into(),
-            Some("add `addresses: [192.0.2.10/24]` or use DHCP".into()),
-        ));
-    }
-    for (field, wanted) in [("IPv4", true), ("IPv6", false)] {
-        if interface
-            .gateways
-            .iter()
-            .filter(|g| g.is_ipv4() == wanted)
-            .count()
-            > 1
-        {
-            problems.push(Problem::new(
-                at("gateways"),
-                format!("more than one gateway for {field}"),
-                None,
-            ));
-        }
-    }
-    for (g, gateway) in interface.gateways.iter().enumerate() {
-        let path = ["network", "interfaces", &index, "gateways", &g.to_string()].map(str::to_owned);
-        let link_local = matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        let reachable = interface.addresses.iter().any(|a| a.contains(*gateway))
-            || link_local
-            || interface.reaches_on_link(*gateway);
-        if !reachable {
-            let networks: Vec<String> = interface
-                .addresses
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            let help = if networks.is_empty() {
-                "with DHCP the gateway comes with the lease: remove it".to_owned()
-            } else {
-                format!(
-                    "the networks of this interface are {}; a gateway beside them is reached with `gateway_on_link: true`",
-                    networks.join(", ")
-                )
-            };
-            problems.push(Problem::new(
-                path,
-                format!("the gateway {gateway} is in no network of this interface"),
-                Some(help),
-            ));
-        } else if interface.addresses.iter().any(|a| a.address() == *gateway) {
-            problems.push(Problem::new(
-                path,
-                format!("{gateway} is this machine's own address"),
-                None,
-            ));
-        }
-    }
-    problems
-}
+/// From here on a machine with a cluster has the time that it takes.
+const CLUSTER_SECONDS: u64 = 120;
+/// From here on a machine that is not well runs a bad version for a long time.
+const LONG_SECONDS: u64 = 2 * 60 * 60;
 
 fn health_problems(profile: &Profile) -> Vec<Problem> {
     let health = &profile.health;
@@ -124,6 +78,20 @@ fn health_problems(profile: &Profile) -> Vec<Problem> {
             ["health", "deadline"],
             format!("no machine is well after {}", health.deadline),
             Some("the shortest deadline is 10s; 10m is usual".into()),
+        ));
+    }
+    let seconds = health.deadline.duration().as_secs();
+    if profile.kubernetes.is_some() && (10..CLUSTER_SECONDS).contains(&seconds) {
+        problems.push(Problem::warning(
+            ["health", "deadline"],
+            format!("a cluster is rarely up after {}", health.deadline),
+            "a version that is well would be given up: 10m is usual",
+        ));
+    } else if seconds > LONG_SECONDS {
+        problems.push(Problem::warning(
+            ["health", "deadline"],
+            format!("a version that is not well runs for {}", health.deadline),
+            "10m is usual",
         ));
     }
     if health.settle >= health.deadline {
@@ -136,6 +104,21 @@ fn health_problems(profile: &Profile) -> Vec<Problem> {
             None,
         ));
     }
+    let cni = profile
+        .kubernetes
+        .as_ref()
+        .map(|it| it.cluster().settings.cni);
+    if cni == Some(Cni::None) && health.node_ready.is_none() {
+        problems.push(Problem::warning(
+            ["kubernetes", "cni"],
+            format!(
+                "the node is Ready once a network plugin runs, and has {} for it",
+                health.deadline
+            ),
+            "if that is meant, say `health: {node_ready: true}`; if nobody installs one by then, false",
+        ));
+    }
+    problems.extend(unit_problems(health));
     if profile.kubernetes.is_none() {
         let needs = |field: &str| {
             Problem::new(
@@ -150,6 +133,40 @@ fn health_problems(profile: &Profile) -> Vec<Problem> {
         if !health.workloads.is_empty() {
             problems.push(needs("workloads"));
         }
+    }
+    problems
+}
+
+fn unit_problems(health: &Health) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let ignored = &health.ignore_units;
+    let may_fail: BTreeSet<_> = ignored.iter().collect();
+    for (field, units) in [("units", &health.units), ("ignore_units", ignored)] {
+        let at = |n: usize| ["health", field, &n.to_string()].map(str::to_owned);
+        for (n, (unit, is_twice)) in units.iter().zip(names::repeats(units)).enumerate() {
+            if is_twice {
+                let message = format!("{unit} is named twice");
+                problems.push(Problem::warning(at(n), message, "keep one of them"));
+            } else if unit.is_template() {
+                let message = format!("{unit} is a template, which never runs itself");
+                let help = "name one of its units, such as `getty@tty1.service`".to_owned();
+                problems.push(Problem::new(at(n), message, Some(help)));
+            } else if field == "units" && may_fail.contains(unit) {
+                let message = format!("{unit} must be active, and may fail");
+                problems.push(Problem::warning(
+                    at(n),
+                    message,
+                    "name it in one of the two",
+                ));
+            }
+        }
+    }
+    if !health.no_failed_units && !ignored.is_empty() {
+        problems.push(Problem::warning(
+            ["health", "ignore_units"],
+            "any unit may fail, with `no_failed_units: false`".into(),
+            "remove one of the two",
+        ));
     }
     problems
 }

@@ -1,8 +1,14 @@
 //! What is wrong with a cluster before it is made: networks of pods and services, addresses, names, feature gates.
 
+use std::net::IpAddr;
+
 use crate::diagnostics::Problem;
 use crate::kubernetes::{Cluster, Cni};
+use crate::scalar::is_no_hosts;
 use crate::schema::{Cidr, Network};
+
+/// Pods that have an address in what the controller manager gives a node: a /24.
+const NODE_SHARE: u16 = 254;
 
 pub(super) fn problems(cluster: &Cluster, network: &Network) -> Vec<Problem> {
     let address = cluster.endpoint.address;
@@ -10,12 +16,9 @@ pub(super) fn problems(cluster: &Cluster, network: &Network) -> Vec<Problem> {
     let mut wrong = |field: &str, message: String, help: Option<String>| {
         problems.push(Problem::new(["kubernetes", field], message, help));
     };
-    let pods = cluster.pods.iter().map(|cidr| ("pod_cidr", *cidr, 8));
-    let services = cluster
-        .services
-        .iter()
-        .map(|cidr| ("service_cidr", *cidr, 4));
-    for (field, cidr, bits) in pods.chain(services) {
+    let pods = cluster.pods.iter().map(|cidr| ("pod_cidr", *cidr));
+    let services = cluster.services.iter().map(|cidr| ("service_cidr", *cidr));
+    for (field, cidr) in pods.chain(services) {
         if !cidr.is_network() {
             let help = format!("the network is {}", cidr.network());
             wrong(
@@ -24,7 +27,7 @@ pub(super) fn problems(cluster: &Cluster, network: &Network) -> Vec<Problem> {
                 Some(help),
             );
         }
-        let most = if cidr.address().is_ipv4() { 32 } else { 128 } - bits;
+        let (least, most) = prefixes(field, cidr.address().is_ipv4());
         if cidr.prefix() > most {
             wrong(
                 field,
@@ -32,19 +35,6 @@ pub(super) fn problems(cluster: &Cluster, network: &Network) -> Vec<Problem> {
                 Some(format!("at most /{most}")),
             );
         }
-        // kube-apiserver refuses services with more than 20 bits; the controller manager, pods
-        // with more than 16 bits beside those of a node.
-        let least = if cidr.address().is_ipv4() { 8 } else { 48 };
-        let least = if field == "service_cidr" {
-            least + 4
-        } else {
-            least
-        };
-        let least = if cidr.address().is_ipv4() || field == "pod_cidr" {
-            least
-        } else {
-            108
-        };
         if cidr.prefix() < least {
             wrong(
                 field,
@@ -53,7 +43,7 @@ pub(super) fn problems(cluster: &Cluster, network: &Network) -> Vec<Problem> {
             );
         }
         let first = cidr.network().address();
-        if first.is_multicast() || first.is_loopback() || first.is_unspecified() {
+        if is_no_hosts(first).is_some() || is_link_local(first) {
             wrong(
                 field,
                 format!("{cidr} holds addresses that no machine can have"),
@@ -66,29 +56,6 @@ pub(super) fn problems(cluster: &Cluster, network: &Network) -> Vec<Problem> {
                 format!("{cidr} contains the node's own address {}", address),
                 None,
             );
-        }
-        for address in network.interfaces.iter().flat_map(|i| &i.addresses) {
-            if address.overlaps(&cidr) {
-                let message = format!("{cidr} overlaps the network {address} of this machine");
-                wrong(
-                    field,
-                    message,
-                    Some("addresses inside the cluster must be found nowhere else".into()),
-                );
-            }
-        }
-    }
-    if cluster.settings.cni == Cni::Bridge {
-        for pods in cluster.pods.iter().filter(|it| it.address().is_ipv4()) {
-            // Not the network's own, not everybody's, not the bridge's.
-            let room = (1_u64 << (32 - u32::from(pods.prefix()).min(32))).saturating_sub(3);
-            if u64::from(cluster.node.max_pods) > room {
-                wrong(
-                    "max_pods",
-                    format!("{pods} has addresses for {room} pods"),
-                    Some(format!("at most {room}, or a larger `pod_cidr`")),
-                );
-            }
         }
     }
     for (pods, services) in pairs(&cluster.pods, &cluster.services) {
@@ -119,20 +86,17 @@ pub(super) fn problems(cluster: &Cluster, network: &Network) -> Vec<Problem> {
     }
     let interfaces = &network.interfaces;
     if let Some(address) = cluster.node.address {
-        let fixed = interfaces
-            .iter()
-            .all(|i| i.dhcp != Some(true) && !i.addresses.is_empty());
         let has = interfaces
             .iter()
             .flat_map(|i| &i.addresses)
             .any(|a| a.address() == address);
-        if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+        if is_no_hosts(address).is_some() || is_link_local(address) {
             wrong(
                 "node_address",
                 format!("{address} cannot be the address of a node"),
                 None,
             );
-        } else if !interfaces.is_empty() && fixed && !has {
+        } else if network.is_fixed() && !has {
             let message = format!("no interface of this machine has the address {address}");
             wrong(
                 "node_address",
@@ -141,7 +105,50 @@ pub(super) fn problems(cluster: &Cluster, network: &Network) -> Vec<Problem> {
             );
         }
     }
+    problems.extend(room_for_pods(cluster));
     problems
+}
+
+/// Pods that find no address.
+fn room_for_pods(cluster: &Cluster) -> Option<Problem> {
+    let mut networks = cluster.pods.iter().filter(|it| it.address().is_ipv4());
+    let pods = networks.next()?;
+    let path = ["kubernetes", "max_pods"];
+    match cluster.settings.cni {
+        Cni::Bridge => {
+            // Not the network's own, not everybody's, not the bridge's.
+            let room = (1_u64 << (32 - u32::from(pods.prefix()).min(32))).saturating_sub(3);
+            (u64::from(cluster.node.max_pods) > room).then(|| {
+                let message = format!("{pods} has addresses for {room} pods");
+                let help = format!("at most {room}, or a larger `pod_cidr`");
+                Problem::new(path, message, Some(help))
+            })
+        }
+        Cni::None => (cluster.node.max_pods > NODE_SHARE).then(|| {
+            let message = format!("of {pods} Kubernetes gives a node {NODE_SHARE} addresses");
+            let help = "it is enough where the network plugin divides the addresses itself";
+            Problem::warning(path, message, help)
+        }),
+    }
+}
+
+/// The shortest and the longest prefix. kube-apiserver refuses services with more than 20 bits. kubeadm gives a node a
+/// /24, of IPv6 a /64: one of these at least has to be in the pods' network, and at most 2^16.
+fn prefixes(field: &str, is_ipv4: bool) -> (u8, u8) {
+    match (field, is_ipv4) {
+        ("pod_cidr", true) => (8, 24),
+        ("pod_cidr", false) => (48, 64),
+        (_, true) => (12, 28),
+        (_, false) => (108, 124),
+    }
+}
+
+/// Kubernetes takes no such address for a node, nor behind a service.
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
 }
 
 /// Each of one list with each of another.
