@@ -14,12 +14,12 @@ use self::control::{Context, Control};
 use crate::failure::Result;
 use crate::machine::Machine;
 use crate::os::clock;
-use crate::os::device::BlockFile;
+use crate::os::device::{Access, BlockFile};
 use crate::os::lock::Lock;
 
 /// This machine's boot state to look at: the device refuses whatever is written.
 pub fn view(machine: &Machine) -> Result<Control<BlockFile>> {
-    open(machine, false)
+    open(machine, Access::Read)
 }
 
 /// This machine's boot state for a change of some moments, under its lock.
@@ -44,7 +44,7 @@ impl Locked {
     /// Nothing may be written on this machine.
     pub fn by(machine: &Machine, lock: Lock) -> Result<Self> {
         machine.writable()?;
-        let control = open(machine, true)?;
+        let control = open(machine, Access::Shared)?;
         Ok(Self {
             control,
             _lock: lock,
@@ -74,12 +74,12 @@ impl DerefMut for Locked {
 pub fn installing(machine: &Machine, what: &str) -> Result<(Lock, Control<BlockFile>)> {
     let lock = Lock::take(&machine.paths().install_lock(), what)?;
     machine.writable()?;
-    let control = open(machine, true)?.locking(machine.paths().lock(), what);
+    let control = open(machine, Access::Shared)?.locking(machine.paths().lock(), what);
     Ok((lock, control))
 }
 
-fn open(machine: &Machine, write: bool) -> Result<Control<BlockFile>> {
-    let device = machine.open("boot-state", write)?;
+fn open(machine: &Machine, access: Access) -> Result<Control<BlockFile>> {
+    let device = machine.open("boot-state", access)?;
     let nonce = machine.handover.as_ref().map_or(Nonce::ZERO, |h| h.nonce);
     let context = Context {
         booted: machine.booted,

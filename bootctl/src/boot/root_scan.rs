@@ -7,6 +7,7 @@ use boot_core::{Device, Slot};
 
 use crate::failure::{Code, Failure, Result};
 use crate::machine::Machine;
+use crate::os::device::Access;
 
 /// In the text of every failure that means: the root is not what was signed.
 pub const MISMATCH: &str = "the root is damaged";
@@ -16,8 +17,8 @@ const LEAF_BLOCKS: u64 = 8;
 
 /// Reads the root of a slot whose manifest the loader has verified, at this start or at one before.
 pub fn of_slot(machine: &Machine, slot: Slot) -> Result<()> {
-    let mut boot = machine.open(slot.label_boot(), false)?;
-    let mut root = machine.open(slot.label_root(), false)?;
+    let mut boot = machine.open(slot.label_boot(), Access::Read)?;
+    let mut root = machine.open(slot.label_root(), Access::Read)?;
     of(&mut boot, &mut root)
 }
 

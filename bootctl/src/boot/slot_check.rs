@@ -8,7 +8,7 @@ use boot_core::{Device, Slot};
 use crate::boot::root_scan;
 use crate::failure::{Doing, Failure, Result};
 use crate::machine::Machine;
-use crate::os::device::BlockFile;
+use crate::os::device::{Access, BlockFile};
 
 /// The two partitions of a slot.
 pub struct SlotDevices<D> {
@@ -20,10 +20,10 @@ pub struct SlotDevices<D> {
 
 impl SlotDevices<BlockFile> {
     /// Opens those of this machine's `slot`.
-    pub fn open(machine: &Machine, slot: Slot, write: bool) -> Result<Self> {
+    pub fn open(machine: &Machine, slot: Slot, access: Access) -> Result<Self> {
         Ok(Self {
-            boot: machine.open(slot.label_boot(), write)?,
-            root: machine.open(slot.label_root(), write)?,
+            boot: machine.open(slot.label_boot(), access)?,
+            root: machine.open(slot.label_root(), access)?,
         })
     }
 }
@@ -77,6 +77,6 @@ pub fn may_start<D: Device>(
 
 /// The same, of this machine's `slot`.
 pub fn startable(machine: &Machine, record: &Record, slot: Slot) -> Result<()> {
-    let mut device = machine.open(slot.label_boot(), false)?;
+    let mut device = machine.open(slot.label_boot(), Access::Read)?;
     may_start(&mut device, slot, &trust(machine)?, record)
 }

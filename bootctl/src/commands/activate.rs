@@ -8,6 +8,7 @@ use super::{SlotName, starts_next, target_slot};
 use crate::boot::{Locked, slot_check};
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
+use crate::os::device::Access;
 use crate::output::Outcome;
 
 /// Arguments of `activate`.
@@ -28,7 +29,7 @@ pub fn activate(machine: &Machine, arguments: &Activate) -> Result<Outcome> {
     let record = control.record()?;
     if record.slot(slot).contents().is_some() {
         // Not the tries of a slot that the loader would reject anyway.
-        let mut device = machine.open(slot.label_boot(), false)?;
+        let mut device = machine.open(slot.label_boot(), Access::Read)?;
         would_start(
             &mut device,
             slot.into(),

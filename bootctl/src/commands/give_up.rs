@@ -10,6 +10,7 @@ use crate::boot::slot_check::{self, SlotDevices};
 use crate::failure::{Code, Failure, Result};
 use crate::machine::Machine;
 use crate::machine::facts::target_name;
+use crate::os::device::Access;
 use crate::output::Outcome;
 
 /// Arguments of `give-up`.
@@ -31,7 +32,7 @@ pub fn give_up(machine: &Machine, arguments: &GiveUp) -> Result<Outcome> {
             .next("install something into it: `bootctl install SOURCE`"));
     }
     let trust = slot_check::trust(machine)?;
-    let mut slot_parts = SlotDevices::open(machine, slot, false)?;
+    let mut slot_parts = SlotDevices::open(machine, slot, Access::Read)?;
     let why = match slot_check::whole(&mut slot_parts, slot, &trust, &record) {
         Ok(()) => {
             let next = match machine.booted {

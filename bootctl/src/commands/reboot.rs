@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::boot::{Locked, slot_check};
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
+use crate::os::device::Access;
 use crate::os::power;
 use crate::output::Outcome;
 
@@ -24,7 +25,7 @@ pub fn reboot(machine: &Machine, arguments: &Reboot) -> Result<Outcome> {
     if arguments.recovery {
         let mut control = Locked::wait_for(machine, "reboot --recovery")?;
         let record = control.record()?;
-        let mut device = machine.open(Target::Recovery.label_boot(), false)?;
+        let mut device = machine.open(Target::Recovery.label_boot(), Access::Read)?;
         would_start(
             &mut device,
             Target::Recovery,

@@ -12,6 +12,7 @@ use crate::failure::{Failure, Result};
 use crate::install::Options;
 use crate::install::repair::repair;
 use crate::machine::Machine;
+use crate::os::device::Access;
 use crate::output::Outcome;
 use crate::progress::Progress;
 
@@ -40,9 +41,9 @@ pub fn repair_slot(machine: &Machine, arguments: &RepairSlot) -> Result<Outcome>
     };
     let repaired = repair(
         &mut control,
-        &mut SlotDevices::open(machine, slot, true)?,
-        &mut SlotDevices::open(machine, from, false)?,
-        SlotDevices::open(machine, from, false)?,
+        &mut SlotDevices::open(machine, slot, Access::Alone)?,
+        &mut SlotDevices::open(machine, from, Access::Read)?,
+        SlotDevices::open(machine, from, Access::Read)?,
         &options,
         &Progress::new(),
     )?;

@@ -20,7 +20,7 @@ use crate::loader::efi::{self, Variables};
 use crate::loader::{self, Esp, Update, UpdateStage, under_way};
 use crate::machine::Machine;
 use crate::machine::facts;
-use crate::os::device::BlockFile;
+use crate::os::device::{Access, BlockFile};
 use crate::output::Outcome;
 use crate::progress::Progress;
 use crate::source::{self, Reach};
@@ -122,7 +122,7 @@ fn update(
     };
     let front = BundleFront::read(source.as_mut(), &trust, &wanted)?;
     if let Some(booted) = machine.slot() {
-        let mut running = machine.open(booted.label_boot(), false)?;
+        let mut running = machine.open(booted.label_boot(), Access::Read)?;
         install::keys_not_older(&trust, &mut running, front.serial)?;
     }
     let program = install::payload(&front, source.as_mut(), &progress)?;
@@ -196,7 +196,7 @@ fn starts_what_starts(machine: &Machine, record: &Record, old: &Trust, new: &Tru
         return Ok(());
     }
     for target in Target::ALL {
-        let Ok(mut device) = machine.open(target.label_boot(), false) else {
+        let Ok(mut device) = machine.open(target.label_boot(), Access::Read) else {
             continue;
         };
         if would_start(&mut device, target, old, record).is_err() {

@@ -10,6 +10,7 @@ use crate::boot::slot_check;
 use crate::failure::Result;
 use crate::install::replace_recovery;
 use crate::machine::Machine;
+use crate::os::device::Access;
 use crate::output::Outcome;
 use crate::progress::Progress;
 use crate::source::{self, Reach};
@@ -27,8 +28,8 @@ pub fn update_recovery(machine: &Machine, arguments: &UpdateRecovery) -> Result<
     let what = format!("update-recovery {shown}");
     let (_lock, mut control) = boot::installing(machine, &what)?;
     let trust = slot_check::trust(machine)?;
-    let mut target = machine.open(Target::Recovery.label_boot(), true)?;
-    let [a, b] = Slot::BOTH.map(|slot| machine.open(slot.label_boot(), false));
+    let mut target = machine.open(Target::Recovery.label_boot(), Access::Alone)?;
+    let [a, b] = Slot::BOTH.map(|slot| machine.open(slot.label_boot(), Access::Read));
     let progress = Progress::new();
     let mut source = source::open(&arguments.source, &progress, &Reach::of(machine))?;
     let replaced = replace_recovery::replace(

@@ -7,6 +7,7 @@ use crate::boot;
 use crate::boot::slot_check::{self, SlotDevices};
 use crate::failure::Result;
 use crate::machine::Machine;
+use crate::os::device::Access;
 use crate::progress::Progress;
 use crate::source::{self, Reach};
 
@@ -37,9 +38,9 @@ pub fn into_slot(machine: &Machine, request: Request<'_>) -> Result<Installed> {
     let what = format!("install {shown}");
     let (_lock, mut control) = boot::installing(machine, &what)?;
     let trust = slot_check::trust(machine)?;
-    let mut target = SlotDevices::open(machine, slot, true)?;
+    let mut target = SlotDevices::open(machine, slot, Access::Alone)?;
     // Without a slot to copy from, everything is fetched.
-    let mut other = SlotDevices::open(machine, slot.other(), false).ok();
+    let mut other = SlotDevices::open(machine, slot.other(), Access::Read).ok();
     let progress = Progress::new();
     let mut reach = Reach::of(machine);
     reach.retry.until = request.patience.map(|patience| Instant::now() + patience);

@@ -16,6 +16,7 @@ use boot_core::{Architecture, Device as _, esp};
 use super::Esp;
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
+use crate::os::device::Access;
 
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 /// Kept, and seen by firmware and by the running system.
@@ -42,7 +43,7 @@ pub fn place_of(machine: &Machine, esp: Esp) -> Result<HardDrive> {
         .next("look at the disk with lsblk; if its table is damaged, start the machine again")
     };
     let entry = machine.boot.table.get(esp.label()).ok_or_else(unknown)?;
-    let block = u64::from(machine.open(esp.label(), false)?.block_size());
+    let block = u64::from(machine.open(esp.label(), Access::Read)?.block_size());
     Ok(HardDrive {
         number: entry.number,
         guid: entry.guid.parse().map_err(|_| unknown())?,

@@ -11,7 +11,7 @@ use super::{Esp, Esps, Update, UpdateOutcome};
 use crate::boot::{self, slot_check};
 use crate::failure::{Code, Doing as _, Result};
 use crate::machine::{Machine, facts};
-use crate::os::device::BlockFile;
+use crate::os::device::{Access, BlockFile};
 use crate::os::files::write_atomic;
 
 /// Where an update is kept that is under way.
@@ -26,7 +26,11 @@ pub fn written_mark(machine: &Machine) -> PathBuf {
 
 /// Both ESPs; `written` alone is opened to be written.
 pub fn esps(machine: &Machine, written: Option<Esp>) -> Result<Esps<BlockFile>> {
-    let open = |esp: Esp| machine.open(esp.label(), written == Some(esp));
+    let access = |esp: Esp| match written == Some(esp) {
+        true => Access::Alone,
+        false => Access::Read,
+    };
+    let open = |esp: Esp| machine.open(esp.label(), access(esp));
     Ok(Esps {
         a: open(Esp::A)?,
         b: open(Esp::B)?,

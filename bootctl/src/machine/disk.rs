@@ -1,6 +1,7 @@
 //! The partitions of this machine's disk, and which of them lies under the mounted root.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use boot_core::slot::Slot;
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use super::Machine;
 use crate::failure::{Failure, Result};
-use crate::os::device::BlockFile;
+use crate::os::device::{Access, BlockFile};
 
 impl Machine {
     /// The file of the partition that is labelled `label`.
@@ -34,15 +35,17 @@ impl Machine {
     }
 
     /// Opens the partition that is labelled `label`.
-    pub fn open(&self, label: &str, write: bool) -> Result<BlockFile> {
+    pub fn open(&self, label: &str, access: Access) -> Result<BlockFile> {
         let path = self.partition(label)?;
-        BlockFile::open(&path, write).map_err(|e| {
+        BlockFile::open(&path, access).map_err(|e| {
             Failure::failed(&e)
                 .doing(format!("opening {label} ({})", path.display()))
-                .next(if e.kind() == std::io::ErrorKind::PermissionDenied {
-                    "run it as root"
-                } else {
-                    "look whether the disk is still there (lsblk, journalctl -k)"
+                .next(match e.kind() {
+                    ErrorKind::PermissionDenied => "run it as root",
+                    ErrorKind::ResourceBusy => {
+                        "it is in use, and nothing was written: see by what (lsblk, findmnt), and let go of it"
+                    }
+                    _ => "look whether the disk is still there (lsblk, journalctl -k)",
                 })
         })
     }

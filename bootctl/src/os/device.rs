@@ -3,6 +3,10 @@
 //! Opened with `O_DIRECT`, so that what is read back after a flush came from the device and not
 //! from the page cache. Where the file system below a stand-in has no direct I/O, the cache is
 //! dropped after each flush instead.
+//!
+//! What is written as a whole, an image's place or an ESP, is opened so that nobody else holds it ([`Access::Alone`]): the
+//! kernel refuses it while it is mounted or lies under a device-mapper device, so that no mistake about which slot runs
+//! reaches the root that does.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -16,6 +20,26 @@ const ALIGN: usize = 4096;
 /// The most that is moved in one call: bounds the aligned copy.
 const STEP: usize = 1 << 20;
 
+/// What a partition is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// To be read.
+    Read,
+    /// To be written, beside others that do so under the same lock.
+    Shared,
+    /// To be written by nobody else, and not while it is in use.
+    Alone,
+}
+
+impl Access {
+    fn flags(self) -> OFlags {
+        match self {
+            Self::Read | Self::Shared => OFlags::empty(),
+            Self::Alone => OFlags::EXCL,
+        }
+    }
+}
+
 /// An open partition.
 #[derive(Debug)]
 pub struct BlockFile {
@@ -28,13 +52,13 @@ pub struct BlockFile {
 }
 
 impl BlockFile {
-    /// Opens `path`, for writing too if `write`.
-    pub fn open(path: &Path, write: bool) -> io::Result<Self> {
+    /// Opens `path`.
+    pub fn open(path: &Path, access: Access) -> io::Result<Self> {
         let open = |flags: OFlags| {
             OpenOptions::new()
                 .read(true)
-                .write(write)
-                .custom_flags(flags.bits() as i32)
+                .write(access != Access::Read)
+                .custom_flags((flags | access.flags()).bits() as i32)
                 .open(path)
         };
         let (mut file, direct) = match open(OFlags::DIRECT) {
@@ -163,7 +187,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("part");
         std::fs::write(&path, vec![0; 3 << 20]).unwrap();
-        let mut device = BlockFile::open(&path, true).unwrap();
+        let mut device = BlockFile::open(&path, Access::Alone).unwrap();
         let data: Vec<u8> = (0..(2 << 20) + 512).map(|i| (i % 251) as u8).collect();
         device.write_at(4096, &data).unwrap();
         device.flush().unwrap();
@@ -172,7 +196,15 @@ mod tests {
         assert_eq!(back, data);
         assert!(device.read_at(3 << 20, &mut [0; 512]).is_err());
         assert!(device.read_at(100, &mut [0; 512]).is_err());
-        let missing = BlockFile::open(&dir.path().join("none"), false).unwrap_err();
+        let missing = BlockFile::open(&dir.path().join("none"), Access::Read).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
+
+    /// A block device that is in use needs one: what the flags are is what can be looked at everywhere.
+    #[test]
+    fn only_what_is_written_as_a_whole_is_asked_for_alone() {
+        let exclusive = |access: Access| access.flags().contains(OFlags::EXCL);
+        let all = [Access::Read, Access::Shared, Access::Alone];
+        assert_eq!(all.map(exclusive), [false, false, true]);
     }
 }

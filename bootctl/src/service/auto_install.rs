@@ -21,6 +21,7 @@ use crate::failure::{Code, Failure, Result};
 use crate::install::into_slot::{Request, into_slot};
 use crate::machine::Machine;
 use crate::os::console;
+use crate::os::device::Access;
 use crate::profile::choose;
 use crate::source;
 
@@ -182,7 +183,7 @@ fn damage(machine: &Machine, record: &Record, slot: Slot) -> Result<Option<Strin
         return Ok(Some("there is nothing in it that is to start".into()));
     }
     let trust = slot_check::trust(machine)?;
-    let read = SlotDevices::open(machine, slot, false)
+    let read = SlotDevices::open(machine, slot, Access::Read)
         .and_then(|mut parts| slot_check::whole(&mut parts, slot, &trust, record));
     Ok(read.err().map(|e| e.what))
 }

@@ -20,7 +20,7 @@ use boot_core::{
     Architecture, Device, Digest, Nonce, PublicKey, SecurityVersion, Slot, Target, keyring, layout,
     transition,
 };
-use bootctl::os::device::BlockFile;
+use bootctl::os::device::{Access, BlockFile};
 use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::Value;
 
@@ -274,7 +274,7 @@ impl Image {
     }
 
     fn write(&self, machine: &Fixture, slot: Slot) {
-        let mut boot = BlockFile::open(&machine.path(slot.label_boot()), true).unwrap();
+        let mut boot = BlockFile::open(&machine.path(slot.label_boot()), Access::Alone).unwrap();
         self.write_boot(slot.into(), &mut boot);
         machine
             .partition(slot.label_root())
@@ -413,7 +413,7 @@ impl Fixture {
     }
 
     pub(crate) fn store(&self) -> BootState<BlockFile> {
-        BootState::new(BlockFile::open(&self.path("boot-state"), true).unwrap())
+        BootState::new(BlockFile::open(&self.path("boot-state"), Access::Alone).unwrap())
     }
 
     pub(crate) fn record(&self) -> Record {

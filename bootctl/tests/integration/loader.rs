@@ -15,7 +15,7 @@ use bootctl::failure::Failure;
 use bootctl::loader::under_way::go_on;
 use bootctl::loader::{self, Esp, Esps, Update, UpdateOutcome, UpdateStage};
 use bootctl::machine::Machine;
-use bootctl::os::device::BlockFile;
+use bootctl::os::device::{Access, BlockFile};
 
 use crate::fixture::{ESP_A, ESP_B, ESP_SIZE, Fixture, Image, public, trust};
 
@@ -51,12 +51,12 @@ fn machine() -> Fixture {
 }
 
 fn write(machine: &Fixture, label: &str, mark: u8) {
-    let mut device = BlockFile::open(&machine.path(label), true).unwrap();
+    let mut device = BlockFile::open(&machine.path(label), Access::Alone).unwrap();
     esp::write(&mut device, &loader(mark), X86).unwrap();
 }
 
 fn read(machine: &Fixture, label: &str) -> Option<Vec<u8>> {
-    let mut device = BlockFile::open(&machine.path(label), false).unwrap();
+    let mut device = BlockFile::open(&machine.path(label), Access::Read).unwrap();
     esp::read_loader(&mut device, X86).ok()
 }
 

@@ -10,7 +10,7 @@ use boot_core::verify::would_start;
 use boot_core::{Nonce, SecurityVersion, Slot, Target, transition};
 use bootctl::boot::control::{Context, Control};
 use bootctl::install::replace_recovery;
-use bootctl::os::device::BlockFile;
+use bootctl::os::device::{Access, BlockFile};
 use bootctl::progress::Progress;
 
 use crate::fixture::{Fixture, Image, trust};
@@ -35,7 +35,7 @@ pub(crate) fn both_good() -> Fixture {
 }
 
 fn found(machine: &Fixture) -> Option<boot_core::Digest> {
-    let mut device = BlockFile::open(&machine.path("boot-r"), false).unwrap();
+    let mut device = BlockFile::open(&machine.path("boot-r"), Access::Read).unwrap();
     would_start(&mut device, Target::Recovery, &trust(), &machine.record())
         .ok()
         .map(|verified| verified.digest)

@@ -22,6 +22,7 @@ use crate::machine::Machine;
 use crate::machine::disk::{DiskFacts, errors_of_state};
 use crate::machine::facts::boot_id;
 use crate::os::clock::Clock;
+use crate::os::device::Access;
 use crate::profile::apply;
 use crate::service::report::Report;
 use crate::watchdog::{self, Stretch};
@@ -381,7 +382,7 @@ pub(super) fn gather(machine: &Machine) -> Result<Status> {
 
 fn header(machine: &Machine, target: Target) -> Checked {
     let found = machine
-        .open(target.label_boot(), false)
+        .open(target.label_boot(), Access::Read)
         .map_err(|e| e.what)
         .and_then(|mut d| read_header(&mut d).map_err(|e| e.to_string()));
     Checked {
@@ -394,7 +395,9 @@ fn header(machine: &Machine, target: Target) -> Checked {
 fn esp(machine: &Machine, esp: Esp, started_from: Option<Esp>) -> EspFacts {
     let look = || {
         let architecture = slot_check::trust(machine).map_err(|e| e.what)?.architecture;
-        let mut device = machine.open(esp.label(), false).map_err(|e| e.what)?;
+        let mut device = machine
+            .open(esp.label(), Access::Read)
+            .map_err(|e| e.what)?;
         let program =
             boot_core::esp::read_loader(&mut device, architecture).map_err(|e| e.to_string())?;
         Trust::from_intact_program(&program).map_err(|e| e.to_string())?;
