@@ -14,7 +14,7 @@
 //! | slot header, manifest | [`slot_header`], [`manifest`] | slot-header.md, manifest.md |
 //! | signatures | [`dsse`], [`keyring`], [`trust`], [`verify`] | dsse.md, keyring.md, trust.md |
 //! | root filesystem | [`verity`] | verity.md |
-//! | bundle, hand-over | [`bundle`], [`hand_over`] | bundle.md, hand-over.md |
+//! | bundle, hand-over | [`bundle`], [`hand_over`], [`efi_variable`] | bundle.md, hand-over.md |
 //! | disk layout, partition table | [`layout`], [`gpt`] | layout.md |
 //! | an ESP and the loader on it | [`esp`], [`pe`], [`device_path`] | esp.md |
 //! | what the agent tells the running system | [`boot_report`] | state.md |
@@ -56,6 +56,7 @@ pub mod calendar;
 pub mod device;
 pub mod device_path;
 pub mod dsse;
+pub mod efi_variable;
 pub mod esp;
 pub mod event;
 pub mod gpt;

@@ -5,11 +5,12 @@
 //! specification 2.10, sections 3.1.3 (load options) and 10.3.5 (media device paths); systemd's Boot Loader Interface
 //! for LoaderDevicePartUUID.
 
-use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::{fmt, fs};
 
 use boot_core::device_path::{HardDrive, utf16};
+use boot_core::efi_variable;
 use boot_core::layout::BOOT_LOADER_INTERFACE;
 use boot_core::{Architecture, Device as _, esp};
 
@@ -62,19 +63,26 @@ pub fn started_from(machine: &Machine) -> Result<Esp> {
             .doing("finding the ESP that this machine was started from")
             .next("nothing was written; restart the machine, and if it stays so, look whether the disk's table is the image's")
     };
+    let refused = |e: &dyn fmt::Display| unknown(format!("LoaderDevicePartUUID: {e}"));
     let variables = Variables::of(machine);
-    let text = variables
-        .read("LoaderDevicePartUUID", &BOOT_LOADER_INTERFACE.to_string())
-        .map_err(|e| unknown(format!("LoaderDevicePartUUID: {e}")))?
+    let raw = variables
+        .read_raw("LoaderDevicePartUUID", &BOOT_LOADER_INTERFACE.to_string())
+        .map_err(|e| refused(&e))?
         .ok_or_else(|| unknown("the loader did not leave LoaderDevicePartUUID".into()))?;
-    let text = from_utf16(&text);
-    Esp::BOTH
-        .into_iter()
-        .find(|esp| {
-            let entry = machine.boot.table.get(esp.label());
-            entry.is_some_and(|entry| entry.guid.eq_ignore_ascii_case(&text))
-        })
-        .ok_or_else(|| unknown(format!("{text} is neither esp-a nor esp-b of this disk")))
+    let text = from_utf16(efi_variable::of_this_start(&raw).map_err(|e| refused(&e))?);
+    let is_it = |esp: &Esp| {
+        let entry = machine.boot.table.get(esp.label());
+        entry.is_some_and(|entry| entry.guid.eq_ignore_ascii_case(&text))
+    };
+    match Esp::BOTH.map(|esp| Some(esp).filter(is_it)) {
+        [Some(esp), None] | [None, Some(esp)] => Ok(esp),
+        [None, None] => Err(unknown(format!(
+            "{text} is neither esp-a nor esp-b of this disk"
+        ))),
+        [Some(_), Some(_)] => Err(unknown(format!(
+            "{text} is esp-a and esp-b of this disk: nothing tells them apart"
+        ))),
+    }
 }
 
 impl Variables {
@@ -89,13 +97,19 @@ impl Variables {
         self.directory.join(format!("{name}-{vendor}"))
     }
 
-    /// A variable's value; none if there is no such variable.
-    fn read(&self, name: &str, vendor: &str) -> io::Result<Option<Vec<u8>>> {
+    /// A variable with its attributes; none if there is no such variable.
+    fn read_raw(&self, name: &str, vendor: &str) -> io::Result<Option<Vec<u8>>> {
         match fs::read(self.path(name, vendor)) {
-            Ok(bytes) => Ok(bytes.get(4..).map(<[u8]>::to_vec)),
+            Ok(bytes) => Ok(Some(bytes)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// A variable's value; none if there is no such variable.
+    fn read(&self, name: &str, vendor: &str) -> io::Result<Option<Vec<u8>>> {
+        let raw = self.read_raw(name, vendor)?;
+        Ok(raw.and_then(|raw| raw.get(4..).map(<[u8]>::to_vec)))
     }
 
     /// Sets a variable of the specification's. The kernel wants all of it in one write, and no truncation before.
@@ -120,8 +134,8 @@ impl Variables {
         let _ = fs::remove_file(self.path(name, GLOBAL));
     }
 
-    /// Boot entries, by number.
-    fn entries(&self) -> Vec<(u16, Vec<u8>)> {
+    /// The numbers of all boot entries, in order.
+    fn entries(&self) -> Vec<u16> {
         let Ok(files) = fs::read_dir(&self.directory) else {
             return Vec::new();
         };
@@ -129,23 +143,22 @@ impl Variables {
             .filter_map(|file| {
                 let name = file.ok()?.file_name().into_string().ok()?;
                 let digits = name.strip_prefix("Boot")?.strip_suffix(GLOBAL)?;
-                let number = u16::from_str_radix(digits.strip_suffix('-')?, 16).ok()?;
-                let value = self.read(&entry_name(number), GLOBAL).ok()??;
-                Some((number, value))
+                u16::from_str_radix(digits.strip_suffix('-')?, 16).ok()
             })
             .collect();
         entries.sort_unstable();
         entries
     }
 
-    /// Our entry's number.
+    /// Our entry's number. One that cannot be read is somebody else's.
     fn ours(&self) -> Option<u16> {
         let ours = utf16(DESCRIPTION);
-        let entries = self.entries();
-        let found = entries
-            .iter()
-            .find(|(_, value)| value.get(6..).is_some_and(|rest| rest.starts_with(&ours)));
-        found.map(|(number, _)| *number)
+        let is_ours = |number: &u16| {
+            let value = self.read(&entry_name(*number), GLOBAL).ok().flatten();
+            let text = value.as_ref().and_then(|value| value.get(6..));
+            text.is_some_and(|text| text.starts_with(&ours))
+        };
+        self.entries().into_iter().find(is_ours)
     }
 
     /// Makes the boot entry for the loader on the ESP at `place`, or changes the one from before; its number.
@@ -153,11 +166,7 @@ impl Variables {
     /// # Errors
     /// Firmware refuses.
     pub fn make_entry(&self, place: &HardDrive, architecture: Architecture) -> Result<u16> {
-        let taken: Vec<u16> = self
-            .entries()
-            .into_iter()
-            .map(|(number, _)| number)
-            .collect();
+        let taken = self.entries();
         let number = self
             .ours()
             .or_else(|| (0..=u16::MAX).find(|number| !taken.contains(number)))
@@ -279,6 +288,10 @@ mod tests {
         variables.forget();
         assert_eq!(variables.read("BootNext", GLOBAL).unwrap(), None);
         assert_eq!(variables.entries().len(), 1);
+        // An entry that cannot be read is not ours to write over.
+        fs::create_dir(variables.path("Boot0001", GLOBAL)).unwrap();
+        let next = variables.make_entry(&place(), Architecture::X86_64);
+        assert_eq!(next.unwrap(), 2);
         // Somebody else's BootNext is not ours to take.
         put("BootNext", &[0, 0]);
         variables.forget();

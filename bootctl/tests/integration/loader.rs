@@ -68,10 +68,16 @@ fn variable(machine: &Fixture, name: &str) -> std::path::PathBuf {
 
 /// What the loader leaves that lies on the partition with this GUID.
 fn starts_from(machine: &Fixture, guid: &str) {
-    let name = "LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+    starts_from_by(machine, guid, 6);
+}
+
+const STARTED_FROM: &str = "LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+
+/// The same, by a variable with these attributes.
+fn starts_from_by(machine: &Fixture, guid: &str, attributes: u8) {
     let text = guid.encode_utf16().chain([0]).flat_map(u16::to_le_bytes);
-    let bytes: Vec<u8> = [6, 0, 0, 0].into_iter().chain(text).collect();
-    fs::write(variable(machine, name), bytes).unwrap();
+    let bytes: Vec<u8> = [attributes, 0, 0, 0].into_iter().chain(text).collect();
+    fs::write(variable(machine, STARTED_FROM), bytes).unwrap();
 }
 
 /// The update that is under way is one of an earlier boot.
@@ -291,6 +297,17 @@ fn where_the_loader_did_not_say_what_it_came_from_nothing_is_written() {
     machine
         .run(&["update-loader", &bundle(&machine, 2)])
         .fails(1, &["did not leave LoaderDevicePartUUID"]);
+    // Somebody stored one that names the other ESP: the one that would be written has started the machine.
+    let new = bundle(&machine, 2);
+    for command in [["update-loader", new.as_str()], ["update-loader", "--copy"]] {
+        starts_from_by(&machine, ESP_B, 7);
+        machine.run(&command).fails(1, &["non-volatile"]);
+        fs::remove_file(variable(&machine, STARTED_FROM)).unwrap();
+        fs::create_dir(variable(&machine, STARTED_FROM)).unwrap();
+        machine.run(&command).fails(1, &["LoaderDevicePartUUID: "]);
+        fs::remove_dir(variable(&machine, STARTED_FROM)).unwrap();
+    }
+    assert!(read(&machine, "esp-a").unwrap() == loader(1));
     assert!(read(&machine, "esp-b").unwrap() == loader(1));
 }
 

@@ -86,9 +86,12 @@ pub(super) fn set_timer_fault(what: &str) -> uefi::Result {
     runtime::set_variable(TIMER_FAULT, &STERNPOST, STORED, what.as_bytes())
 }
 
-/// Publishes one variable of the Boot Loader Interface. Nobody's boot depends on it.
-fn boot_loader_interface(name: &CStr16, value: &str) {
-    let Ok(text) = CString16::try_from(value) else {
+/// Publishes one variable of the Boot Loader Interface, or leaves none: nobody's boot depends on it. Whatever was there
+/// before is deleted first: by one that someone stored, the running system would take the wrong ESP for the one that
+/// started it.
+fn boot_loader_interface(name: &CStr16, value: Option<&str>) {
+    let _ = runtime::delete_variable(name, &BOOT_LOADER_INTERFACE);
+    let Some(text) = value.and_then(|value| CString16::try_from(value).ok()) else {
         return;
     };
     let _ = runtime::set_variable(name, &BOOT_LOADER_INTERFACE, VOLATILE, text.as_bytes());
@@ -135,16 +138,22 @@ fn floor(name: &CStr16) -> SecurityVersion {
 
 /// Publishes the Boot Loader Interface variables that the running system's tools look for.
 pub(super) fn publish_boot_loader_interface(version: &str, partition: Option<Guid>, times: &Times) {
-    boot_loader_interface(
-        cstr16!("LoaderInfo"),
-        &format!("Sternpost loader {version}"),
-    );
-    boot_loader_interface(
-        cstr16!("LoaderTimeInitUSec"),
-        &format!("{}", times.start_us),
-    );
-    boot_loader_interface(cstr16!("LoaderTimeExecUSec"), &format!("{}", times.exec_us));
-    if let Some(partition) = partition {
-        boot_loader_interface(cstr16!("LoaderDevicePartUUID"), &format!("{partition}"));
+    let partition = partition.map(|partition| format!("{partition}"));
+    for (name, value) in [
+        (
+            cstr16!("LoaderInfo"),
+            Some(format!("Sternpost loader {version}")),
+        ),
+        (
+            cstr16!("LoaderTimeInitUSec"),
+            Some(format!("{}", times.start_us)),
+        ),
+        (
+            cstr16!("LoaderTimeExecUSec"),
+            Some(format!("{}", times.exec_us)),
+        ),
+        (cstr16!("LoaderDevicePartUUID"), partition),
+    ] {
+        boot_loader_interface(name, value.as_deref());
     }
 }

@@ -3,12 +3,12 @@
 //! What is read is written to what is read as the same; a variable that was stored is not read.
 #![no_main]
 
+use boot_core::efi_variable::of_this_start;
 use boot_core::hand_over::HandOver;
-use initrd::hand_over::value;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    if let Ok(value) = value(data) {
+    if let Ok(value) = of_this_start(data) {
         assert!(data[0] & 1 == 0 && data[0] & 4 != 0);
         assert_eq!(value, &data[4..]);
     }
