@@ -3,11 +3,15 @@
 use std::ops::Range;
 
 use anyhow::{Context as _, Result, bail};
+use boot_core::event::{Event, EventKind, Stage};
 use boot_core::gpt;
 use boot_core::layout::Label;
+use boot_core::quarantine::QuarantineEntry;
+use boot_core::record::Record;
 use boot_core::slot_header::{SlotHeader, read_slot};
 use boot_core::store::{BootState, COPIES, EVENT_RING, QUARANTINE_RING, STRIDE};
-use boot_core::{Slot, Target};
+use boot_core::types::NUMBERS_END;
+use boot_core::{Device as _, Digest, Slot, Target};
 
 use super::appliance::Appliance;
 use super::table::{Damage, Piece, Region, Role};
@@ -50,7 +54,10 @@ impl Appliance {
             Region::PrimaryEntries => vec![primary],
             Region::BackupEntries => vec![backup],
             Region::BackupHeader => vec![self.size - sector..self.size - sector + 92],
-            Region::BootStateEntry => bail!("no range of bytes is meant"),
+            Region::BootStateEntry
+            | Region::RecordNumber
+            | Region::RecordNumbers
+            | Region::RingNumbers => bail!("no range of bytes is meant"),
             Region::EspA => vec![within(Label::EspA, 0, SOME)?],
             Region::EspB => vec![within(Label::EspB, 0, SOME)?],
             Region::RecordNewest => vec![copy(true)?],
@@ -179,8 +186,12 @@ impl Appliance {
         damage: Damage,
         random: &mut Random,
     ) -> Result<Option<Contents>> {
-        if region == Region::BootStateEntry {
-            return self.other_entry(damage);
+        match region {
+            Region::BootStateEntry => return self.other_entry(damage),
+            Region::RecordNumber | Region::RecordNumbers | Region::RingNumbers => {
+                return self.wrong_numbers(region, damage, random);
+            }
+            _ => {}
         }
         let mut contents = self.contents.clone();
         let mut changed = false;
@@ -207,6 +218,62 @@ impl Appliance {
         }
         let steps = gpt::create(table.disk_guid, table.block_size, self.size, &partitions)?;
         gpt::apply(&mut whole, &steps)?;
+        Ok(Some(disk.contents()))
+    }
+
+    /// The disk with numbers in its record or its rings that nobody counts up to, under checksums that are right.
+    fn wrong_numbers(
+        &self,
+        region: Region,
+        damage: Damage,
+        random: &mut Random,
+    ) -> Result<Option<Contents>> {
+        if damage != Damage::Random {
+            return Ok(None);
+        }
+        let wrong = [NUMBERS_END, (1 << 63) - 1, u64::MAX][random.below(3)];
+        let (start, size) = self.place(Label::BootState)?;
+        let disk = Disk::new(self.contents.clone());
+        let mut device = disk.window(start, size);
+        let newest = BootState::new(&mut device).load().newest;
+        let newest = newest.context("no valid copy of the record")?;
+        let mut write = |offset: u64, bytes: &[u8; 512]| {
+            let mut block = vec![0; device.block_size() as usize];
+            device.read_at(offset, &mut block)?;
+            block[..512].copy_from_slice(bytes);
+            device.write_at(offset, &block)
+        };
+        if region == Region::RingNumbers {
+            let event = Event {
+                sequence: wrong,
+                ..Event::new(
+                    Stage::LOADER,
+                    EventKind::REJECTED,
+                    "from the end of numbers",
+                )
+            };
+            let entry = QuarantineEntry {
+                sequence: wrong,
+                time: 0,
+                digest: Digest([7; 32]),
+                reason: "from the end of numbers".into(),
+            };
+            write(EVENT_RING + wrong % 256 * STRIDE, &event.encode())?;
+            write(QUARANTINE_RING + 15 * STRIDE, &entry.encode())?;
+            return Ok(Some(disk.contents()));
+        }
+        for copy in [newest, 1 - newest] {
+            let mut block = vec![0; 4096];
+            self.contents
+                .read(Part::Whole, start + COPIES[copy], &mut block);
+            let bytes = block.first_chunk().context("a short block")?;
+            let mut record = Record::decode(bytes)?;
+            record.sequence = wrong;
+            write(COPIES[copy], &record.encode())?;
+            if region == Region::RecordNumber {
+                break;
+            }
+        }
         Ok(Some(disk.contents()))
     }
 

@@ -83,6 +83,12 @@ pub(super) enum Region {
     RecordBoth,
     EventRing,
     QuarantineRing,
+    /// The number of the copy that counts: one that none gets, under a checksum that is right.
+    RecordNumber,
+    /// The numbers of both copies.
+    RecordNumbers,
+    /// An entry of each ring with such a number.
+    RingNumbers,
     /// A part of a slot.
     Slot(Role, Piece),
     /// A part of recovery.
@@ -219,7 +225,8 @@ use Outcome::{
 use Region::{
     BackupEntries, BackupHeader, BackupTable, BootStateEntry, EspA, EspB, EventRing, MbrCode,
     MbrEntry, PrimaryEntries, PrimaryHeader, PrimaryTable, QuarantineRing, RecordBoth,
-    RecordNewest, RecordOther, StateJournal, StateSuperblock,
+    RecordNewest, RecordNumber, RecordNumbers, RecordOther, RingNumbers, StateJournal,
+    StateSuperblock,
 };
 
 const fn first(piece: Piece) -> Region {
@@ -258,6 +265,9 @@ pub(super) const EXPECTED: [(Situation, &[Row]); 3] = [
         (RecordBoth,                [B,     B,    B,     B,        B,    M,        M,       B]),
         (EventRing,                 [S,     S,    S,     S,        S,    X,        X,       S]),
         (QuarantineRing,            [S,     S,    S,     S,        X,    X,        X,       S]),
+        (RecordNumber,              [X,     X,    M,     X,        X,    X,        X,       X]),
+        (RecordNumbers,             [X,     X,    B,     X,        X,    X,        X,       X]),
+        (RingNumbers,               [X,     X,    S,     X,        X,    X,        X,       X]),
         (first(Piece::Header),      [O,     O,    O,     O,        O,    O,        R,       O]),
         (first(Piece::Envelope),    [O,     O,    O,     O,        O,    O,        R,       O]),
         (first(Piece::Manifest),    [O,     O,    O,     O,        O,    O,        R,       O]),
@@ -300,6 +310,9 @@ pub(super) const EXPECTED: [(Situation, &[Row]); 3] = [
         (RecordBoth,                [B,     B,    B,     B,        E,    M,        M,       B]),
         (EventRing,                 [S,     S,    S,     S,        S,    X,        X,       S]),
         (QuarantineRing,            [S,     S,    S,     S,        X,    X,        X,       S]),
+        (RecordNumber,              [X,     X,    E,     X,        X,    X,        X,       X]),
+        (RecordNumbers,             [X,     X,    B,     X,        X,    X,        X,       X]),
+        (RingNumbers,               [X,     X,    S,     X,        X,    X,        X,       X]),
         (first(Piece::Header),      [O,     O,    O,     O,        O,    O,        R,       O]),
         (first(Piece::Envelope),    [O,     O,    O,     O,        O,    O,        R,       O]),
         (first(Piece::Manifest),    [O,     O,    O,     O,        O,    O,        R,       O]),
@@ -342,6 +355,9 @@ pub(super) const EXPECTED: [(Situation, &[Row]); 3] = [
         (RecordBoth,                [B,     B,    B,     B,        B,    M,        M,       B]),
         (EventRing,                 [S,     S,    S,     S,        S,    X,        X,       S]),
         (QuarantineRing,            [S,     S,    S,     S,        X,    X,        X,       S]),
+        (RecordNumber,              [X,     X,    M,     X,        X,    X,        X,       X]),
+        (RecordNumbers,             [X,     X,    B,     X,        X,    X,        X,       X]),
+        (RingNumbers,               [X,     X,    S,     X,        X,    X,        X,       X]),
         (first(Piece::Header),      [R,     R,    R,     R,        R,    R,        R,       R]),
         (first(Piece::Envelope),    [R,     R,    R,     R,        R,    R,        R,       R]),
         (first(Piece::Manifest),    [R,     R,    R,     R,        R,    R,        R,       R]),
@@ -442,6 +458,9 @@ impl fmt::Display for Region {
             RecordBoth => "record-both",
             EventRing => "event-ring",
             QuarantineRing => "quarantine-ring",
+            RecordNumber => "record-number",
+            RecordNumbers => "record-numbers",
+            RingNumbers => "ring-numbers",
             Self::Slot(Role::First, piece) => return write!(f, "first-slot-{piece}"),
             Self::Slot(Role::Other, piece) => return write!(f, "other-slot-{piece}"),
             Self::Recovery(piece) => return write!(f, "recovery-{piece}"),
