@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use sha2::{Digest as _, Sha256};
 use ureq::Agent;
-use ureq::tls::{PemItem, RootCerts, TlsConfig};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::sources::address::{self, shown, shown_in};
 use crate::workshop::Workshop;
@@ -193,16 +193,13 @@ fn agent() -> &'static Agent {
     })
 }
 
-/// The certificates that the host trusts; nothing if there is no file of them.
+/// The certificates that the host trusts; nothing if it has no store of them.
 fn host_roots() -> Option<RootCerts> {
-    let path = std::env::var_os("SSL_CERT_FILE")
-        .unwrap_or_else(|| "/etc/ssl/certs/ca-certificates.crt".into());
-    let text = fs::read(path).ok()?;
-    let certificates: Vec<_> = ureq::tls::parse_pem(&text)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
+    let store = rustls_native_certs::load_native_certs();
+    let certificates: Vec<_> = store
+        .certs
+        .iter()
+        .map(|it| Certificate::from_der(it).to_owned())
         .collect();
     (!certificates.is_empty()).then(|| RootCerts::new_with_certs(&certificates))
 }
