@@ -48,8 +48,8 @@ async fn all(paths: Paths, rendered: Rendered, api: ApiServers, board: &Board) {
     .await;
 }
 
-/// No certificate is made while the time is a guess, unless nobody says it for as long as the profile would wait: a clock
-/// that is late, as this one is then, harms no certificate.
+/// No certificate is made while the time is a guess, unless nobody says it for as long as the profile would wait: a
+/// clock that is late, as this one is then, harms no certificate.
 async fn wait_for_time(paths: &Paths, at_most: Option<Duration>, board: &Board) {
     let began = tokio::time::Instant::now();
     let mut waits = false;

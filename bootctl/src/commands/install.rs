@@ -27,7 +27,7 @@ pub struct Install {
     /// Which slot; needed in recovery, where none is booted. Else the one beside the booted one
     #[arg(long, value_enum)]
     pub slot: Option<SlotName>,
-    /// Go on for up to SECONDS while network or server fail, once the bundle has begun to arrive; else for about a minute
+    /// Go on for up to SECONDS while network or server fail, once the bundle has begun to arrive, not for a minute
     #[arg(long, value_name = "SECONDS")]
     pub wait: Option<u32>,
 }

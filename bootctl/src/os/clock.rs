@@ -1,10 +1,11 @@
 //! The clock: put right before anything makes a certificate, saved while it runs.
 //!
-//! A machine whose clock battery is dead starts in 1970, one whose hardware clock is damaged anywhere. It is never earlier
-//! than the image was built, nor than the time last saved, and not years later than both: then it is set to the later of
-//! them. What is set that way is late by the time that the machine was off, which certificates can bear; certificates of
-//! the future are good for nothing once the time is right. [`judge`] decides which time is believed; `profile::apply` sets
-//! it, and `machine::clock` says, while the machine runs, whether it is plausible. What depends on the time:
+//! A machine whose clock battery is dead starts in 1970, one whose hardware clock is damaged anywhere. It is never
+//! earlier than the image was built, nor than the time last saved, and not years later than both: then it is set to the
+//! later of them. What is set that way is late by the time that the machine was off, which certificates can bear;
+//! certificates of the future are good for nothing once the time is right. [`judge`] decides which time is believed;
+//! `profile::apply` sets it, and `machine::clock` says, while the machine runs, whether it is plausible. What depends
+//! on the time:
 //!
 //! | while it is implausible | where |
 //! | --- | --- |
@@ -115,8 +116,8 @@ pub fn saved(path: &Path) -> Option<i64> {
     small_file::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// Saves the time, never an earlier one over a later one that can be right, unless the time is `known`, from the network or
-/// from somebody: what was saved while the clock was wrong must not stay.
+/// Saves the time, never an earlier one over a later one that can be right, unless the time is `known`, from a server
+/// or from somebody: what was saved while the clock was wrong must not stay.
 pub fn save(path: &Path, known: bool) -> std::io::Result<()> {
     let now = now();
     if !known && saved(path).is_some_and(|saved| saved > now && saved - now < FAR) {
@@ -160,8 +161,8 @@ pub fn since_boot() -> Duration {
     )
 }
 
-/// A time as people write it: `2026-11-22 16:05[:09]`, with `T` in place of the blank, `Z` or `UTC` behind it or neither, for
-/// it is UTC; or `@` and Unix seconds.
+/// A time as people write it: `2026-11-22 16:05[:09]`, with `T` in place of the blank, `Z` or `UTC` behind it or
+/// neither, for it is UTC; or `@` and Unix seconds.
 pub fn parse(text: &str) -> Option<i64> {
     if let Some(seconds) = text.strip_prefix('@') {
         return seconds.parse().ok();
@@ -223,8 +224,8 @@ mod tests {
 
     const BUILT: i64 = 1_790_000_000;
 
-    /// What a clock shows at the start, what was saved, what the hardware clock says, all in seconds after the build (none
-    /// of them known: 0 and nothing); what the clock is set to, and whether it is right then.
+    /// What a clock shows at the start, what was saved, what the hardware clock says, all in seconds after the build;
+    /// what the clock is set to, and whether it is right then.
     #[test]
     fn of_all_times_the_latest_that_can_be_right_is_taken() {
         const LONG_AGO: i64 = -BUILT;

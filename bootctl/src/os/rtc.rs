@@ -43,8 +43,8 @@ pub(super) fn set(seconds: i64) -> io::Result<()> {
     const RTC_SET_TIME: rustix::ioctl::Opcode = opcode::write::<RtcTime>(b'p', 0x0a);
     let time = rtc_time(seconds).ok_or(io::ErrorKind::InvalidInput)?;
     let clock = File::open(Path::new("/dev/rtc0"))?;
-    // SAFETY: RTC_SET_TIME reads one `struct rtc_time`, which `RtcTime` is, field by field, and keeps no pointer to it. A
-    // file that is no hardware clock answers ENOTTY.
+    // SAFETY: RTC_SET_TIME reads one `struct rtc_time`, which `RtcTime` is, field by field, and keeps no pointer to it.
+    // A file that is no hardware clock answers ENOTTY.
     unsafe { ioctl(&clock, Setter::<RTC_SET_TIME, _>::new(time)) }?;
     Ok(())
 }

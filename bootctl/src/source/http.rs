@@ -5,8 +5,8 @@
 //! or ends early is opened again where it stopped, with growing pauses; every byte that was
 //! wanted and arrives starts the count of attempts anew (one that is only read over does not). A server that trickles
 //! is left for a new connection too, and each stretch in which it was too slow counts as an attempt ([`super::rate`]).
-//! The size and the validator (ETag or Last-Modified) of the first answer must be those of every later one: otherwise it
-//! is another file. A page in place of a file is a portal's, most likely.
+//! The size and the validator (ETag or Last-Modified) of the first answer must be those of every later one: otherwise
+//! it is another file. A page in place of a file is a portal's, most likely.
 
 use std::io::Read;
 use std::time::{Duration, Instant};

@@ -25,8 +25,8 @@ impl Rate {
         }
     }
 
-    /// Takes in what came of waiting so long. At the end of each stretch: whether it was fast enough, and if not, what is
-    /// to be said.
+    /// Takes in what came of waiting so long. At the end of each stretch: whether it was fast enough, and if not, what
+    /// is to be said.
     pub(super) fn take(&mut self, waited: Duration, bytes: u64) -> Option<Result<(), String>> {
         self.waited += waited;
         self.bytes += bytes;

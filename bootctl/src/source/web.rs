@@ -1,6 +1,7 @@
 //! By which way servers are reached: the proxy of this machine, and whose certificates it trusts.
 //!
-//! Both are what `profile apply` wrote, in recovery too. A proxy in the environment of whoever runs `bootctl` comes first.
+//! Both are what `profile apply` wrote, in recovery too. A proxy in the environment of whoever runs `bootctl` comes
+//! first.
 //! Where a machine has no store of certificates at all, those trust that were compiled in.
 
 use std::net::IpAddr;

@@ -61,7 +61,7 @@ fn settings(profile: &Profile, proxy: &Proxy, hostname: &str) -> String {
     text
 }
 
-/// What gives a unit the proxy. With the bring-up, after which systemd reads its units again: it may know the unit already.
+/// What gives a unit the proxy. With the bring-up, after which systemd reads its units again: it may know this one.
 pub(crate) fn for_unit(profile: &Profile, unit: &str) -> Option<File> {
     profile.network.proxy.as_ref()?;
     let path = format!("/etc/systemd/system/{unit}.d/50-sternpost-proxy.conf");

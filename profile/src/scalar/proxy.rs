@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cidr, ServerName};
 
-/// The address of a proxy: `http://[NAME:PASSWORD@]HOST:PORT`, or https. `Debug` does not show it, for what may be secret in
-/// it; `Display` does, because a profile is written by that.
+/// The address of a proxy: `http://[NAME:PASSWORD@]HOST:PORT`, or https. `Debug` does not show it, for what may be
+/// secret in it; `Display` does, because a profile is written by that.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ProxyUrl(String);
@@ -44,7 +44,8 @@ impl FromStr for ProxyUrl {
 
 secret_text_form!(ProxyUrl, "proxy-url", "http://proxy.example.com:3128");
 
-/// What reads it (systemd's environment files, Go, ureq) agrees on these characters; others are escaped, as in every address.
+/// What reads it (systemd's environment files, Go, ureq) agrees on these characters; others are escaped, as in every
+/// address.
 fn check_proxy_url(text: &str) -> Result<(), String> {
     let wanted = || {
         "the address of a proxy is wanted, such as http://proxy.example.com:3128 or http://name:password@proxy.example.com:3128, at most 1024 characters"

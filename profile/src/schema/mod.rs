@@ -100,8 +100,8 @@ pub struct Network {
     /// Domains in which short names are looked up.
     #[serde(default)]
     pub search: Vec<ServerName>,
-    /// The proxy by which servers are reached, where there is no other way: for `bootctl`, recovery, the container runtime
-    /// and the kubelet.
+    /// The proxy by which servers are reached, where there is no other way: for `bootctl`, recovery, the container
+    /// runtime and the kubelet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
     /// Certificates of authorities of this site, in PEM: trusted like those that the image trusts.
@@ -114,7 +114,7 @@ pub struct Network {
 #[serde(deny_unknown_fields)]
 pub struct Proxy {
     /// Its address, `http://proxy.example.com:3128`; with a name and a password, if it wants them:
-    /// `http://name:password@proxy.example.com:3128`. It is asked for connections (CONNECT), also to servers of http://.
+    /// `http://name:password@proxy.example.com:3128`. It is asked for connections (CONNECT), to servers of http:// too.
     pub url: ProxyUrl,
     /// What is reached without it. This machine, its pods, services and node address always are.
     #[serde(default)]
@@ -205,8 +205,8 @@ pub struct Time {
     /// NTP servers, names or addresses. Without any: those that DHCP names, then the image's.
     #[schemars(length(max = 32))]
     pub servers: Vec<ServerName>,
-    /// How long nothing is brought up while the time cannot be right: the hardware clock is dead or years ahead, no time was
-    /// saved, and neither a time server nor somebody has said it yet.
+    /// How long nothing is brought up while the time cannot be right: the hardware clock is dead or years ahead, no
+    /// time was saved, and neither a time server nor somebody has said it yet.
     pub wait: Deadline,
     /// What is done when it is not known by then.
     pub if_unknown: IfUnknown,
