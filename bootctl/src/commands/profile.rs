@@ -17,15 +17,21 @@ use crate::profile::choose;
 /// The commands about profiles.
 #[derive(Debug, Subcommand)]
 pub enum Profile {
-    /// Say everything that is wrong with a profile, with line and column
+    /// Say everything that is wrong with a profile, and what is hardly meant, with line and column
+    ///
+    /// What can never work is an error: such a profile is not used (9). What could be meant is a warning: it is used.
     #[command(after_help = "\
 Examples:
   bootctl profile check                  the one that this machine uses
   bootctl profile check profile.yaml
+  bootctl profile check --deny-warnings profile.yaml && publish profile.yaml
   render-site 17 | bootctl profile check -")]
     Check {
         /// The profile, - for standard input; without it, the one that this machine uses
         file: Option<PathBuf>,
+        /// End with 9 for a warning, too
+        #[arg(long)]
+        deny_warnings: bool,
     },
     /// Show the profile that this machine uses and what it turns into (secrets left out)
     #[command(after_help = "\
@@ -40,12 +46,15 @@ Examples:
 /// `bootctl profile …`.
 pub fn profile(paths: &Paths, command: &Profile, real: bool) -> Result<Outcome> {
     match command {
-        Profile::Check { file } => {
+        Profile::Check {
+            file,
+            deny_warnings,
+        } => {
             let (name, text) = match file {
                 Some(file) => read(file)?,
                 None => own(paths)?,
             };
-            check(paths, &name, &text)
+            check(paths, &name, &text, *deny_warnings)
         }
         Profile::Show => show(paths),
         Profile::Apply => {
@@ -108,27 +117,25 @@ fn is_ours(paths: &Paths) -> Result<()> {
     })
 }
 
-fn check(paths: &Paths, name: &str, text: &str) -> Result<Outcome> {
+fn check(paths: &Paths, name: &str, text: &str, deny_warnings: bool) -> Result<Outcome> {
     // Without an image (on a build host) what depends on one is not checked.
-    let parsed = match facts::image_facts(paths) {
-        Ok(image) => profile::parse_for(text, name, &image),
-        Err(_) => profile::parse(text, name),
+    let image = facts::image_facts(paths).ok();
+    let (valid, said) = match profile::check(text, name, image.as_ref()) {
+        Ok((_, said)) => (true, said),
+        Err(said) => (false, said),
     };
-    match parsed {
-        Ok(_) => Ok(Outcome::new(
-            format!("{name} is valid"),
-            json!({"file": name, "valid": true, "errors": []}),
-        )),
-        Err(diagnostics) => {
-            let colour = std::io::IsTerminal::is_terminal(&std::io::stdout());
-            let mut outcome = Outcome::new(
-                diagnostics.to_text(colour).trim_end().to_owned(),
-                json!({"file": name, "valid": false, "errors": diagnostics.errors}),
-            );
-            outcome.code = Some(Code::Profile);
-            Ok(outcome)
-        }
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stdout());
+    let mut shown = said.to_text(colour);
+    if valid {
+        let _ = write!(shown, "{name} is valid");
     }
+    let json = json!({
+        "file": name, "valid": valid, "errors": said.errors, "warnings": said.warnings,
+    });
+    let mut outcome = Outcome::new(shown.trim_end().to_owned(), json);
+    let refused = !valid || (deny_warnings && !said.warnings.is_empty());
+    outcome.code = refused.then_some(Code::Profile);
+    Ok(outcome)
 }
 
 fn show(paths: &Paths) -> Result<Outcome> {
@@ -177,4 +184,31 @@ fn show(paths: &Paths) -> Result<Outcome> {
         "rendered": rendered,
     });
     Ok(Outcome::new(out.trim_end().to_owned(), json))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_shown_counted_and_let_pass_unless_they_are_denied() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        let answer = |text, deny_warnings| check(&paths, "p.yaml", text, deny_warnings).unwrap();
+        let twice = "version: 1\nnetwork: {dns: [9.9.9.9, 9.9.9.9]}\n";
+        let passed = answer(twice, false);
+        assert_eq!(passed.code, None);
+        for part in [
+            "warning: the DNS server 9.9.9.9 is named twice",
+            "p.yaml:2:26",
+        ] {
+            assert!(passed.text.contains(part), "{}", passed.text);
+        }
+        let end = "p.yaml: one warning; this profile can be used\np.yaml is valid";
+        assert!(passed.text.ends_with(end), "{}", passed.text);
+        assert_eq!(passed.json["valid"], true);
+        assert_eq!(passed.json["warnings"][0]["line"], 2);
+        assert_eq!(answer(twice, true).code, Some(Code::Profile));
+        assert_eq!(answer("version: 1\n", true).code, None);
+    }
 }

@@ -9,6 +9,7 @@
 pub mod clock;
 pub mod disk;
 pub mod facts;
+pub mod leases;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -19,7 +19,9 @@ use std::path::{Path, PathBuf};
 
 use boot_core::Target;
 use boot_core::boot_report::{self, BootReport};
-use profile::{ImageFacts, MachineFacts, Rendered};
+use profile::kubernetes::Cluster;
+use profile::schema::Kubernetes;
+use profile::{Diagnostic, ImageFacts, MachineFacts, Rendered};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Code, Doing as _, Failure, Result};
@@ -37,6 +39,10 @@ pub struct ChosenProfile {
     pub rendered: Rendered,
     /// Why the one on `state` is not it.
     pub problem: Option<String>,
+    /// The cluster that it asks for.
+    pub cluster: Option<Cluster>,
+    /// What is hardly meant in it.
+    pub warnings: Vec<Diagnostic>,
 }
 
 fn invalid(what: impl std::fmt::Display) -> Failure {
@@ -158,10 +164,10 @@ impl Kept {
         } = self;
         let name = path.display().to_string();
         let read = match part {
-            Part::Host => profile::parse(&text, &name).map(profile::Profile::of_host),
-            Part::Whole => profile::parse_for(&text, &name, image),
+            Part::Host => profile::check(&text, &name, None).map(|(it, said)| (it.of_host(), said)),
+            Part::Whole => profile::check(&text, &name, Some(image)),
         };
-        let profile = read
+        let (profile, said) = read
             .map_err(|diagnostics| invalid(format!("the profile is not valid\n{diagnostics}")))?;
         let rendered = profile::render(&profile, image, &machine_facts(paths))
             .map_err(|e| invalid(e).doing(format!("rendering the profile {name}")))?;
@@ -171,6 +177,8 @@ impl Kept {
             part,
             rendered,
             problem,
+            cluster: profile.kubernetes.as_ref().map(Kubernetes::cluster),
+            warnings: said.warnings,
         })
     }
 }

@@ -23,7 +23,9 @@ use crate::machine::disk::{DiskFacts, errors_of_state};
 use crate::machine::facts::boot_id;
 use crate::os::clock::Clock;
 use crate::os::device::Access;
+use crate::os::paths::Paths;
 use crate::profile::apply;
+use crate::profile::choose::{self, ChosenProfile};
 use crate::service::report::Report;
 use crate::watchdog::{self, Stretch};
 
@@ -273,6 +275,35 @@ pub struct Profile {
     pub file: PathBuf,
     /// Why it is not the one on `state`.
     pub problem: Option<String>,
+    /// What is hardly meant in it, if it is the machine's own: of an image's, whoever built the image was told.
+    pub warnings: Vec<Warning>,
+}
+
+/// What can be used, and is hardly meant.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Warning {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// What is odd.
+    pub message: String,
+    /// What to write instead.
+    pub help: Option<String>,
+}
+
+/// The warnings of the profile in force, where somebody at the machine can change it.
+fn warnings(paths: &Paths, chosen: Option<&ChosenProfile>) -> Vec<Warning> {
+    let own = chosen.filter(|it| it.path == paths.state("profile.yaml"));
+    own.into_iter()
+        .flat_map(|it| &it.warnings)
+        .map(|it| Warning {
+            line: it.line,
+            column: it.column,
+            message: it.message.clone(),
+            help: it.help.clone(),
+        })
+        .collect()
 }
 
 /// Looks at everything.
@@ -304,6 +335,7 @@ pub(super) fn gather(machine: &Machine) -> Result<Status> {
     };
     let room = rustix::fs::statvfs(paths.at("/state")).ok();
     let applied = apply::applied(&paths);
+    let chosen = choose::in_force(&paths).ok();
     let started_from = efi::started_from(machine).ok();
     let report = Report::read(&paths.run("serve.json"), &boot_id());
     let mut status = Status {
@@ -371,12 +403,13 @@ pub(super) fn gather(machine: &Machine) -> Result<Status> {
         profile: applied.as_ref().map(|it| Profile {
             file: it.profile.clone(),
             problem: it.problem.clone(),
+            warnings: warnings(&paths, chosen.as_ref()),
         }),
         clock: applied.and_then(|it| it.clock),
         timeline: machine.boot.timeline.clone(),
         problems: vec![],
     };
-    status.problems = problems::find(machine, &loaded, &status);
+    status.problems = problems::find(machine, &loaded, &status, chosen.as_ref());
     Ok(status)
 }
 

@@ -5,12 +5,16 @@ use boot_core::record::SlotStatus;
 use boot_core::store::{CopyHealth, Loaded};
 use boot_core::transition::{self, LONG_STREAK};
 use boot_core::{Slot, Target};
+use profile::kubernetes::Cluster;
+use profile::schema::Cidr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::facts::Status;
 use crate::machine::facts::target_name;
+use crate::machine::leases::{self, Given};
 use crate::machine::{Machine, clock};
+use crate::profile::choose::ChosenProfile;
 use crate::service::step::Phase;
 use crate::state::owner;
 
@@ -25,8 +29,17 @@ pub struct Problem {
 }
 
 /// Finds everything.
-pub(super) fn find(machine: &Machine, loaded: &Loaded, status: &Status) -> Vec<Problem> {
-    let mut problems = Vec::new();
+pub(super) fn find(
+    machine: &Machine,
+    loaded: &Loaded,
+    status: &Status,
+    chosen: Option<&ChosenProfile>,
+) -> Vec<Problem> {
+    let given = leases::given(&machine.paths());
+    let mut problems = match chosen.and_then(|it| it.cluster.as_ref()) {
+        Some(cluster) => overlaps(&given, cluster),
+        None => Vec::new(),
+    };
     let mut add = |what: String, next: &str| {
         problems.push(Problem {
             what,
@@ -250,6 +263,31 @@ pub(super) fn find(machine: &Machine, loaded: &Loaded, status: &Status) -> Vec<P
     problems
 }
 
+/// What came by DHCP and belongs to the cluster as well.
+fn overlaps(given: &[Given], cluster: &Cluster) -> Vec<Problem> {
+    let of_cluster = |it: &Given| cluster.overlaps(&it.network);
+    let pairs = given
+        .iter()
+        .flat_map(|it| of_cluster(it).into_iter().map(move |overlap| (it, overlap)));
+    pairs
+        .map(|(it, overlap)| {
+            let (what, network) = (it.what, it.network);
+            let address = network.address();
+            let shared = match network == Cidr::single(address) {
+                true => format!("{what} {address}, which came by DHCP, is an address"),
+                false => format!("{what} {network}, which came by DHCP, holds addresses"),
+            };
+            let (interface, field) = (&it.interface, overlap.field());
+            Problem {
+                what: format!("{interface}: {shared} of {overlap}, `kubernetes.{field}`"),
+                next: format!(
+                    "change what the site's DHCP server gives; before there is a cluster, `{field}` of the profile does, too"
+                ),
+            }
+        })
+        .collect()
+}
+
 /// What to do about a `state` that nothing is brought up on.
 fn next_for_state(machine: &Machine) -> &'static str {
     let boot = &machine.boot;
@@ -269,5 +307,40 @@ fn next_for_state(machine: &Machine) -> &'static str {
         None => {
             "install that version or a later one. To let this one use what is there, at your own risk, remove /state/sternpost/owner.json and reboot"
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_by_dhcp_and_is_in_the_cluster_is_named_with_its_field() {
+        let text = "version: 1\nkubernetes: {distribution: kubeadm, role: init}\n";
+        let profile = profile::parse(text, "p.yaml").unwrap();
+        let cluster = profile.kubernetes.unwrap().cluster();
+        let found = |what: &'static str, network: &str| {
+            let given = Given {
+                interface: "enp1s0".into(),
+                what,
+                network: network.parse().unwrap(),
+            };
+            let problems = overlaps(&[given], &cluster);
+            problems.into_iter().map(|it| it.what).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            found("the network", "10.42.3.5/16"),
+            [
+                "enp1s0: the network 10.42.3.5/16, which came by DHCP, holds addresses of the cluster's pods (10.42.0.0/16), `kubernetes.pod_cidr`"
+            ]
+        );
+        assert_eq!(
+            found("the gateway", "10.44.0.1/32"),
+            [
+                "enp1s0: the gateway 10.44.0.1, which came by DHCP, is an address of this machine, which has it inside the cluster, `kubernetes.node_address`"
+            ]
+        );
+        assert_eq!(found("the network", "10.0.0.5/8").len(), 3);
+        assert!(found("the DNS server", "9.9.9.9/32").is_empty());
     }
 }

@@ -46,6 +46,15 @@ pub(super) fn text(status: &Status) -> String {
     for problem in &status.problems {
         let _ = write!(out, "\n! {}\n  next: {}", problem.what, problem.next);
     }
+    if let Some(profile) = &status.profile {
+        for warning in &profile.warnings {
+            let (file, line, column) = (profile.file.display(), warning.line, warning.column);
+            let _ = write!(out, "\n? {file}:{line}:{column}: {}", warning.message);
+            if let Some(help) = &warning.help {
+                let _ = write!(out, "\n  next: {help}");
+            }
+        }
+    }
     out
 }
 
