@@ -9,6 +9,7 @@ use alloc::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    floor::Floors,
     select::Why,
     slot::Target,
     text,
@@ -71,6 +72,13 @@ pub struct HandOver {
     pub left_out: usize,
     /// When the loader began and ended.
     pub times: Times,
+    /// Digest of the loader's root of trust ([`Trust::digest`](crate::trust::Trust::digest)); none from a loader that
+    /// did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Digest>,
+    /// The floors in force: the higher ones of what firmware and the record said; none from a loader that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floors: Option<Floors>,
 }
 
 fn is_zero(number: &usize) -> bool {
@@ -170,6 +178,7 @@ mod tests {
     use alloc::{format, vec};
 
     use super::*;
+    use crate::floor::Level;
 
     /// What EDK II gives a variable by default, its name and header included.
     const SMALL_VARIABLE: usize = 1024;
@@ -204,6 +213,11 @@ mod tests {
                 start_us: u64::MAX,
                 exec_us: u64::MAX,
             },
+            trust: Some(Digest([0xef; 32])),
+            floors: Some(Floors {
+                system: Level::new(u64::MAX, u64::MAX),
+                recovery: Level::new(u64::MAX, u64::MAX),
+            }),
         }
     }
 

@@ -3,8 +3,8 @@
 //! Each link is a DSSE envelope around a [`Keyring`]. The first is signed by the root set that the
 //! loader carries, every later one by the root set of the link before; serials rise. The last link's
 //! signing set signs manifests. So keys can be rotated without writing an ESP, though
-//! no program adds a link yet. An older chain still verifies here: `bootctl install` refuses one that is older than the
-//! machine's (install/preconditions.rs). Details: docs/formats/keyring.md.
+//! no program adds a link yet. An older chain still verifies here: whether the serial of its last link will do is asked
+//! of the machine's [`floor`](crate::floor). Details: docs/formats/keyring.md.
 
 use alloc::{format, string::String, vec::Vec};
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     dsse::{DsseError, Envelope},
-    types::PublicKey,
+    types::{KeyringSerial, PublicKey},
 };
 
 /// DSSE payload type of a keyring.
@@ -109,7 +109,7 @@ pub struct Keyring {
     /// 1.
     pub format: u32,
     /// Rises with each link.
-    pub serial: u64,
+    pub serial: KeyringSerial,
     /// The product it is for.
     pub product: String,
     /// Signs the next link.
@@ -171,7 +171,7 @@ pub enum KeyringError {
         /// Its place in the chain, from 1.
         link: usize,
         /// What it says.
-        serial: u64,
+        serial: KeyringSerial,
     },
 }
 
@@ -197,10 +197,7 @@ impl Chain {
     /// # Errors
     /// [`KeyringError`] for the first link that is not believed.
     pub fn verify(json: &[u8], root: &KeySet, product: &str) -> Result<Self, KeyringError> {
-        if json.len() > CHAIN_MAX {
-            return Err(KeyringError::TooLarge(json.len()));
-        }
-        let envelopes = Envelope::parse_array(json, LINKS_MAX).map_err(KeyringError::Chain)?;
+        let envelopes = links(json)?;
         let mut last: Option<Keyring> = None;
         for (link, envelope) in (1..).zip(&envelopes) {
             let signers = last.as_ref().map_or(root, |last| &last.root);
@@ -226,16 +223,40 @@ impl Chain {
             links: envelopes.len(),
         })
     }
+
+    /// Reads a chain whose signatures somebody else looks at, or has looked at.
+    ///
+    /// # Errors
+    /// [`KeyringError`], if its last link is no keyring that can be read.
+    pub fn read_unverified(json: &[u8]) -> Result<Self, KeyringError> {
+        let envelopes = links(json)?;
+        let last = envelopes.last().ok_or(KeyringError::NoLinks)?;
+        Ok(Self {
+            keyring: parse(envelopes.len(), &last.payload)?,
+            links: envelopes.len(),
+        })
+    }
+}
+
+fn links(json: &[u8]) -> Result<Vec<Envelope>, KeyringError> {
+    if json.len() > CHAIN_MAX {
+        return Err(KeyringError::TooLarge(json.len()));
+    }
+    Envelope::parse_array(json, LINKS_MAX).map_err(KeyringError::Chain)
 }
 
 fn check_link(link: usize, envelope: &Envelope, signers: &KeySet) -> Result<Keyring, KeyringError> {
+    let payload = envelope
+        .verify(PAYLOAD_TYPE, signers)
+        .map_err(|error| KeyringError::Link { link, error })?;
+    parse(link, payload)
+}
+
+fn parse(link: usize, payload: &[u8]) -> Result<Keyring, KeyringError> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
     }
-    let payload = envelope
-        .verify(PAYLOAD_TYPE, signers)
-        .map_err(|error| KeyringError::Link { link, error })?;
     let not_json = |error| KeyringError::Payload {
         link,
         error: format!("{error}"),

@@ -10,6 +10,7 @@
 //! | boot-state record, its two copies | [`record`], [`store`] | boot-state.md |
 //! | event ring, quarantine ring | [`event`], [`quarantine`] | event-ring.md, quarantine-ring.md |
 //! | what may change in a record | [`transition`] | |
+//! | how new an image has to be | [`floor`] | boot-state.md, hand-over.md |
 //! | what is started next | [`select`], [`boot`] | |
 //! | slot header, manifest | [`slot_header`], [`manifest`] | slot-header.md, manifest.md |
 //! | signatures | [`dsse`], [`keyring`], [`trust`], [`verify`] | dsse.md, keyring.md, trust.md |
@@ -59,6 +60,7 @@ pub mod dsse;
 pub mod efi_variable;
 pub mod esp;
 pub mod event;
+pub mod floor;
 pub mod gpt;
 pub mod hand_over;
 pub mod hashed;
@@ -94,5 +96,7 @@ pub mod window;
 
 pub use device::Device;
 pub use slot::{Slot, Target};
-pub use types::{Architecture, Digest, Nonce, PublicKey, RootHash, SecurityVersion, Version};
+pub use types::{
+    Architecture, Digest, KeyringSerial, Nonce, PublicKey, RootHash, SecurityVersion, Version,
+};
 pub use window::Window;

@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bytes::memory_len,
     dsse::PAYLOAD_MAX,
+    floor::Level,
     record::SlotContents,
-    types::{Architecture, Digest, RootHash, Salt, SecurityVersion, Version},
+    types::{Architecture, Digest, KeyringSerial, RootHash, Salt, SecurityVersion, Version},
     verity::{BLOCK, Geometry},
 };
 
@@ -241,11 +242,14 @@ impl Manifest {
     }
 
     /// What a slot's entry in the record says of an image with this manifest. `digest` is that of the
-    /// payload.
-    pub fn slot_contents(&self, digest: Digest) -> SlotContents {
+    /// payload, `keyring` the serial of the keyring that it was signed under.
+    pub fn slot_contents(&self, digest: Digest, keyring: KeyringSerial) -> SlotContents {
         SlotContents {
             version: self.version,
-            security_version: self.security_version,
+            level: Level {
+                security_version: self.security_version,
+                keyring_serial: keyring,
+            },
             digest,
         }
     }

@@ -8,8 +8,9 @@ use core::cmp::Reverse;
 
 use crate::{
     bytes::{self, STRUCTURE, field, put, u8_at, u16_at, u64_at},
+    floor::{Floors, Level},
     slot::{Slot, Target},
-    types::{Digest, NUMBERS_END, Nonce, SecurityVersion, Version},
+    types::{Digest, KeyringSerial, NUMBERS_END, Nonce, SecurityVersion, Version},
 };
 
 /// Version of the record that this build reads and writes.
@@ -41,7 +42,9 @@ mod at {
     pub(super) const NONCE: usize = 48;
     pub(super) const A: usize = 64;
     pub(super) const B: usize = 160;
-    pub(super) const TAIL: usize = 256;
+    pub(super) const KEYRING_FLOOR: usize = 256;
+    pub(super) const RECOVERY_KEYRING_FLOOR: usize = 264;
+    pub(super) const TAIL: usize = 272;
 }
 
 /// Where the fields of a slot's entry lie.
@@ -55,7 +58,8 @@ mod entry_at {
     pub(super) const SECURITY_VERSION: usize = 8;
     pub(super) const DIGEST: usize = 16;
     pub(super) const VERSION: usize = 48;
-    pub(super) const END: usize = 80;
+    pub(super) const KEYRING: usize = 80;
+    pub(super) const KEYRING_OF: usize = 88;
 }
 
 /// The record, decoded.
@@ -67,10 +71,8 @@ pub struct Record {
     pub last_tried: Option<Target>,
     /// What the loader starts next, once, before anything else.
     pub one_shot: Option<Target>,
-    /// Slots below this security version are not started.
-    pub floor: SecurityVersion,
-    /// The same for recovery.
-    pub recovery_floor: SecurityVersion,
+    /// What is below them is not started.
+    pub floors: Floors,
     /// Handed over by the loader at the last start; zero if there was none.
     pub nonce: Nonce,
     /// Slot A.
@@ -88,7 +90,7 @@ pub(crate) struct Reserved {
 }
 
 impl core::fmt::Debug for Reserved {
-    /// 262 bytes that mean nothing would hide the rest.
+    /// 246 bytes that mean nothing would hide the rest.
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_tuple("Reserved").finish_non_exhaustive()
     }
@@ -111,14 +113,22 @@ pub struct SlotEntry {
     pub digest: Digest,
     /// Version of the image; empty if the slot is.
     pub version: Version,
+    pub(crate) keyring: KeyringOf,
     pub(crate) reserved: EntryReserved,
+}
+
+/// A keyring serial, and of which manifest it is, by the first bytes of its digest: a build that does not know of it
+/// puts another image into the slot and leaves these bytes as they were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeyringOf {
+    serial: KeyringSerial,
+    manifest: [u8; 8],
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EntryReserved {
     after_successful: u8,
     after_streak: [u8; 2],
-    end: [u8; 16],
 }
 
 /// What a slot's fields mean together.
@@ -163,8 +173,8 @@ impl core::fmt::Display for SlotStatus {
 pub struct SlotContents {
     /// Version of the image.
     pub version: Version,
-    /// Its security version.
-    pub security_version: SecurityVersion,
+    /// Its security version, and the serial of its keyring; 0 where that is not known.
+    pub level: Level,
     /// Digest of its manifest.
     pub digest: Digest,
 }
@@ -221,17 +231,43 @@ impl SlotEntry {
     pub fn contents(&self) -> Option<SlotContents> {
         (!self.digest.is_zero()).then_some(SlotContents {
             version: self.version,
-            security_version: self.security_version,
+            level: self.level(),
             digest: self.digest,
         })
+    }
+
+    /// Serial of the keyring that its manifest was signed under; 0 if it was put here by a build that knew of none.
+    pub fn keyring_serial(&self) -> KeyringSerial {
+        if self.keyring.manifest == field(&self.digest.0, 0) {
+            self.keyring.serial
+        } else {
+            KeyringSerial(0)
+        }
+    }
+
+    /// How new what it holds is.
+    pub fn level(&self) -> Level {
+        Level {
+            security_version: self.security_version,
+            keyring_serial: self.keyring_serial(),
+        }
+    }
+
+    /// An entry that holds `contents`, and says nothing else.
+    pub fn of(contents: SlotContents) -> Self {
+        Self::default().holding(contents)
     }
 
     /// The same entry holding `contents`, with everything that described the ones before forgotten.
     pub(crate) fn holding(&self, contents: SlotContents) -> Self {
         Self {
             version: contents.version,
-            security_version: contents.security_version,
+            security_version: contents.level.security_version,
             digest: contents.digest,
+            keyring: KeyringOf {
+                serial: contents.level.keyring_serial,
+                manifest: field(&contents.digest.0, 0),
+            },
             ..self.emptied()
         }
     }
@@ -261,10 +297,13 @@ impl SlotEntry {
             digest: Digest(field(bytes, entry_at::DIGEST)),
             version: Version::from_padded(field(bytes, entry_at::VERSION))
                 .ok_or(Corrupt::Range("version"))?,
+            keyring: KeyringOf {
+                serial: KeyringSerial(u64_at(bytes, entry_at::KEYRING)),
+                manifest: field(bytes, entry_at::KEYRING_OF),
+            },
             reserved: EntryReserved {
                 after_successful: u8_at(bytes, entry_at::AFTER_SUCCESSFUL),
                 after_streak: field(bytes, entry_at::AFTER_STREAK),
-                end: field(bytes, entry_at::END),
             },
         })
     }
@@ -295,7 +334,13 @@ impl SlotEntry {
         );
         put(&mut bytes, entry_at::DIGEST, &self.digest.0);
         put(&mut bytes, entry_at::VERSION, self.version.padded());
-        put(&mut bytes, entry_at::END, &self.reserved.end);
+        let keyring = &self.keyring;
+        put(
+            &mut bytes,
+            entry_at::KEYRING,
+            &keyring.serial.0.to_le_bytes(),
+        );
+        put(&mut bytes, entry_at::KEYRING_OF, &keyring.manifest);
         bytes
     }
 }
@@ -307,8 +352,7 @@ impl Record {
             sequence: 0,
             last_tried: None,
             one_shot: None,
-            floor: SecurityVersion(0),
-            recovery_floor: SecurityVersion(0),
+            floors: Floors::default(),
             nonce: Nonce::ZERO,
             a: SlotEntry::default(),
             b: SlotEntry::default(),
@@ -368,8 +412,13 @@ impl Record {
             sequence,
             last_tried: target(at::LAST_TRIED, "last slot tried")?,
             one_shot: target(at::ONE_SHOT, "one-shot target")?,
-            floor: SecurityVersion(u64_at(bytes, at::FLOOR)),
-            recovery_floor: SecurityVersion(u64_at(bytes, at::RECOVERY_FLOOR)),
+            floors: Floors {
+                system: Level::new(u64_at(bytes, at::FLOOR), u64_at(bytes, at::KEYRING_FLOOR)),
+                recovery: Level::new(
+                    u64_at(bytes, at::RECOVERY_FLOOR),
+                    u64_at(bytes, at::RECOVERY_KEYRING_FLOOR),
+                ),
+            },
             nonce: Nonce(field(bytes, at::NONCE)),
             a: SlotEntry::decode(&field(bytes, at::A))?,
             b: SlotEntry::decode(&field(bytes, at::B))?,
@@ -390,12 +439,15 @@ impl Record {
         let targets = [self.last_tried, self.one_shot].map(Target::code_or_none);
         put(&mut bytes, at::LAST_TRIED, &targets);
         put(&mut bytes, at::HEAD, &self.reserved.head);
-        put(&mut bytes, at::FLOOR, &self.floor.0.to_le_bytes());
-        put(
-            &mut bytes,
-            at::RECOVERY_FLOOR,
-            &self.recovery_floor.0.to_le_bytes(),
-        );
+        let Floors { system, recovery } = &self.floors;
+        for (place, floor) in [
+            (at::FLOOR, system.security_version.0),
+            (at::KEYRING_FLOOR, system.keyring_serial.0),
+            (at::RECOVERY_FLOOR, recovery.security_version.0),
+            (at::RECOVERY_KEYRING_FLOOR, recovery.keyring_serial.0),
+        ] {
+            put(&mut bytes, place, &floor.to_le_bytes());
+        }
         put(&mut bytes, at::NONCE, &self.nonce.0);
         put(&mut bytes, at::A, &self.a.encode());
         put(&mut bytes, at::B, &self.b.encode());
@@ -408,8 +460,8 @@ impl Record {
     ///
     /// Compared in this order, the smaller winning: tries left of both slots together, successful
     /// slots, priorities together, slots that hold anything, whether there is a one-shot target; then
-    /// the greater winning: floor, recovery's floor, failure streaks together; at last the bytes, so
-    /// that the choice never depends on which copy is which.
+    /// the greater winning: floor, recovery's floor, keyring floor, recovery's, failure streaks together;
+    /// at last the bytes, so that the choice never depends on which copy is which.
     pub fn that_permits_less(self, other: Self) -> Self {
         if other.permission() < self.permission() {
             other
@@ -431,8 +483,10 @@ impl Record {
                 self.one_shot.is_some(),
             ),
             Reverse((
-                self.floor,
-                self.recovery_floor,
+                self.floors.system.security_version,
+                self.floors.recovery.security_version,
+                self.floors.system.keyring_serial,
+                self.floors.recovery.keyring_serial,
                 u32::from(a.failure_streak).saturating_add(b.failure_streak.into()),
             )),
             self.encode(),

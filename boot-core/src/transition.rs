@@ -5,9 +5,10 @@
 //! not use is kept by all of them.
 
 use crate::{
+    floor::{Floors, Level, NotAdmitted},
     record::{MAX_PRIORITY, MAX_TRIES, Record, SlotContents, SlotEntry, SlotStatus},
     slot::{Slot, Target},
-    types::{Digest, Nonce, SecurityVersion},
+    types::{Digest, Nonce},
 };
 
 /// Tries that activating a slot gives it.
@@ -45,14 +46,9 @@ pub enum RefusedBecause {
         /// What it is.
         status: SlotStatus,
     },
-    /// The image is older than what the appliance may fall back to.
-    #[error("security version {version} is below the floor {floor}")]
-    BelowFloor {
-        /// The image's.
-        version: SecurityVersion,
-        /// The record's.
-        floor: SecurityVersion,
-    },
+    /// The image is below the floor of systems, or too far above it.
+    #[error(transparent)]
+    NotAdmitted(#[from] NotAdmitted),
 }
 
 type Refusable = Result<Record, RefusedBecause>;
@@ -64,7 +60,7 @@ pub fn first_image(contents: SlotContents) -> Record {
     record.a = SlotEntry {
         priority: MAX_PRIORITY,
         tries: MAX_TRIES,
-        ..SlotEntry::default().holding(contents)
+        ..SlotEntry::of(contents)
     };
     record
 }
@@ -107,11 +103,11 @@ pub fn rebuild(a: Option<SlotContents>, b: Option<SlotContents>) -> Record {
         contents.map_or_else(SlotEntry::default, |contents| SlotEntry {
             priority,
             tries: 1,
-            ..SlotEntry::default().holding(contents)
+            ..SlotEntry::of(contents)
         })
     };
     let version =
-        |contents: Option<SlotContents>| contents.map(|contents| contents.security_version);
+        |contents: Option<SlotContents>| contents.map(|contents| contents.level.security_version);
     let b_first = version(b) > version(a);
     let (first, second) = (MAX_PRIORITY, MAX_PRIORITY.saturating_sub(1));
     Record {
@@ -152,17 +148,14 @@ pub fn clear(record: &Record, slot: Slot, booted: Target) -> Refusable {
 /// Records that `contents` are in `slot`, complete and verified: waiting to be activated.
 ///
 /// # Errors
-/// If the slot is running, is not empty, or the image is below the floor.
+/// If the slot is running, is not empty, or the image is below the floor or too far above it.
 pub fn stage(record: &Record, slot: Slot, contents: SlotContents, booted: Target) -> Refusable {
     not_booted(slot, booted)?;
     let entry = record.slot(slot);
     if entry.status() != SlotStatus::Empty {
         return Err(RefusedBecause::NotEmpty(slot));
     }
-    if contents.security_version < record.floor {
-        let (version, floor) = (contents.security_version, record.floor);
-        return Err(RefusedBecause::BelowFloor { version, floor });
-    }
+    record.floors.system.admits_new(contents.level)?;
     let mut next = record.clone();
     *next.slot_mut(slot) = SlotEntry {
         tries: TRIES,
@@ -250,31 +243,40 @@ pub fn clear_streak(record: &Record, slot: Slot) -> Record {
     next
 }
 
-/// Raises the floor to the lowest security version among the slots marked good. Never lowers it, and
-/// never raises it above what could be fallen back to.
+/// Raises the floor of systems to the lowest security version and the lowest keyring serial among the slots marked
+/// good, each as far as that is in reach ([`Level::raised_to`]). Never lowers it, and never raises it above what could be
+/// fallen back to.
 pub fn raise_floor(record: &Record) -> Record {
     let good = Slot::BOTH
         .map(|slot| record.slot(slot))
         .into_iter()
         .filter(|slot| slot.is_good());
-    let lowest = good
-        .map(|slot| slot.security_version)
-        .min()
-        .unwrap_or_default();
+    let lowest = good.map(SlotEntry::level).reduce(Level::min);
+    let system = record.floors.system;
     Record {
-        floor: record.floor.max(lowest),
+        floors: Floors {
+            system: lowest.map_or(system, |lowest| system.raised_to(lowest)),
+            ..record.floors
+        },
         ..record.clone()
     }
 }
 
-/// Raises recovery's floor to the security version of a recovery system that was installed.
-///
-/// Nothing does so yet. The field is read and honoured: by the loader under Secure Boot
-/// ([`boot::Floors`](crate::boot::Floors)), by `bootctl` when it replaces recovery, by
-/// [`would_start`](crate::verify::would_start).
-pub fn raise_recovery_floor(record: &Record, installed: SecurityVersion) -> Record {
+/// Raises recovery's floor to a recovery system that was put in place of another, and was read back: there is none
+/// to fall back to, so it is called once that one is whole. If one of the slots is not good, nothing rises: recovery may be
+/// needed, and another one may have to be installed from outside, of whatever version is at hand.
+pub fn raise_recovery_floor(record: &Record, installed: Level) -> Record {
+    let recovery = record.floors.recovery;
+    let both_good = Slot::BOTH.iter().all(|slot| record.slot(*slot).is_good());
     Record {
-        recovery_floor: record.recovery_floor.max(installed),
+        floors: Floors {
+            recovery: if both_good {
+                recovery.raised_to(installed)
+            } else {
+                recovery
+            },
+            ..record.floors
+        },
         ..record.clone()
     }
 }

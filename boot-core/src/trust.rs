@@ -14,7 +14,7 @@ use crate::{
     bytes::{field, memory_len, put},
     keyring::KeySet,
     pe::EfiProgram,
-    types::Architecture,
+    types::{Architecture, Digest},
 };
 
 /// Name of the loader's PE section.
@@ -90,6 +90,12 @@ impl Trust {
     /// To JSON, compact.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The digest of [`to_json`](Self::to_json): the same for the loader's section and a file in the root that say the
+    /// same, however they are written.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.to_json())
     }
 
     /// From the loader's section. What follows the JSON is ignored.

@@ -128,6 +128,19 @@ impl fmt::Display for SecurityVersion {
     }
 }
 
+/// Serial of a keyring; rises as keys are withdrawn. 0 stands for "not known" and "none" on the disk.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct KeyringSerial(pub u64);
+
+impl fmt::Display for KeyringSerial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// The version of an image, as people call it: up to 32 visible ASCII characters. Never compared.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Version([u8; Self::MAX]);

@@ -9,14 +9,15 @@ use alloc::string::{String, ToString};
 use crate::{
     device::Device,
     dsse::{DsseError, Envelope},
+    floor::{Level, NotAdmitted},
     hashed,
     keyring::{Chain, Keyring, KeyringError},
     manifest::{self, Kind, Manifest, ManifestError},
-    record::Record,
+    record::{Record, SlotContents},
     slot::Target,
     slot_header::{HeaderError, ReadSlotError, SlotHeader, SlotParts, read_slot},
     trust::Trust,
-    types::{Architecture, Digest, SecurityVersion},
+    types::{Architecture, Digest},
 };
 
 /// What is expected of a slot.
@@ -24,8 +25,8 @@ use crate::{
 pub struct Expect {
     /// The slot that is looked at.
     pub target: Target,
-    /// Nothing below this security version.
-    pub floor: SecurityVersion,
+    /// Nothing below this.
+    pub floor: Level,
 }
 
 /// A manifest that was verified.
@@ -106,14 +107,9 @@ pub enum Rejected {
         /// What this is.
         expected: String,
     },
-    /// Older than what may be fallen back to.
-    #[error("its security version {found} is below the floor {floor}")]
-    BelowFloor {
-        /// What the manifest says.
-        found: SecurityVersion,
-        /// The floor.
-        floor: SecurityVersion,
-    },
+    /// Below the floor: an older image than may be fallen back to, or one under withdrawn keys.
+    #[error(transparent)]
+    NotAdmitted(#[from] NotAdmitted),
     /// The header's length of the UKI is not the manifest's.
     #[error("its UKI has {found} bytes, the manifest says {expected}")]
     UkiSize {
@@ -137,6 +133,20 @@ pub enum Rejected {
 }
 
 impl Verified {
+    /// How new it is.
+    pub fn level(&self) -> Level {
+        Level {
+            security_version: self.manifest.security_version,
+            keyring_serial: self.keyring.serial,
+        }
+    }
+
+    /// What a slot's entry in the record says of it.
+    pub fn slot_contents(&self) -> SlotContents {
+        self.manifest
+            .slot_contents(self.digest, self.keyring.serial)
+    }
+
     /// Whether the UKI that was read is the manifest's.
     pub fn check_uki(&self, found: &Digest) -> Result<(), Rejected> {
         if *found == self.manifest.uki.digest {
@@ -160,8 +170,8 @@ impl Verified {
 /// Whoever can say whether what a slot holds was signed for here: the root of trust. A simulator may remember what was
 /// verified before.
 pub trait Verify {
-    /// Verifies what a slot holds: header, keyring chain, signatures, product, kind, architecture, layout, security
-    /// version. Of the UKI, its length.
+    /// Verifies what a slot holds: header, keyring chain, signatures, product, kind, architecture, layout, floor.
+    /// Of the UKI, its length.
     ///
     /// # Errors
     /// [`Rejected`], with the first thing that does not check.
@@ -190,10 +200,7 @@ impl Verify for Trust {
                 expected,
             });
         }
-        if manifest.security_version < expect.floor {
-            let (found, floor) = (manifest.security_version, expect.floor);
-            return Err(Rejected::BelowFloor { found, floor });
-        }
+        expect.floor.admits(verified.level())?;
         if header.uki_length != manifest.uki.size {
             let (found, expected) = (header.uki_length, manifest.uki.size);
             return Err(Rejected::UkiSize { found, expected });
@@ -230,10 +237,7 @@ pub fn would_start<D: Device>(
     verifier: &impl Verify,
     record: &Record,
 ) -> Result<Verified, Rejected> {
-    let floor = match target {
-        Target::A | Target::B => record.floor,
-        Target::Recovery => record.recovery_floor,
-    };
+    let floor = record.floors.of(target);
     let expect = Expect { target, floor };
     let (header, verified) = check_manifest(slot, verifier, &expect)?;
     verified.check_recorded(target, record)?;

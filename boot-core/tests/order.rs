@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use boot_core::{
-    Device as _, Digest, SecurityVersion, Slot, Target,
+    Device as _, Digest, Slot, Target,
     event::Stage,
+    floor::Level,
     record::{Record, SlotContents},
     select::{Selector, Why},
     store::{self, BootState, COPIES, PARTITION_SIZE},
@@ -14,7 +15,7 @@ use boot_core::{
 fn contents(number: u8, security_version: u64) -> SlotContents {
     SlotContents {
         version: "1.0".parse().unwrap(),
-        security_version: SecurityVersion(security_version),
+        level: Level::new(security_version, 1),
         digest: Digest([number; 32]),
     }
 }

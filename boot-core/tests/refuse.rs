@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use boot_core::{
-    Architecture, Device as _, Digest, SecurityVersion, Slot, Target,
+    Architecture, Device as _, Digest, KeyringSerial, SecurityVersion, Slot, Target,
     boot::Boot,
     bundle::{BundleError, FRAME_MAX, FrameTable, Header},
     device::WriteError,
     dsse::{DsseError, Envelope},
     event::{Event, EventKind, Stage, TEXT_MAX},
+    floor::Level,
     keyring::{self, Chain, KeySet, KeySetError, Keyring, KeyringError},
     layout::{Guid, TYPE_ESP},
     manifest::{Kind, Manifest, ManifestError},
@@ -26,7 +27,7 @@ use boot_core::{
 
 const EXPECT: Expect = Expect {
     target: Target::A,
-    floor: SecurityVersion(2),
+    floor: Level::new(2, 0),
 };
 
 fn verified(image: &Image, header: &SlotHeader) -> Result<Verified, Rejected> {
@@ -139,10 +140,10 @@ fn whether_a_slot_would_start_is_asked_of_all_of_it() {
             verify::would_start(slot, Target::A, &trust(), record).map(|it| it.digest)
         };
         assert_eq!(asked(&mut slot, &record), Ok(image.digest));
-        record.floor = SecurityVersion(3);
+        record.floors.system.security_version = SecurityVersion(3);
         let old = asked(&mut slot, &record);
-        assert!(matches!(old, Err(Rejected::BelowFloor { .. })), "{old:?}");
-        record.floor = SecurityVersion(2);
+        assert!(matches!(old, Err(Rejected::NotAdmitted(_))), "{old:?}");
+        record.floors.system.security_version = SecurityVersion(2);
         let other = asked(&mut slot, &Record::empty());
         assert!(matches!(other, Err(Rejected::NotRecorded { .. })));
         let uki = image.header(Target::A).uki_offset;
@@ -234,7 +235,7 @@ fn a_keyring_chain_leads_from_root_to_root() {
         let product = product.into();
         let ring = Keyring {
             format: 1,
-            serial,
+            serial: KeyringSerial(serial),
             product,
             root,
             signing,
@@ -260,7 +261,10 @@ fn a_keyring_chain_leads_from_root_to_root() {
     let same_serial = verify(&[first.clone(), link(1, TestKey(6), TestKey(5), "test")]);
     assert_eq!(
         same_serial,
-        Err(KeyringError::Serial { link: 2, serial: 1 })
+        Err(KeyringError::Serial {
+            link: 2,
+            serial: KeyringSerial(1)
+        })
     );
     let other_product = verify(&[link(1, ROOT, ROOT, "toaster")]);
     assert!(matches!(

@@ -7,8 +7,9 @@ mod timer;
 
 use boot_core::{
     Device as _, Nonce, SecurityVersion, Slot, Target,
-    boot::{Boot, Floors},
+    boot::Boot,
     device::WriteError,
+    floor::Level,
     record::{Record, SlotStatus},
     select::{RECOVERY_STREAK, Selector, Why},
     store::{BootState, COPIES, CommitError},
@@ -76,7 +77,9 @@ proptest! {
             0 if one.a.tries < 7 => permits_more.a.tries += 1,
             1 if !one.b.successful => permits_more.b.successful = true,
             2 if one.a.priority < 2 => permits_more.a.priority += 1,
-            3 if one.floor.0 > 0 => permits_more.floor.0 -= 1,
+            3 if one.floors.system.keyring_serial.0 > 0 => {
+                permits_more.floors.system.keyring_serial.0 -= 1;
+            }
             4 if one.one_shot.is_none() => permits_more.one_shot = Some(Target::B),
             _ => {}
         }
@@ -235,7 +238,8 @@ proptest! {
         let (slot, booted) = (Slot::B, Target::A);
         let Ok(cleared) = transition::clear(&record, slot, booted) else { return Ok(()) };
         let Ok(staged) = transition::stage(&cleared, slot, contents(9, sv), booted) else {
-            prop_assert!(SecurityVersion(sv) < record.floor);
+            let image = contents(9, sv).level;
+            prop_assert!(record.floors.system.admits(image).is_err());
             return Ok(());
         };
         prop_assert_eq!(staged.slot(slot).status(), SlotStatus::Staged);
@@ -255,7 +259,9 @@ proptest! {
         disk in disk(), record in prop::option::of(record()), floor in prop::option::of(0_u64..5),
     ) {
         let mut machine = machine(&disk, record.as_ref());
-        machine.floors = floor.map(|floor| Floors::of(floor, floor));
+        if let Some(floor) = floor {
+            machine.set_floors(&support::floors(floor, floor));
+        }
         let startable = disk.startable(floor.unwrap_or(0));
         match machine.start(&trust()) {
             Some(chosen) => prop_assert!(startable.contains(&chosen.target), "{chosen:?}"),
@@ -455,11 +461,47 @@ proptest! {
 
     #[test]
     fn rule_9_the_floor_rises_no_higher_than_the_lowest_good_slot(record in record()) {
-        let raised = transition::raise_floor(&record);
-        prop_assert!(raised.floor >= record.floor, "it never falls");
+        let raised = transition::raise_floor(&record).floors;
+        let before = record.floors.system;
         let good = Slot::BOTH.map(|slot| record.slot(slot)).into_iter().filter(|it| it.is_good());
-        let lowest = good.map(|it| it.security_version).min().unwrap_or_default();
-        prop_assert_eq!(raised.floor, record.floor.max(lowest));
+        let good: Vec<Level> = good.map(|it| it.level()).collect();
+        let lowest = good.iter().copied().reduce(Level::min).unwrap_or_default();
+        prop_assert_eq!(raised.system, before.max(lowest), "it never falls");
+        prop_assert_eq!(raised.recovery, record.floors.recovery);
+        if good.iter().all(|level| before.admits(*level).is_ok()) {
+            prop_assert!(good.iter().all(|level| raised.system.admits(*level).is_ok()));
+        }
+    }
+
+    #[test]
+    fn rule_9_recoverys_floor_rises_to_recovery_while_both_slots_are_good(
+        record in record(), version in 0_u64..9, serial in 0_u64..9,
+    ) {
+        let installed = Level::new(version, serial);
+        let raised = transition::raise_recovery_floor(&record, installed).floors;
+        prop_assert_eq!(raised.system, record.floors.system);
+        let both_good = record.a.is_good() && record.b.is_good();
+        let expected = if both_good { record.floors.recovery.max(installed) } else { record.floors.recovery };
+        prop_assert_eq!(raised.recovery, expected);
+    }
+
+    #[test]
+    fn rule_9_the_record_keeps_an_older_recovery_from_starting_while_anything_else_does(
+        disk in disk(), version in 0_u64..6, serial in 0_u64..4, read_only in any::<bool>(),
+    ) {
+        let mut record = Record::empty();
+        record.one_shot = Some(Target::Recovery);
+        record.floors.recovery = Level::new(version, serial);
+        record.a = good(disk.contents(Slot::A), 2);
+        let mut machine = machine(&disk, Some(&record));
+        machine.boot_state.as_mut().unwrap().read_only = read_only;
+        let startable = disk.startable(0);
+        let chosen = machine.start(&trust()).map(|chosen| chosen.target);
+        prop_assert_eq!(chosen.is_some(), !startable.is_empty(), "{:#?}", machine.log);
+        let admitted = record.floors.recovery.admits(Level::new(disk.security_versions[2], 1));
+        if chosen == Some(Target::Recovery) && admitted.is_err() {
+            prop_assert_eq!(startable, [Target::Recovery]);
+        }
     }
 
     #[test]
@@ -467,7 +509,7 @@ proptest! {
         let disk = Disk::sound();
         let highest = disk.highest();
         let mut record = Record::empty();
-        record.floor = SecurityVersion(highest.saturating_add(above));
+        record.floors.system.security_version = SecurityVersion(highest.saturating_add(above));
         record.a = good(disk.contents(Slot::A), 2);
         record.b = good(disk.contents(Slot::B), 1);
         if liar {
@@ -476,7 +518,7 @@ proptest! {
         let mut machine = machine(&disk, Some(&record));
         let chosen = machine.start(&trust()).unwrap();
         prop_assert_eq!((chosen.target, chosen.why), (Target::A, Why::Priority));
-        prop_assert_eq!(machine.record().unwrap().floor, SecurityVersion(0));
+        prop_assert_eq!(machine.record().unwrap().floors.system.security_version, SecurityVersion(0));
     }
 
     #[test]
@@ -485,16 +527,16 @@ proptest! {
     ) {
         let disk = Disk::sound();
         let mut record = Record::empty();
-        record.floor = SecurityVersion(cached);
+        record.floors.system.security_version = SecurityVersion(cached);
         record.a = good(disk.contents(Slot::A), 2);
         record.b = good(disk.contents(Slot::B), 1);
         let mut machine = machine(&disk, Some(&record));
-        machine.floors = Some(Floors::of(firmware, 0));
+        machine.set_floors(&support::floors(firmware, 0));
         machine.start(&trust());
-        let lowest = Slot::BOTH.map(|slot| disk.contents(slot).security_version.0);
+        let lowest = Slot::BOTH.map(|slot| disk.contents(slot).level.security_version.0);
         let lowest = lowest.into_iter().filter(|it| *it >= firmware).min().unwrap_or(0);
         let expected = firmware.max(cached.min(lowest));
-        prop_assert_eq!(machine.floors.unwrap().system, SecurityVersion(expected));
+        prop_assert_eq!(machine.floors().system.security_version, SecurityVersion(expected));
     }
 
     #[test]
@@ -506,14 +548,14 @@ proptest! {
             disk.health[2] = Health::BadEnvelope;
         }
         let mut record = Record::empty();
-        record.recovery_floor = SecurityVersion(cached);
+        record.floors.recovery.security_version = SecurityVersion(cached);
         record.a = good(disk.contents(Slot::A), 2);
         let mut machine = machine(&disk, Some(&record));
-        machine.floors = Some(Floors::of(0, firmware));
+        machine.set_floors(&support::floors(0, firmware));
         machine.start(&trust());
         let recovery = if health && firmware <= 2 { 2 } else { 0 };
         let expected = firmware.max(cached.min(recovery));
-        prop_assert_eq!(machine.floors, Some(Floors::of(0, expected)));
+        prop_assert_eq!(machine.floors(), support::floors(0, expected));
     }
 
     #[test]
@@ -608,44 +650,6 @@ fn rule_8_a_slot_of_which_nothing_can_be_recorded_is_the_last_resort() {
     machine.boot_state.as_mut().unwrap().read_only = true;
     let chosen = machine.start(&trust()).unwrap();
     assert_eq!((chosen.target, chosen.why), (Target::A, Why::Uncounted));
-}
-
-#[test]
-fn rule_9_a_floor_above_every_slot_is_not_believed_in_the_last_resort() {
-    let disk = Disk::sound();
-    let mut record = Record::empty();
-    record.floor = SecurityVersion(disk.highest() + 1);
-    record.a = trial(disk.contents(Slot::A), 2, 0);
-    record.b = trial(contents(2, disk.highest() + 2), 1, 0);
-    let chosen = machine(&disk, Some(&record)).start(&trust()).unwrap();
-    assert_eq!((chosen.target, chosen.why), (Target::A, Why::Uncounted));
-}
-
-#[test]
-fn rule_9_a_floor_above_every_slot_costs_no_try_and_one_below_no_second_look() {
-    let disk = Disk::sound();
-    let mut record = Record::empty();
-    record.a = trial(disk.contents(Slot::A), 2, 1);
-    for (floor, loads) in [(disk.highest() + 1, 3), (2, 1)] {
-        record.floor = SecurityVersion(floor);
-        let mut machine = machine(&disk, Some(&record));
-        let chosen = machine.start(&trust()).unwrap();
-        assert_eq!((chosen.target, chosen.why), (Target::A, Why::Priority));
-        assert_eq!(machine.loads.len(), loads, "{:#?}", machine.log);
-    }
-}
-
-#[test]
-fn rule_9_a_floor_that_one_slot_reaches_is_believed() {
-    let disk = Disk::sound();
-    let mut record = Record::empty();
-    record.floor = SecurityVersion(disk.highest());
-    record.a = good(disk.contents(Slot::A), 2);
-    record.b = trial(disk.contents(Slot::B), 1, 0);
-    let mut machine = machine(&disk, Some(&record));
-    let chosen = machine.start(&trust()).unwrap();
-    assert_eq!((chosen.target, chosen.why), (Target::B, Why::Uncounted));
-    assert_eq!(machine.record().unwrap().floor, record.floor);
 }
 
 #[test]

@@ -9,11 +9,12 @@ mod releases;
 use std::{fs, path::PathBuf};
 
 use boot_core::{
-    Architecture, Digest, Nonce, SecurityVersion, Target,
+    Architecture, Digest, Nonce, Target,
     bundle::Header,
     dsse::{Envelope, pae},
     esp,
     event::{Event, EventKind, Stage},
+    floor::{Floors, Level},
     hand_over::{HandOver, Rejection, Timer, Times},
     keyring::Chain,
     layout::{Sizes, plan},
@@ -84,7 +85,7 @@ fn check_json(name: &str, now: &Value) {
 fn image(number: u8) -> SlotContents {
     SlotContents {
         version: format!("1.2.{number}").parse().unwrap(),
-        security_version: SecurityVersion(number.into()),
+        level: Level::new(number.into(), u64::from(number) + 10),
         digest: Digest([number; 32]),
     }
 }
@@ -95,12 +96,15 @@ fn describe(record: &Record) -> Value {
             "status": entry.status().name(), "priority": entry.priority, "tries": entry.tries,
             "successful": entry.successful, "failure_streak": entry.failure_streak,
             "security_version": entry.security_version, "digest": entry.digest,
-            "version": entry.version.as_str(),
+            "version": entry.version.as_str(), "keyring_serial": entry.keyring_serial(),
         })
     };
     json!({
         "sequence": record.sequence, "last_tried": record.last_tried, "one_shot": record.one_shot,
-        "floor": record.floor, "recovery_floor": record.recovery_floor, "nonce": record.nonce,
+        "floor": record.floors.system.security_version,
+        "recovery_floor": record.floors.recovery.security_version,
+        "keyring_floor": record.floors.system.keyring_serial,
+        "recovery_keyring_floor": record.floors.recovery.keyring_serial, "nonce": record.nonce,
         "a": slot(&record.a), "b": slot(&record.b),
     })
 }
@@ -114,7 +118,8 @@ fn boot_state() {
     busy = transition::stage(&busy, boot_core::Slot::B, image(2), Target::A).unwrap();
     busy = transition::activate(&busy, boot_core::Slot::B, Target::A).unwrap();
     busy = transition::set_one_shot(&busy, Some(Target::Recovery)).unwrap();
-    busy = transition::raise_recovery_floor(&transition::raise_floor(&busy), SecurityVersion(7));
+    busy = transition::raise_floor(&busy);
+    busy.floors.recovery = Level::new(7, 17);
     busy.sequence = 0x0102_0304_0506_0708;
     busy.a.failure_streak = 0x0201;
     let mut described = serde_json::Map::new();
@@ -143,6 +148,12 @@ fn boot_state() {
     let record = Record::decode(&bytes).unwrap();
     assert_eq!(record.encode(), bytes);
     described.insert("boot-state-reserved.hex".into(), describe(&record));
+    // Written by a build that knew of no keyring serials: there are none, and the bytes stay as they are.
+    let name = "boot-state-without-keyrings.hex";
+    let bytes = from_hex(&vector(name, ""));
+    let record = Record::decode(&bytes).unwrap();
+    assert_eq!(record.encode(), bytes);
+    described.insert(name.into(), describe(&record));
     check_json("boot-state.json", &described.into());
 }
 
@@ -353,6 +364,11 @@ fn hand_over() {
             start_us: 3_800_000,
             exec_us: 4_500_000,
         },
+        trust: Some(trust().digest()),
+        floors: Some(Floors {
+            system: Level::new(3, 2),
+            recovery: Level::new(1, 1),
+        }),
     };
     check_json(
         "hand-over.json",

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use boot_core::event::{Event, EventKind, Stage};
+use boot_core::floor::Level;
 use boot_core::record::{Record, SlotContents, SlotEntry, SlotStatus};
 use boot_core::store::{BootState, COPIES, PARTITION_SIZE, QUARANTINE_RING};
 use boot_core::test_support::{MemoryDevice, MemoryError};
@@ -54,11 +55,11 @@ struct Appliance {
 }
 
 fn entry(number: u64, digest: Digest) -> SlotEntry {
-    let mut entry = SlotEntry::default();
-    entry.version = format!("{number}.0").parse().unwrap();
-    entry.security_version = SecurityVersion(number);
-    entry.digest = digest;
-    entry
+    SlotEntry::of(SlotContents {
+        version: format!("{number}.0").parse().unwrap(),
+        level: Level::new(number, number),
+        digest,
+    })
 }
 
 /// Slot A is good and of security version 1, slot B on trial and of 2.
@@ -220,7 +221,7 @@ fn a_refusal_says_what_to_do() {
         let refused = appliance.control.change("test", |record| {
             let contents = SlotContents {
                 version: "3.0".parse().unwrap(),
-                security_version: SecurityVersion(1),
+                level: Level::new(1, 1),
                 digest: Digest([3; 32]),
             };
             boot_core::transition::clear(record, Slot::B, booted)
@@ -229,10 +230,18 @@ fn a_refusal_says_what_to_do() {
         refused.unwrap_err()
     };
     let mut record = both_good();
-    record.floor = SecurityVersion(2);
+    record.floors.system.security_version = SecurityVersion(2);
     let below = next(&record, Target::A);
     assert_eq!(below.code, Code::Refused);
-    assert!(below.next.unwrap().contains("higher security version"));
+    assert!(below.next.unwrap().contains("install a newer one"));
+    record.floors.system = Level::new(1, 2);
+    let withdrawn = next(&record, Target::A);
+    assert!(
+        withdrawn
+            .what
+            .contains("keyring has serial 1, below the floor 2")
+    );
+    assert!(withdrawn.next.unwrap().contains("under the newer keyring"));
     record.a.successful = false;
     let nothing_else = next(&record, Target::Recovery);
     assert!(nothing_else.next.unwrap().contains("bootctl mark-good"));
@@ -274,13 +283,13 @@ fn a_slot_that_is_marked_good_raises_the_floor_and_leaves_quarantine_once() {
             .mark_good(Slot::B, &B, "all well")
             .unwrap();
         assert_eq!(
-            (marked.b.status(), marked.floor),
-            (SlotStatus::Good, SecurityVersion(2))
+            (marked.b.status(), marked.floors.system),
+            (SlotStatus::Good, Level::new(2, 1))
         );
     }
     let expected = [
         ("marked-good", Some(Target::B), "version 2.0: all well"),
-        ("floor-raised", None, "from 0 to 2"),
+        ("floor-raised", None, "from 0 (keyring 0) to 2 (keyring 1)"),
         ("released", None, "released from quarantine"),
     ];
     let expected = expected.map(|(kind, slot, text)| (kind, slot, text.to_owned()));

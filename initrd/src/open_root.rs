@@ -32,6 +32,7 @@ pub(crate) fn verified(
         &mut Window::partition(&mut device, boot),
         target,
         &start.hand_over.manifest,
+        start.hand_over.floors.unwrap_or_default().of(target),
         hash,
         part.size,
     )

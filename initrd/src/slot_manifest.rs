@@ -6,6 +6,8 @@
 
 use core::fmt::{Debug, Display};
 
+use boot_core::floor::{Level, NotAdmitted};
+use boot_core::keyring::{Chain, KeyringError};
 use boot_core::manifest::Root;
 use boot_core::slot_header::{NoManifest, ReadSlotError, read_slot};
 use boot_core::{Device, Digest, RootHash, Target};
@@ -35,6 +37,12 @@ pub enum SlotError<E: Debug + Display> {
         /// Digest in the hand-over.
         expected: Digest,
     },
+    /// The keyring chain does not parse.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// Below the floor that the loader handed over.
+    #[error(transparent)]
+    NotAdmitted(#[from] NotAdmitted),
     /// The manifest has no root.
     #[error("its manifest names no root filesystem")]
     NoRoot,
@@ -56,7 +64,8 @@ pub enum SlotError<E: Debug + Display> {
 }
 
 /// The root that the manifest in `slot` names, if that is the manifest with the digest that the loader verified for
-/// `target`, and its root the one of this kernel, which fits its partition of `partition` bytes.
+/// `target`, and not below the `floor` that it handed over, and its root the one of this kernel, which fits its partition
+/// of `partition` bytes.
 ///
 /// # Errors
 /// When the manifest cannot be read, is another slot's, or is another; when the root is another, or does not fit.
@@ -64,6 +73,7 @@ pub fn root<D: Device>(
     slot: &mut D,
     target: Target,
     verified: &Digest,
+    floor: Level,
     kernel: &RootHash,
     partition: u64,
 ) -> Result<Root, SlotError<D::Error>> {
@@ -81,6 +91,10 @@ pub fn root<D: Device>(
             expected: *verified,
         });
     }
+    floor.admits(Level {
+        security_version: manifest.security_version,
+        keyring_serial: Chain::read_unverified(&parts.keyring)?.keyring.serial,
+    })?;
     let root = manifest.root.ok_or(SlotError::NoRoot)?;
     if root.hash != *kernel {
         return Err(SlotError::RootHash {
@@ -95,4 +109,35 @@ pub fn root<D: Device>(
         });
     }
     Ok(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use boot_core::manifest::Kind;
+    use boot_core::test_support::{Image, Signers, manifest};
+    use boot_core::verity::Geometry;
+
+    use super::*;
+
+    #[test]
+    fn what_is_below_the_floor_that_was_handed_over_is_not_taken() {
+        let uki = vec![1; 5000];
+        let mut manifest = manifest(Kind::System, "1.0", 2, &uki);
+        if let Some(root) = &mut manifest.root {
+            root.data_size = 8192;
+            root.size = Geometry::new(2).unwrap().total_size().unwrap();
+        }
+        let image = Image::signed(manifest, uki, Signers::default());
+        let wanted = image.manifest.root.clone().unwrap();
+        let mut slot = image.device(Target::A, 512);
+        let mut taken = |floor| {
+            let (digest, hash) = (&image.digest, &wanted.hash);
+            root(&mut slot, Target::A, digest, floor, hash, wanted.size).map(|root| root.hash)
+        };
+        assert!(taken(Level::new(2, 1)).is_ok_and(|hash| hash == wanted.hash));
+        for floor in [Level::new(3, 0), Level::new(0, 2)] {
+            let refused = taken(floor);
+            assert!(matches!(refused, Err(SlotError::NotAdmitted(_))), "{floor}");
+        }
+    }
 }

@@ -15,6 +15,7 @@
 
 mod floor;
 mod platform;
+pub mod variable;
 
 use alloc::{
     collections::VecDeque,
@@ -25,6 +26,7 @@ use alloc::{
 
 use crate::{
     event::{Event, EventKind, Stage},
+    floor::Level,
     hand_over::Rejection,
     record::{Record, SlotContents},
     select::{self, Candidate, Selector, Why},
@@ -32,11 +34,12 @@ use crate::{
     slot_header::SlotHeader,
     store::BootState,
     text, transition,
-    types::{Nonce, SecurityVersion},
+    types::Nonce,
     verify::{self, Expect, Rejected, Verified, Verify},
 };
 
-pub use platform::{Chosen, Floors, Platform};
+use floor::Firmware;
+pub use platform::{Chosen, Platform};
 
 /// One start of the machine.
 #[derive(Debug)]
@@ -51,7 +54,7 @@ pub struct Boot<'t, V> {
     writable: bool,
     /// The nonce for this start's commits.
     nonce: Nonce,
-    firmware: Floors,
+    firmware: Firmware,
     queue: VecDeque<Candidate>,
     /// The last resort's order, decided by what the *start before* this one tried last.
     round: [Target; 3],
@@ -82,7 +85,7 @@ impl<'t, V: Verify> Boot<'t, V> {
             rebuilt: false,
             writable: true,
             nonce: Nonce::ZERO,
-            firmware: Floors::default(),
+            firmware: Firmware::default(),
             queue: VecDeque::new(),
             round: Target::ALL,
             rejected: Vec::new(),
@@ -172,7 +175,11 @@ impl<'t, V: Verify> Boot<'t, V> {
         }
         self.reconsider_floor(platform);
         let why = Why::Uncounted;
-        self.next_in_round().map(|target| Candidate { target, why })
+        let mut target = self.next_in_round();
+        if target.is_none() && self.give_way(platform) {
+            target = self.next_in_round();
+        }
+        target.map(|target| Candidate { target, why })
     }
 
     /// Rule 6, for a record that is valid and about other images than the disk holds, as one is that was restored from
@@ -221,7 +228,12 @@ impl<'t, V: Verify> Boot<'t, V> {
         Slot::BOTH
             .into_iter()
             .filter(|slot| record.slot(*slot).contents().is_none())
-            .filter_map(|slot| Some((slot, self.contents(platform, slot, self.floor()).ok()?)))
+            .filter_map(|slot| {
+                Some((
+                    slot,
+                    self.contents(platform, slot, self.floors().system).ok()?,
+                ))
+            })
             .collect()
     }
 
@@ -230,10 +242,10 @@ impl<'t, V: Verify> Boot<'t, V> {
         &self,
         platform: &mut P,
         slot: Slot,
-        floor: SecurityVersion,
+        floor: Level,
     ) -> Result<SlotContents, Rejected> {
         let (verified, _) = self.check(platform, slot.into(), floor)?;
-        Ok(verified.manifest.slot_contents(verified.digest))
+        Ok(verified.slot_contents())
     }
 
     /// Nothing can be remembered, so chance takes the place of the last slot tried.
@@ -270,8 +282,7 @@ impl<'t, V: Verify> Boot<'t, V> {
     /// Reads the record, or makes one, and lines up its candidates.
     fn begin<P: Platform>(&mut self, platform: &mut P) {
         self.nonce = platform.nonce();
-        let floors = platform.firmware_floors();
-        self.firmware = floors.unwrap_or_default();
+        self.read_firmware_floors(platform);
         match platform.boot_state() {
             Some(device) => {
                 let loaded = BootState::new(device).load();
@@ -288,9 +299,7 @@ impl<'t, V: Verify> Boot<'t, V> {
         if self.record.is_none() && self.writable {
             self.rebuild(platform);
         }
-        if floors.is_some() {
-            self.raise_firmware_floors(platform);
-        }
+        self.write_firmware_floors(platform);
         if self.floor_looks_implausible() {
             self.drop_implausible_floor(platform);
         }
@@ -300,7 +309,7 @@ impl<'t, V: Verify> Boot<'t, V> {
     /// Rule 6: no valid copy.
     fn rebuild<P: Platform>(&mut self, platform: &mut P) {
         let [a, b] = Slot::BOTH.map(|slot| {
-            self.contents(platform, slot, self.firmware.system)
+            self.contents(platform, slot, self.firmware.floors.system)
                 .inspect_err(|reason| {
                     platform.log(format_args!("{}: {reason}", Target::from(slot)))
                 })
@@ -356,10 +365,7 @@ impl<'t, V: Verify> Boot<'t, V> {
                 return None;
             }
         }
-        let floor = match target {
-            Target::Recovery => self.firmware.recovery,
-            _ => self.floor(),
-        };
+        let floor = self.floors().of(target);
         let checked = self
             .check(platform, target, floor)
             .and_then(|(verified, image)| {
@@ -396,7 +402,7 @@ impl<'t, V: Verify> Boot<'t, V> {
             }
             Err(reason) => {
                 match reason {
-                    Rejected::BelowFloor { .. } => self.below_floor.push(target),
+                    Rejected::NotAdmitted(_) => self.below_floor.push(target),
                     Rejected::NotRecorded { .. } => self.by_record.push(target),
                     _ => {}
                 }
@@ -421,8 +427,7 @@ impl<'t, V: Verify> Boot<'t, V> {
         verified
             .check_recorded(candidate.target, record)
             .inspect_err(|_| {
-                let contents = verified.manifest.slot_contents(verified.digest);
-                self.unrecorded.push((slot, contents));
+                self.unrecorded.push((slot, verified.slot_contents()));
             })
     }
 
@@ -431,7 +436,7 @@ impl<'t, V: Verify> Boot<'t, V> {
         &self,
         platform: &mut P,
         target: Target,
-        floor: SecurityVersion,
+        floor: Level,
     ) -> Result<(Verified, P::Image), Rejected> {
         let (header, verified) = self.check_manifest(platform, target, floor)?;
         let size = verified.manifest.uki.size;
@@ -446,7 +451,7 @@ impl<'t, V: Verify> Boot<'t, V> {
         &self,
         platform: &mut P,
         target: Target,
-        floor: SecurityVersion,
+        floor: Level,
     ) -> Result<(SlotHeader, Verified), Rejected> {
         let slot = platform.slot(target).ok_or(Rejected::NoPartition)?;
         verify::check_manifest(slot, self.trust, &Expect { target, floor })

@@ -3,22 +3,14 @@
 use alloc::string::String;
 use core::fmt;
 
+use super::variable::{Answer, FloorVariable, Write};
 use crate::{
     device::Device,
     select::Why,
     slot::Target,
-    types::{Digest, Nonce, SecurityVersion},
+    types::{Digest, Nonce},
     verify::Verified,
 };
-
-/// Security versions below which nothing starts, kept where only the loader can write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Floors {
-    /// Of slots A and B.
-    pub system: SecurityVersion,
-    /// Of recovery.
-    pub recovery: SecurityVersion,
-}
 
 /// What the loader needs of the machine.
 pub trait Platform {
@@ -54,14 +46,17 @@ pub trait Platform {
     /// Seconds since 1970, if the clock can be read. For events only; nothing is decided by it.
     fn now(&mut self) -> Option<i64>;
 
-    /// The floors that count under Secure Boot; none without.
-    fn firmware_floors(&mut self) -> Option<Floors>;
+    /// Whether Secure Boot is on ([`Answer::is_secure_boot`]): then floors are in firmware's variables, too.
+    fn secure_boot(&mut self) -> bool;
 
-    /// Raises them.
+    /// What firmware answers when it is asked for a floor.
+    fn floor_variable(&mut self, variable: FloorVariable) -> Answer;
+
+    /// Writes it, with [`ATTRIBUTES`](super::variable::ATTRIBUTES).
     ///
     /// # Errors
     /// What went wrong, for a person.
-    fn raise_firmware_floors(&mut self, floors: Floors) -> Result<(), String>;
+    fn write_floor(&mut self, variable: FloorVariable, write: Write) -> Result<(), String>;
 }
 
 /// Something verified, to be started now.

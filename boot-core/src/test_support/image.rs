@@ -15,7 +15,7 @@ use crate::{
     slot::Target,
     slot_header::{SlotHeader, clear_header, write_header, write_parts},
     trust::Trust,
-    types::{Architecture, Digest, PublicKey, RootHash, Salt, SecurityVersion},
+    types::{Architecture, Digest, KeyringSerial, PublicKey, RootHash, Salt, SecurityVersion},
     verity::Geometry,
 };
 
@@ -55,6 +55,8 @@ pub struct Signers {
     pub root: TestKey,
     /// Signs the manifest.
     pub signing: TestKey,
+    /// Serial of the keyring.
+    pub serial: u64,
 }
 
 impl Default for Signers {
@@ -62,6 +64,7 @@ impl Default for Signers {
         Self {
             root: ROOT,
             signing: SIGNING,
+            serial: 1,
         }
     }
 }
@@ -81,7 +84,7 @@ pub fn trust() -> Trust {
 pub fn keyring_chain(signers: Signers) -> Vec<u8> {
     let keyring = Keyring {
         format: 1,
-        serial: 1,
+        serial: KeyringSerial(signers.serial),
         product: "test".into(),
         root: KeySet::new(1, vec![signers.root.public()]).unwrap(),
         signing: KeySet::new(1, vec![signers.signing.public()]).unwrap(),
@@ -145,6 +148,8 @@ pub struct Image {
     pub envelope: Vec<u8>,
     /// The keyring chain.
     pub keyring: Vec<u8>,
+    /// Serial of its keyring.
+    pub serial: KeyringSerial,
     /// The UKI.
     pub uki: Vec<u8>,
 }
@@ -178,13 +183,14 @@ impl Image {
             digest,
             envelope: envelope.to_json(),
             keyring,
+            serial: KeyringSerial(signers.serial),
             uki,
         }
     }
 
     /// What the record says of it.
     pub fn contents(&self) -> SlotContents {
-        self.manifest.slot_contents(self.digest)
+        self.manifest.slot_contents(self.digest, self.serial)
     }
 
     /// The header of a slot that holds it.

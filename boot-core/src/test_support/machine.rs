@@ -10,13 +10,17 @@ use core::fmt;
 
 use super::{Image, MemoryDevice};
 use crate::{
-    boot::{Boot, Chosen, Floors, Platform},
+    boot::{
+        Boot, Chosen, Platform,
+        variable::{ATTRIBUTES, Answer, FloorVariable, Kept, Write},
+    },
     device::Device,
+    floor::Floors,
     record::Record,
     slot::Target,
     store::{BootState, COPIES, PARTITION_SIZE},
     trust::Trust,
-    types::{Digest, Nonce, SecurityVersion},
+    types::{Digest, Nonce},
 };
 
 /// What the loader sees of a machine.
@@ -26,8 +30,10 @@ pub struct Machine {
     pub boot_state: Option<MemoryDevice>,
     /// `boot-a`, `boot-b`, `boot-r`.
     pub slots: [Option<MemoryDevice>; 3],
-    /// Floors under Secure Boot; none without.
-    pub floors: Option<Floors>,
+    /// Whether Secure Boot is on.
+    pub secure_boot: bool,
+    /// What firmware answers for each floor, in the order of [`FloorVariable::ALL`].
+    pub variables: [Answer; 4],
     /// What its clock says, if it has one.
     pub now: Option<i64>,
     /// The next nonce is made of this, and it rises.
@@ -55,7 +61,8 @@ impl Machine {
                 slot(Target::B, b),
                 slot(Target::Recovery, recovery),
             ],
-            floors: None,
+            secure_boot: false,
+            variables: [const { Answer::Absent }; 4],
             now: None,
             nonces: 1,
             log: Vec::new(),
@@ -92,6 +99,28 @@ impl Machine {
     /// One start: the first thing that is chosen.
     pub fn start(&mut self, trust: &Trust) -> Option<Chosen<Vec<u8>>> {
         Boot::new(trust).next(self)
+    }
+
+    /// Has Secure Boot on, and firmware keep these floors.
+    pub fn set_floors(&mut self, floors: &Floors) {
+        self.secure_boot = true;
+        for variable in FloorVariable::ALL {
+            let floor = variable.of(floors);
+            let replaces = false;
+            self.write_floor(variable, Write { replaces, floor })
+                .unwrap();
+        }
+    }
+
+    /// The floors that firmware keeps; 0 where it keeps none.
+    pub fn floors(&self) -> Floors {
+        let mut floors = Floors::default();
+        for (variable, answer) in FloorVariable::ALL.into_iter().zip(&self.variables) {
+            if let Kept::Floor(floor) = answer.floor() {
+                variable.put(&mut floors, floor);
+            }
+        }
+        floors
     }
 
     fn index(target: Target) -> usize {
@@ -149,22 +178,26 @@ impl Platform for Machine {
         self.log.push(format!("{line}"));
     }
 
-    fn firmware_floors(&mut self) -> Option<Floors> {
-        self.floors
+    fn secure_boot(&mut self) -> bool {
+        self.secure_boot
     }
 
-    fn raise_firmware_floors(&mut self, floors: Floors) -> Result<(), String> {
-        self.floors = Some(floors);
+    fn floor_variable(&mut self, variable: FloorVariable) -> Answer {
+        self.variables[place(variable)].clone()
+    }
+
+    fn write_floor(&mut self, variable: FloorVariable, write: Write) -> Result<(), String> {
+        self.variables[place(variable)] = Answer::Value {
+            bytes: write.floor.to_le_bytes().into(),
+            attributes: ATTRIBUTES,
+        };
         Ok(())
     }
 }
 
-impl Floors {
-    /// Both, from numbers.
-    pub fn of(system: u64, recovery: u64) -> Self {
-        Self {
-            system: SecurityVersion(system),
-            recovery: SecurityVersion(recovery),
-        }
-    }
+fn place(variable: FloorVariable) -> usize {
+    FloorVariable::ALL
+        .iter()
+        .position(|it| *it == variable)
+        .unwrap()
 }

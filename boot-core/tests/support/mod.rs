@@ -1,8 +1,10 @@
 //! Arbitrary records and disks.
+#![allow(dead_code, reason = "each test program uses some of it")]
 #![allow(unreachable_pub)]
 
 use boot_core::{
-    Device as _, Digest, Nonce, SecurityVersion, Slot, Target,
+    Device as _, Digest, Nonce, Slot, Target,
+    floor::{Floors, Level},
     manifest::Kind,
     record::{Record, SlotContents, SlotEntry},
     store::{COPIES, PARTITION_SIZE},
@@ -25,29 +27,21 @@ pub(crate) fn config() -> ProptestConfig {
 pub(crate) fn contents(number: u8, security_version: u64) -> SlotContents {
     SlotContents {
         version: format!("{number}").parse().unwrap(),
-        security_version: SecurityVersion(security_version),
+        level: Level::new(security_version, 1),
         digest: Digest([number; 32]),
     }
 }
 
-fn entry_with(contents: SlotContents) -> SlotEntry {
-    let mut entry = SlotEntry::default();
-    entry.version = contents.version;
-    entry.security_version = contents.security_version;
-    entry.digest = contents.digest;
-    entry
-}
-
 /// A slot that was marked good.
 pub(crate) fn good(contents: SlotContents, priority: u8) -> SlotEntry {
-    let mut entry = entry_with(contents);
+    let mut entry = SlotEntry::of(contents);
     (entry.successful, entry.priority) = (true, priority);
     entry
 }
 
 /// A slot that was not.
 pub(crate) fn trial(contents: SlotContents, priority: u8, tries: u8) -> SlotEntry {
-    let mut entry = entry_with(contents);
+    let mut entry = SlotEntry::of(contents);
     (entry.priority, entry.tries) = (priority, tries);
     entry
 }
@@ -84,16 +78,7 @@ fn entry(slot: Slot) -> impl Strategy<Value = SlotEntry> {
 }
 
 /// Offsets and lengths of the bytes that version 1 does not use.
-const RESERVED: [(usize, usize); 8] = [
-    (26, 6),
-    (67, 1),
-    (70, 2),
-    (144, 16),
-    (163, 1),
-    (166, 2),
-    (240, 16),
-    (256, 256),
-];
+const RESERVED: [(usize, usize); 6] = [(26, 6), (67, 1), (70, 2), (163, 1), (166, 2), (272, 240)];
 
 /// Those bytes.
 pub(crate) fn reserved(record: &Record) -> Vec<u8> {
@@ -115,6 +100,19 @@ fn with_reserved(record: &Record, fill: u8) -> Record {
     Record::decode(&bytes).unwrap()
 }
 
+/// Floors of security versions.
+pub(crate) fn floors(system: u64, recovery: u64) -> Floors {
+    Floors {
+        system: Level::new(system, 0),
+        recovery: Level::new(recovery, 0),
+    }
+}
+
+/// A floor around what is on disks.
+fn level() -> impl Strategy<Value = Level> {
+    (0_u64..6, 0_u64..4).prop_map(|(version, serial)| Level::new(version, serial))
+}
+
 /// Any record that decodes, with a sequence number that leaves room.
 pub(crate) fn record() -> impl Strategy<Value = Record> {
     let head = (
@@ -122,15 +120,14 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         prop::option::of(target()),
         prop::option::of(target()),
     );
-    let floors = (0_u64..6, 0_u64..6, any::<[u8; 16]>(), any::<u8>());
+    let floors = (level(), level(), any::<[u8; 16]>(), any::<u8>());
     (head, floors, entry(Slot::A), entry(Slot::B)).prop_map(|(head, floors, a, b)| {
         let (sequence, last_tried, one_shot) = head;
-        let (floor, recovery_floor, nonce, fill) = floors;
+        let (system, recovery, nonce, fill) = floors;
         let mut record = Record::empty();
         record.sequence = sequence;
         (record.last_tried, record.one_shot) = (last_tried, one_shot);
-        record.floor = SecurityVersion(floor);
-        record.recovery_floor = SecurityVersion(recovery_floor);
+        record.floors = Floors { system, recovery };
         record.nonce = Nonce(nonce);
         (record.a, record.b) = (a, b);
         with_reserved(&record, fill)

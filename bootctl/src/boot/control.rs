@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | activate, roll back | one commit, event |
 //! | mark good | one commit, events (of a floor that rose too), quarantine entry zeroed |
+//! | recovery's floor | one commit, event |
 //! | `give_up`: a verdict against a version | quarantine entry, one commit, event |
 //! | `give_up_damaged`, `abandon`: its bytes are damaged, nothing is said against the version | one commit, event |
 //! | `root_lost`: the root of the slot that does not run is damaged | event, then as `abandon` where the running one is good |
@@ -17,6 +18,7 @@
 //! the verdict is still known, and the next boot of that slot completes it ([`Control::unfinished`]).
 
 use boot_core::event::{Event, EventKind, Stage};
+use boot_core::floor::{Level, NotAdmitted};
 use boot_core::quarantine::QuarantineEntry;
 use boot_core::record::{Record, SlotStatus};
 use boot_core::store::{BootState, CommitError, Loaded};
@@ -210,12 +212,27 @@ impl<D: Device> Control<D> {
                 &format!("version {version}: {why}"),
             );
         }
-        if record.floor > before.floor {
-            let text = format!("from {} to {}", before.floor, record.floor);
-            self.event(EventKind::FLOOR_RAISED, None, Digest::ZERO, &text);
-        }
+        self.note_floor(None, before.floors.system, record.floors.system);
         self.release(digest)?;
         Ok(record)
+    }
+
+    /// Raises recovery's floor to the one that is in place, whole, if both slots are good: nothing older comes back.
+    pub fn raise_recovery_floor(&mut self, installed: Level) -> Result<Record> {
+        let before = self.record()?;
+        let record = self.change("raising recovery's floor", |r| {
+            Ok(transition::raise_recovery_floor(r, installed))
+        })?;
+        let floors = (before.floors.recovery, record.floors.recovery);
+        self.note_floor(Some(Target::Recovery), floors.0, floors.1);
+        Ok(record)
+    }
+
+    fn note_floor(&mut self, about: Option<Target>, from: Level, to: Level) {
+        if from != to {
+            let text = format!("from {from} to {to}");
+            self.event(EventKind::FLOOR_RAISED, about, Digest::ZERO, &text);
+        }
     }
 
     /// A verdict against `slot`: quarantines its manifest and gives it up.
@@ -405,6 +422,21 @@ fn ring(error: impl std::fmt::Display, doing: &str) -> Failure {
         .next("look at the disk (journalctl -k), then run the command again")
 }
 
+/// What to do about an image that the floors of this machine forbid.
+pub fn not_admitted(refused: NotAdmitted) -> &'static str {
+    match refused {
+        NotAdmitted::SecurityVersion { .. } => {
+            "the floor protects against old, vulnerable images: install a newer one; nothing was changed"
+        }
+        NotAdmitted::KeyringSerial { .. } => {
+            "ask its publisher for a bundle under the newer keyring; nothing was changed"
+        }
+        NotAdmitted::SecurityVersionStep { .. } | NotAdmitted::KeyringSerialStep { .. } => {
+            "it would drive up the floor, and lock out what its publisher makes next: ask for one that counts on from there; nothing was changed"
+        }
+    }
+}
+
 /// A refusal with what to do about it.
 pub fn refused(because: RefusedBecause) -> Failure {
     let failure = Failure::refused(because);
@@ -413,9 +445,7 @@ pub fn refused(because: RefusedBecause) -> Failure {
             "wait for the health gate, or mark the booted slot good with `bootctl mark-good`; what only seems to start, because its disk has rotted, goes by `bootctl give-up`",
         ),
         RefusedBecause::Empty(_) => failure.next("install something into it with `bootctl install`"),
-        RefusedBecause::BelowFloor { .. } => failure.next(
-            "the floor is what protects against old, vulnerable images; install one with a higher security version",
-        ),
+        RefusedBecause::NotAdmitted(refused) => failure.next(not_admitted(refused)),
         _ => failure.next("`bootctl status` shows the slots"),
     }
 }

@@ -1,6 +1,7 @@
 //! The boot state over any device: the commits, what a verdict changes, whether a slot would start, and whether its
 //! root is what was signed.
 
+pub mod admission;
 pub mod control;
 pub mod root_scan;
 pub mod slot_check;

@@ -2,9 +2,10 @@
 
 use boot_core::record::Record;
 use boot_core::trust::Trust;
-use boot_core::verify;
+use boot_core::verify::{self, Verify};
 use boot_core::{Device, Slot};
 
+use crate::boot::admission::Admission;
 use crate::boot::root_scan;
 use crate::failure::{Doing, Failure, Result};
 use crate::machine::Machine;
@@ -43,11 +44,11 @@ pub fn trust(machine: &Machine) -> Result<Trust> {
 pub fn whole<D: Device>(
     parts: &mut SlotDevices<D>,
     slot: Slot,
-    trust: &Trust,
+    verifier: &impl Verify,
     record: &Record,
 ) -> Result<()> {
     let verified = root_scan::damage_that_stays(|| {
-        verify::would_start(&mut parts.boot, slot.into(), trust, record)
+        verify::would_start(&mut parts.boot, slot.into(), verifier, record)
             .map_err(Failure::verification)
     })?;
     match &verified.manifest.root {
@@ -60,7 +61,7 @@ pub fn whole<D: Device>(
 pub fn may_start<D: Device>(
     device: &mut D,
     slot: Slot,
-    trust: &Trust,
+    verifier: &impl Verify,
     record: &Record,
 ) -> Result<()> {
     let entry = record.slot(slot);
@@ -70,7 +71,7 @@ pub fn may_start<D: Device>(
             entry.status()
         )));
     }
-    verify::would_start(device, slot.into(), trust, record)
+    verify::would_start(device, slot.into(), verifier, record)
         .map(|_| ())
         .map_err(|rejected| Failure::verification(rejected).doing(format!("slot {slot}")))
 }
@@ -78,5 +79,5 @@ pub fn may_start<D: Device>(
 /// The same, of this machine's `slot`.
 pub fn startable(machine: &Machine, record: &Record, slot: Slot) -> Result<()> {
     let mut device = machine.open(slot.label_boot(), Access::Read)?;
-    may_start(&mut device, slot, &trust(machine)?, record)
+    may_start(&mut device, slot, &Admission::of(machine)?, record)
 }

@@ -5,7 +5,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::{SlotName, starts_next, target_slot};
-use crate::boot::{Locked, slot_check};
+use crate::boot::Locked;
+use crate::boot::admission::Admission;
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
 use crate::os::device::Access;
@@ -30,17 +31,13 @@ pub fn activate(machine: &Machine, arguments: &Activate) -> Result<Outcome> {
     if record.slot(slot).contents().is_some() {
         // Not the tries of a slot that the loader would reject anyway.
         let mut device = machine.open(slot.label_boot(), Access::Read)?;
-        would_start(
-            &mut device,
-            slot.into(),
-            &slot_check::trust(machine)?,
-            &record,
-        )
-        .map_err(|rejected| {
-            Failure::verification(rejected)
-                .doing(format!("verifying slot {slot}"))
-                .next("install it again")
-        })?;
+        would_start(&mut device, slot.into(), &Admission::of(machine)?, &record).map_err(
+            |rejected| {
+                Failure::verification(rejected)
+                    .doing(format!("verifying slot {slot}"))
+                    .next("install it again")
+            },
+        )?;
     }
     let record = control.activate(slot)?;
     let entry = record.slot(slot);

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{SlotName, target_slot};
 use crate::boot;
+use crate::boot::admission::Admission;
 use crate::boot::slot_check::{self, SlotDevices};
 use crate::failure::{Code, Failure, Result};
 use crate::machine::Machine;
@@ -31,9 +32,9 @@ pub fn give_up(machine: &Machine, arguments: &GiveUp) -> Result<Outcome> {
         return Err(Failure::refused(format!("slot {slot} is empty"))
             .next("install something into it: `bootctl install SOURCE`"));
     }
-    let trust = slot_check::trust(machine)?;
+    let admission = Admission::of(machine)?;
     let mut slot_parts = SlotDevices::open(machine, slot, Access::Read)?;
-    let why = match slot_check::whole(&mut slot_parts, slot, &trust, &record) {
+    let why = match slot_check::whole(&mut slot_parts, slot, &admission, &record) {
         Ok(()) => {
             let next = match machine.booted {
                 Target::Recovery => "restart the machine: `bootctl reboot`",

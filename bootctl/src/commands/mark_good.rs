@@ -27,6 +27,7 @@ pub fn mark_good(machine: &Machine) -> Result<Outcome> {
     };
     Ok(Outcome::new(
         text,
-        json!({"marked_good": slot, "version": entry.version, "was_good": was_good, "floor": record.floor}),
+        json!({"marked_good": slot, "version": entry.version, "was_good": was_good,
+            "floor": record.floors.system.security_version, "keyring_floor": record.floors.system.keyring_serial}),
     ))
 }

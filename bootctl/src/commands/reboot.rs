@@ -5,7 +5,8 @@ use boot_core::verify::would_start;
 use clap::Args;
 use serde_json::json;
 
-use crate::boot::{Locked, slot_check};
+use crate::boot::Locked;
+use crate::boot::admission::Admission;
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
 use crate::os::device::Access;
@@ -29,7 +30,7 @@ pub fn reboot(machine: &Machine, arguments: &Reboot) -> Result<Outcome> {
         would_start(
             &mut device,
             Target::Recovery,
-            &slot_check::trust(machine)?,
+            &Admission::of(machine)?,
             &record,
         )
         .map_err(|rejected| {

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::{SlotName, target_slot, then_reboot};
 use crate::boot;
-use crate::boot::slot_check::{self, SlotDevices};
+use crate::boot::admission::Admission;
+use crate::boot::slot_check::SlotDevices;
 use crate::failure::{Failure, Result};
 use crate::install::Options;
 use crate::install::repair::repair;
@@ -32,9 +33,9 @@ pub fn repair_slot(machine: &Machine, arguments: &RepairSlot) -> Result<Outcome>
     let slot = target_slot(machine, arguments.slot)?;
     let (_lock, mut control) = boot::installing(machine, "repair-slot")?;
     let from = slot.other();
-    let trust = slot_check::trust(machine)?;
+    let admission = Admission::of(machine)?;
     let options = Options {
-        trust: &trust,
+        admission: &admission,
         slot,
         force: false,
         scratch: machine.paths().state("scratch"),

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::then_reboot;
 use crate::boot;
+use crate::boot::admission::Admission;
 use crate::boot::control::Control;
 use crate::boot::slot_check;
 use crate::failure::{Failure, Result};
@@ -108,26 +109,27 @@ fn update(
     started_from: Esp,
 ) -> Result<Outcome> {
     let progress = Progress::new();
-    let trust = slot_check::trust(machine)?;
+    let admission = Admission::of(machine)?;
+    let trust = admission.trust();
     let mut source = source::open(from, &progress, &Reach::of(machine))?;
     let wanted = Wanted {
         kind: Kind::Loader,
         // A loader is as old as the systems that it was made with: none that may not be fallen back to.
-        floor: record.floor,
+        floor: admission.floor(Target::A, record),
         room: Room {
             boot: UKI_OFFSET + esp::LOADER_MAX as u64,
             root: 0,
         },
         now: (control.context().now)(),
     };
-    let front = BundleFront::read(source.as_mut(), &trust, &wanted)?;
+    let front = BundleFront::read(source.as_mut(), &admission, &wanted)?;
     if let Some(booted) = machine.slot() {
         let mut running = machine.open(booted.label_boot(), Access::Read)?;
-        install::keys_not_older(&trust, &mut running, front.serial)?;
+        install::keys_not_older(trust, &mut running, front.serial)?;
     }
     let program = install::payload(&front, source.as_mut(), &progress)?;
-    let new = loader::check(&program, &front.manifest, &trust)?;
-    starts_what_starts(machine, record, &trust, &new)?;
+    let new = loader::check(&program, &front.manifest, trust)?;
+    starts_what_starts(machine, record, &admission, &new)?;
 
     let architecture = trust.architecture;
     let target = started_from.other();
@@ -190,9 +192,14 @@ fn update(
 }
 
 /// Refuses a loader that would not start what the present one starts.
-fn starts_what_starts(machine: &Machine, record: &Record, old: &Trust, new: &Trust) -> Result<()> {
+fn starts_what_starts(
+    machine: &Machine,
+    record: &Record,
+    old: &Admission,
+    new: &Trust,
+) -> Result<()> {
     // What verifies by the same keys need not be read twice.
-    if old.root == new.root {
+    if old.trust().root == new.root {
         return Ok(());
     }
     for target in Target::ALL {

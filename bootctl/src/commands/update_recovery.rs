@@ -6,7 +6,7 @@ use indicatif::HumanBytes;
 use serde_json::json;
 
 use crate::boot;
-use crate::boot::slot_check;
+use crate::boot::admission::Admission;
 use crate::failure::Result;
 use crate::install::replace_recovery;
 use crate::machine::Machine;
@@ -27,7 +27,7 @@ pub fn update_recovery(machine: &Machine, arguments: &UpdateRecovery) -> Result<
     let shown = source::shown(&arguments.source);
     let what = format!("update-recovery {shown}");
     let (_lock, mut control) = boot::installing(machine, &what)?;
-    let trust = slot_check::trust(machine)?;
+    let admission = Admission::of(machine)?;
     let mut target = machine.open(Target::Recovery.label_boot(), Access::Alone)?;
     let [a, b] = Slot::BOTH.map(|slot| machine.open(slot.label_boot(), Access::Read));
     let progress = Progress::new();
@@ -37,7 +37,7 @@ pub fn update_recovery(machine: &Machine, arguments: &UpdateRecovery) -> Result<
         &mut target,
         [&mut a?, &mut b?],
         source.as_mut(),
-        &trust,
+        &admission,
         &progress,
     )
     .map_err(|e| e.doing(format!("replacing recovery by {shown}")))?;

@@ -1,14 +1,17 @@
 //! The front of a bundle: everything that says whether it may be installed, before what is large.
 
 use boot_core::bundle::{BundleError, FrameTable, HEADER_SIZE, Header, MAGIC};
+use boot_core::floor::Level;
 use boot_core::manifest::{Kind, Manifest};
+use boot_core::record::SlotContents;
 use boot_core::slot_header::UKI_OFFSET;
-use boot_core::trust::Trust;
 use boot_core::verify::{Rejected, verify_manifest};
 use boot_core::verity::TreeBuilder;
-use boot_core::{Digest, SecurityVersion};
+use boot_core::{Digest, KeyringSerial};
 
 use super::leaves::Leaves;
+use crate::boot::admission::Admission;
+use crate::boot::control::not_admitted;
 use crate::failure::{Code, Failure, Result};
 use crate::os::clock;
 use crate::source::Source;
@@ -27,7 +30,7 @@ pub(crate) struct BundleFront {
     pub manifest: Manifest,
     pub digest: Digest,
     /// Serial of the keyring that it was signed under.
-    pub serial: u64,
+    pub serial: KeyringSerial,
     /// Where the frames are.
     pub table: FrameTable,
 }
@@ -37,8 +40,8 @@ pub(crate) struct BundleFront {
 pub(crate) struct Wanted {
     /// A system, recovery or a loader.
     pub kind: Kind,
-    /// Nothing below this security version.
-    pub floor: SecurityVersion,
+    /// Nothing below this, and nothing too far above it.
+    pub floor: Level,
     /// What it has to fit.
     pub room: Room,
     /// The time, in Unix seconds.
@@ -56,17 +59,26 @@ pub(crate) struct Room {
 
 impl BundleFront {
     /// Reads and verifies everything up to the verity leaves, and checks it against this machine.
-    pub(crate) fn read(source: &mut dyn Source, trust: &Trust, wanted: &Wanted) -> Result<Self> {
+    pub(crate) fn read(
+        source: &mut dyn Source,
+        admission: &Admission,
+        wanted: &Wanted,
+    ) -> Result<Self> {
         let header = read_header(source)?;
         source.expect_until(header.frames_offset());
         let mut envelope = vec![0; header.envelope_length as usize];
         source.read_exact_at(header.envelope_offset(), &mut envelope)?;
         let mut keyring = vec![0; header.keyring_length as usize];
         source.read_exact_at(header.keyring_offset(), &mut keyring)?;
-        let verified = verify_manifest(trust, &envelope, &keyring).map_err(rejected)?;
-        let serial = verified.keyring.serial;
+        let verified = verify_manifest(admission.trust(), &envelope, &keyring).map_err(rejected)?;
+        // A loader is started by firmware, whatever the present one trusts.
+        if wanted.kind != Kind::Loader {
+            let taken = admission.loader_takes(&envelope, &keyring);
+            taken.map_err(loader_rejects)?;
+        }
+        let (serial, level) = (verified.keyring.serial, verified.level());
         let manifest = verified.manifest;
-        suits(&manifest, wanted)?;
+        suits(&manifest, level, wanted)?;
         fits(&manifest, wanted.room)?;
         header.check_against(&manifest).map_err(not_a_bundle)?;
         let mut table = vec![0; header.table_length() as usize];
@@ -87,6 +99,11 @@ impl BundleFront {
             return Err(wrong_length(source.name(), size, front.end()));
         }
         Ok(front)
+    }
+
+    /// What the record says of a slot that holds it.
+    pub(crate) fn contents(&self) -> SlotContents {
+        self.manifest.slot_contents(self.digest, self.serial)
     }
 
     /// Where the bundle ends.
@@ -188,22 +205,26 @@ fn rejected(rejected: Rejected) -> Failure {
     Failure::verification(rejected).next(next)
 }
 
-/// Kind, security floor, expiry.
-fn suits(manifest: &Manifest, wanted: &Wanted) -> Result<()> {
-    let (floor, now) = (wanted.floor, wanted.now);
+fn loader_rejects(rejected: Rejected) -> Failure {
+    Failure::verification(rejected)
+        .doing("asking what this machine's loader starts, which goes by another root of trust than the image")
+        .next("update the loader first, with `bootctl update-loader`, or ask the bundle's publisher for one that it trusts; nothing was changed")
+}
+
+/// Kind, floor, expiry.
+fn suits(manifest: &Manifest, level: Level, wanted: &Wanted) -> Result<()> {
+    let now = wanted.now;
     if manifest.kind != wanted.kind {
         return Err(rejected(Rejected::Kind {
             found: manifest.kind,
             expected: wanted.kind,
         }));
     }
-    if manifest.security_version < floor {
-        return Err(Failure::verification(format!(
-            "security version {} is below the floor {floor} of this machine",
-            manifest.security_version
-        ))
-        .next("the floor protects against old, vulnerable images: install a newer one"));
-    }
+    wanted.floor.admits_new(level).map_err(|refused| {
+        Failure::verification(refused)
+            .doing("comparing with the floors of this machine")
+            .next(not_admitted(refused))
+    })?;
     if let Some(expires) = manifest.expires
         && let Ok(expires) = i64::try_from(expires)
         && now > expires

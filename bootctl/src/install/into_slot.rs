@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{Installed, Options, install};
 use crate::boot;
-use crate::boot::slot_check::{self, SlotDevices};
+use crate::boot::admission::Admission;
+use crate::boot::slot_check::SlotDevices;
 use crate::failure::Result;
 use crate::machine::Machine;
 use crate::os::device::Access;
@@ -37,7 +38,7 @@ pub fn into_slot(machine: &Machine, request: Request<'_>) -> Result<Installed> {
     let shown = source::shown(request.source);
     let what = format!("install {shown}");
     let (_lock, mut control) = boot::installing(machine, &what)?;
-    let trust = slot_check::trust(machine)?;
+    let admission = Admission::of(machine)?;
     let mut target = SlotDevices::open(machine, slot, Access::Alone)?;
     // Without a slot to copy from, everything is fetched.
     let mut other = SlotDevices::open(machine, slot.other(), Access::Read).ok();
@@ -46,7 +47,7 @@ pub fn into_slot(machine: &Machine, request: Request<'_>) -> Result<Installed> {
     reach.retry.until = request.patience.map(|patience| Instant::now() + patience);
     let mut source = source::open(request.source, &progress, &reach)?;
     let options = Options {
-        trust: &trust,
+        admission: &admission,
         slot,
         force: request.force,
         scratch: machine.paths().state("scratch"),

@@ -39,7 +39,6 @@ use boot_core::event::EventKind;
 use boot_core::manifest::Kind;
 use boot_core::record::SlotStatus;
 use boot_core::slot_header::{self, SlotHeader};
-use boot_core::trust::Trust;
 use boot_core::verify::would_start;
 use boot_core::{Device, Digest, Slot, Target, Version, transition};
 use serde::Serialize;
@@ -50,6 +49,7 @@ use self::leaves::Leaves;
 pub(crate) use self::preconditions::keys_not_older;
 use self::reference::Reference;
 pub(crate) use self::unpack::payload;
+use crate::boot::admission::Admission;
 use crate::boot::control::{Control, refused};
 use crate::boot::slot_check::SlotDevices;
 use crate::failure::{Failure, Result};
@@ -58,8 +58,8 @@ use crate::source::Source;
 
 /// What to install by.
 pub struct Options<'a> {
-    /// Whose images may be installed.
-    pub trust: &'a Trust,
+    /// What may be installed: what would start.
+    pub admission: &'a Admission,
     pub slot: Slot,
     /// Release the bundle from quarantine.
     pub force: bool,
@@ -106,22 +106,29 @@ pub fn install<D: Device>(
 
     let wanted = Wanted {
         kind: Kind::System,
-        floor: record.floor,
+        floor: options.admission.floor(slot.into(), &record),
         room: Room {
             boot: target.boot.size(),
             root: target.root.size(),
         },
         now: (control.context().now)(),
     };
-    let front = BundleFront::read(source, options.trust, &wanted)?;
+    let front = BundleFront::read(source, options.admission, &wanted)?;
     let version = front.manifest.version;
     let beside = other.as_deref_mut().map(|parts| &mut parts.boot);
     match (booted, beside) {
         (Target::Recovery, beside) => {
             let slots = [(slot, Some(&mut target.boot)), (slot.other(), beside)];
-            preconditions::keys_not_older_than_both(options.trust, &record, slots, front.serial)?;
+            preconditions::keys_not_older_than_both(
+                options.admission.trust(),
+                &record,
+                slots,
+                front.serial,
+            )?;
         }
-        (_, Some(running)) => preconditions::keys_not_older(options.trust, running, front.serial)?,
+        (_, Some(running)) => {
+            preconditions::keys_not_older(options.admission.trust(), running, front.serial)?
+        }
         (_, None) => {}
     }
     if !options.force {
@@ -150,7 +157,7 @@ pub fn install<D: Device>(
     let staged = entry.status() == SlotStatus::Staged && entry.digest == front.digest;
     if staged && chunks.is_complete() {
         let intact = read_back::all(&front, &leaves, &upper, target, progress).is_ok()
-            && would_start(&mut target.boot, slot.into(), options.trust, &record).is_ok();
+            && would_start(&mut target.boot, slot.into(), options.admission, &record).is_ok();
         if intact {
             return Ok(Installed {
                 slot,
@@ -290,9 +297,9 @@ fn finish<D: Device>(
     slot_header::write_header(&mut target.boot, &header)
         .map_err(|e| disk(e).doing("writing the slot header"))?;
     let booted = control.context().booted;
-    let contents = front.manifest.slot_contents(front.digest);
+    let contents = front.contents();
     let staged = transition::stage(&control.record()?, slot, contents, booted).map_err(refused)?;
-    would_start(&mut target.boot, slot.into(), options.trust, &staged).map_err(|rejected| {
+    would_start(&mut target.boot, slot.into(), options.admission, &staged).map_err(|rejected| {
         Failure::verification(rejected)
             .doing("reading the slot back as the loader will")
             .next("the disk does not keep what is written to it: replace it")

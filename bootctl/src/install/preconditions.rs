@@ -8,11 +8,13 @@
 //! | another installation runs | `Locked` | `boot::installing` |
 //! | loader and agent disagree about what runs | `Refused` | `Machine::writable` |
 //! | there is no disk, no such partition, no trust.json | `Failed`, `Verification` | `machine::disk`, `slot_check::trust` |
+//! | the loader goes by another root of trust than the image, and no ESP has it any more | `Refused` | [`crate::boot::admission`] |
+//! | that loader would not take it | `Verification` | [`super::bundle_front`] |
 //! | the source cannot be reached or read, or is of no known kind | `Source`, `Usage` | [`crate::source`] |
 //! | no copy of the record is valid | `Failed` | `Control::record` |
 //! | the slot may not be emptied, by its state in the record | `Refused` | [`boot_core::transition::clear`] |
 //! | it is the last one that starts | `Refused` | [`something_starts`] |
-//! | the bundle is none, not signed, for another machine, below the floor, expired; too large; cut short | `Verification`; `DoesNotFit`; `Source` | [`super::bundle_front`] |
+//! | the bundle is none, not signed, for another machine, below the floor or too far above it, expired; too large; cut short | `Verification`; `DoesNotFit`; `Source` | [`super::bundle_front`] |
 //! | it was signed under an older keyring than what runs | `Verification` | [`keys_not_older`], [`keys_not_older_than_both`] |
 //! | it runs already, in the other slot, and this one is good and holds another version | `Refused` | [`runs_not_already`] |
 //! | it is in quarantine; the quarantine ring cannot be read | `Refused`; `Failed` | [`super::install`], `Control::quarantine_entry` |
@@ -27,7 +29,7 @@ use boot_core::record::{Record, SlotEntry};
 use boot_core::slot_header::read_slot;
 use boot_core::trust::Trust;
 use boot_core::verify::{verify_manifest, would_start};
-use boot_core::{Device, Slot, Target};
+use boot_core::{Device, KeyringSerial, Slot, Target};
 
 use super::Options;
 use super::bundle_front::BundleFront;
@@ -48,9 +50,10 @@ pub(super) fn something_starts<D: Device>(
         return Ok(());
     }
     let starts = record.slot(other).is_startable()
-        && beside
-            .is_some_and(|device| would_start(device, other.into(), options.trust, record).is_ok());
-    if starts || would_start(target, slot.into(), options.trust, record).is_err() {
+        && beside.is_some_and(|device| {
+            would_start(device, other.into(), options.admission, record).is_ok()
+        });
+    if starts || would_start(target, slot.into(), options.admission, record).is_err() {
         return Ok(());
     }
     Err(Failure::refused(format!(
@@ -90,7 +93,11 @@ pub(super) fn runs_not_already(
 
 /// Keys that were taken out of service since must not sign what comes after: the bundle's keyring
 /// may not be older than the one of the slot that is running.
-pub(crate) fn keys_not_older<D: Device>(trust: &Trust, running: &mut D, serial: u64) -> Result<()> {
+pub(crate) fn keys_not_older<D: Device>(
+    trust: &Trust,
+    running: &mut D,
+    serial: KeyringSerial,
+) -> Result<()> {
     // It runs, so it verified; that it no longer does is for the root check and the loader.
     match keyring_serial(trust, running) {
         Some(known) => serial_not_older(serial, known),
@@ -103,7 +110,7 @@ pub(super) fn keys_not_older_than_both<D: Device>(
     trust: &Trust,
     record: &Record,
     slots: [(Slot, Option<&mut D>); 2],
-    serial: u64,
+    serial: KeyringSerial,
 ) -> Result<()> {
     let known = slots
         .into_iter()
@@ -115,14 +122,14 @@ pub(super) fn keys_not_older_than_both<D: Device>(
     }
 }
 
-fn keyring_serial<D: Device>(trust: &Trust, slot: &mut D) -> Option<u64> {
+fn keyring_serial<D: Device>(trust: &Trust, slot: &mut D) -> Option<KeyringSerial> {
     let parts = read_slot(slot).ok()?;
     let verified = verify_manifest(trust, &parts.envelope, &parts.keyring).ok()?;
     Some(verified.keyring.serial)
 }
 
 /// The same, where the serial of the system that runs, or last ran, is known.
-pub(super) fn serial_not_older(serial: u64, known: u64) -> Result<()> {
+pub(super) fn serial_not_older(serial: KeyringSerial, known: KeyringSerial) -> Result<()> {
     if serial >= known {
         return Ok(());
     }

@@ -32,13 +32,13 @@ pub fn repair<D: Device>(
     let (slot, from) = (options.slot, options.slot.other());
     let record = control.record()?;
     progress.note(&format!("reading all of slot {from} and slot {slot}"));
-    slot_check::whole(other, from, options.trust, &record).map_err(|e| {
+    slot_check::whole(other, from, options.admission, &record).map_err(|e| {
         e.doing(format!(
             "reading slot {from}, which slot {slot} is to be written from"
         ))
         .next("install a bundle instead: `bootctl install SOURCE`")
     })?;
-    match slot_check::whole(target, slot, options.trust, &record) {
+    match slot_check::whole(target, slot, options.admission, &record) {
         Ok(()) => return Ok(None),
         Err(e) if e.code != Code::Verification => return Err(e),
         Err(e) => {

@@ -6,6 +6,7 @@
 //!  2  slot header zeroed, flushed: there is no recovery
 //!  3  UKI written in place, each chunk verified before; flushed; read back
 //!  4  manifest and keyring chain written, header last; the loader's verifier run over it
+//!  5  one commit: recovery's floor rises to it, so that none older takes its place; cut before, by the next run
 //! ```
 
 use boot_core::event::EventKind;
@@ -13,15 +14,15 @@ use boot_core::hashed;
 use boot_core::manifest::{CHUNK_SIZE, Chunk, Kind};
 use boot_core::record::Record;
 use boot_core::slot_header::{self, SlotHeader, UKI_OFFSET};
-use boot_core::trust::Trust;
 use boot_core::verify::would_start;
-use boot_core::{Device, Digest, Slot, Target, Version};
+use boot_core::{Device, Digest, KeyringSerial, Slot, Target, Version};
 use serde::Serialize;
 
 use super::bundle_front::{BundleFront, Room, Wanted};
 use super::preconditions::serial_not_older;
 use super::unpack::{Unpacker, contradicts_itself, damaged, goes_on};
 use super::{disk, uki_chunk};
+use crate::boot::admission::Admission;
 use crate::boot::control::Control;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
@@ -40,27 +41,27 @@ pub struct Replaced {
 /// Replaces what is in `target`, the partition `boot-r`, by what `source` holds. `slots` are `boot-a` and `boot-b`.
 ///
 /// # Errors
-/// Whatever fails: before step 2 nothing has changed; after it there is no recovery until it is run again.
+/// Whatever fails: before step 2 nothing has changed; after it there is no recovery until it is run again, and after step 4 there is the new one.
 pub fn replace<D: Device>(
     control: &mut Control<D>,
     target: &mut D,
     slots: [&mut D; 2],
     source: &mut dyn Source,
-    trust: &Trust,
+    admission: &Admission,
     progress: &Progress,
 ) -> Result<Replaced> {
     let record = control.record()?;
-    let known = not_needed(&record, slots, control.context().booted, trust)?;
+    let known = not_needed(&record, slots, control.context().booted, admission)?;
     let wanted = Wanted {
         kind: Kind::Recovery,
-        floor: record.recovery_floor,
+        floor: admission.floor(Target::Recovery, &record),
         room: Room {
             boot: target.size(),
             root: 0,
         },
         now: (control.context().now)(),
     };
-    let front = BundleFront::read(source, trust, &wanted)?;
+    let front = BundleFront::read(source, admission, &wanted)?;
     serial_not_older(front.serial, known)?;
     let mut replaced = Replaced {
         version: front.manifest.version,
@@ -68,10 +69,12 @@ pub fn replace<D: Device>(
         was_there: false,
         fetched: 0,
     };
-    if would_start(target, Target::Recovery, trust, &record)
+    if would_start(target, Target::Recovery, admission, &record)
         .is_ok_and(|there| there.digest == front.digest)
     {
         replaced.was_there = true;
+        let _lock = control.lock()?;
+        control.raise_recovery_floor(front.contents().level)?;
         return Ok(replaced);
     }
     progress.note(&format!(
@@ -80,7 +83,7 @@ pub fn replace<D: Device>(
     ));
     slot_header::clear_header(target).map_err(|e| disk(e).doing("clearing recovery's header"))?;
     let written = fill(&front, target, source, progress).and_then(|fetched| {
-        finish(&front, target, trust, &record)?;
+        finish(&front, target, admission, &record)?;
         Ok(fetched)
     });
     let _lock = control.lock()?;
@@ -96,6 +99,7 @@ pub fn replace<D: Device>(
     };
     control.event(kind, Some(Target::Recovery), front.digest, &text);
     replaced.fetched = written?;
+    control.raise_recovery_floor(front.contents().level)?;
     Ok(replaced)
 }
 
@@ -104,20 +108,20 @@ fn not_needed<D: Device>(
     record: &Record,
     slots: [&mut D; 2],
     booted: Target,
-    trust: &Trust,
-) -> Result<u64> {
+    admission: &Admission,
+) -> Result<KeyringSerial> {
     let next = "recovery is replaced only while both slots are good: bring the other one up first; nothing was changed";
     if booted == Target::Recovery {
         return Err(Failure::refused("the recovery system is running").next(next));
     }
-    let mut known = 0;
+    let mut known = KeyringSerial::default();
     for (slot, device) in Slot::BOTH.into_iter().zip(slots) {
         let entry = record.slot(slot);
         if !entry.is_good() {
             let why = format!("slot {slot} is {}", entry.status());
             return Err(Failure::refused(why).next(next));
         }
-        let verified = would_start(device, slot.into(), trust, record).map_err(|rejected| {
+        let verified = would_start(device, slot.into(), admission, record).map_err(|rejected| {
             Failure::refused(format!("slot {slot} does not verify: {rejected}")).next(next)
         })?;
         if booted == slot.into() {
@@ -168,7 +172,7 @@ fn fill<D: Device>(
 fn finish<D: Device>(
     front: &BundleFront,
     target: &mut D,
-    trust: &Trust,
+    admission: &Admission,
     record: &Record,
 ) -> Result<()> {
     let header = SlotHeader::new(
@@ -183,7 +187,7 @@ fn finish<D: Device>(
         .map_err(|e| disk(e).doing("writing the manifest"))?;
     slot_header::write_header(target, &header)
         .map_err(|e| disk(e).doing("writing the slot header"))?;
-    would_start(target, Target::Recovery, trust, record).map_err(|rejected| {
+    would_start(target, Target::Recovery, admission, record).map_err(|rejected| {
         Failure::verification(rejected)
             .doing("reading recovery back as the loader will")
             .next("the disk does not keep what is written to it: replace it")

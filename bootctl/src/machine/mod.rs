@@ -233,6 +233,8 @@ mod tests {
                 rejected: vec![],
                 left_out: 0,
                 times: boot_core::hand_over::Times::default(),
+                trust: None,
+                floors: None,
             };
             fs::write(run.join("handover.json"), handover.to_json()).unwrap();
         };

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::Service;
 use super::step::idle::{Installation, LIMIT, PAUSE};
+use crate::boot::admission::Admission;
 use crate::boot::slot_check::{self, SlotDevices};
 use crate::boot::{self, Locked};
 use crate::failure::{Code, Failure, Result};
@@ -182,9 +183,9 @@ fn damage(machine: &Machine, record: &Record, slot: Slot) -> Result<Option<Strin
     ) {
         return Ok(Some("there is nothing in it that is to start".into()));
     }
-    let trust = slot_check::trust(machine)?;
+    let admission = Admission::of(machine)?;
     let read = SlotDevices::open(machine, slot, Access::Read)
-        .and_then(|mut parts| slot_check::whole(&mut parts, slot, &trust, record));
+        .and_then(|mut parts| slot_check::whole(&mut parts, slot, &admission, record));
     Ok(read.err().map(|e| e.what))
 }
 

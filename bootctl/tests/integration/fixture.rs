@@ -10,15 +10,15 @@ use boot_core::bundle::{FrameTable, Header};
 use boot_core::dsse::Envelope;
 use boot_core::keyring::{KeySet, Keyring};
 use boot_core::manifest::{self, CHUNK_SIZE, Contents, Kind, Manifest, Root, Uki};
-use boot_core::record::Record;
+use boot_core::record::{Record, SlotContents};
 use boot_core::slot_header::{self, SlotHeader, UKI_OFFSET};
 use boot_core::store::BootState;
 use boot_core::trust::Trust;
 use boot_core::types::Salt;
 use boot_core::verity::{BlockHasher, TreeBuilder};
 use boot_core::{
-    Architecture, Device, Digest, Nonce, PublicKey, SecurityVersion, Slot, Target, keyring, layout,
-    transition,
+    Architecture, Device, Digest, KeyringSerial, Nonce, PublicKey, SecurityVersion, Slot, Target,
+    keyring, layout, transition,
 };
 use bootctl::os::device::{Access, BlockFile};
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -62,7 +62,7 @@ pub(crate) fn trust() -> Trust {
 fn chain(serial: u64) -> Vec<u8> {
     let keyring = Keyring {
         format: 1,
-        serial,
+        serial: KeyringSerial(serial),
         product: "demo".into(),
         root: KeySet::new(1, vec![public(ROOT_KEY)]).unwrap(),
         signing: KeySet::new(1, vec![public(SIGNING_KEY)]).unwrap(),
@@ -152,6 +152,12 @@ impl Image {
         image.manifest.root = None;
         image.root = vec![];
         image
+    }
+
+    /// What the record says of a slot that holds it.
+    pub(crate) fn contents(&self) -> SlotContents {
+        let serial = KeyringSerial(self.serial);
+        self.manifest.slot_contents(self.digest(), serial)
     }
 
     /// Writes a boot partition.
@@ -336,7 +342,7 @@ impl Fixture {
         running.write(&fixture, Slot::A);
         fixture.boots(Target::A, &running);
         fixture.change(|_| {
-            let contents = running.manifest.slot_contents(running.digest());
+            let contents = running.contents();
             let record = transition::first_image(contents);
             transition::mark_good(&record, Slot::A, &running.digest(), Target::A).unwrap()
         });

@@ -4,7 +4,8 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::process::Stdio;
 
-use boot_core::{SecurityVersion, Slot, Target, transition};
+use boot_core::floor::STEP;
+use boot_core::{KeyringSerial, SecurityVersion, Slot, Target, transition};
 
 use crate::fixture::{Fixture, Image};
 use crate::recovery::both_good;
@@ -176,7 +177,7 @@ fn below_the_floor_is_refused() {
     let machine = Fixture::new();
     machine.change(|r| {
         let mut r = r.clone();
-        r.floor = SecurityVersion(5);
+        r.floors.system.security_version = SecurityVersion(5);
         r
     });
     refused(
@@ -185,6 +186,56 @@ fn below_the_floor_is_refused() {
         4,
         &["below the floor 5"],
     );
+}
+
+#[test]
+fn what_would_drive_up_a_floor_is_refused() {
+    let machine = Fixture::new();
+    for version in [STEP + 1, u64::MAX] {
+        let mut image = Image::new("2.0");
+        image.manifest.security_version = SecurityVersion(version);
+        let words = [
+            "more than 4294967296 above the floor 0",
+            "drive up the floor",
+        ];
+        refused(&machine, &image.bundle(), 4, &words);
+    }
+    let mut image = Image::new("2.0");
+    image.serial = STEP + 1;
+    let words = ["more than 4294967296 above the floor 0"];
+    refused(&machine, &image.bundle(), 4, &words);
+}
+
+/// Firmware's floors are not the record's: what is below them would be installed, and burn its tries.
+#[test]
+fn what_the_loader_would_refuse_is_refused() {
+    let machine = Fixture::new();
+    let path = machine.root().join("run/sternpost/handover.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let said = |more: &str| {
+        let text = text.trim_end().strip_suffix('}').unwrap();
+        std::fs::write(&path, format!("{text},{more}}}")).unwrap();
+    };
+    said(
+        r#""floors":{"system":{"security_version":5,"keyring_serial":0},"recovery":{"security_version":0,"keyring_serial":0}}"#,
+    );
+    let words = ["below the floor 5", "install a newer one"];
+    refused(&machine, &Image::new("2.0").bundle(), 4, &words);
+    said(&format!(r#""trust":"{}""#, "ab".repeat(32)));
+    let words = ["another root of trust", "restart the machine"];
+    refused(&machine, &Image::new("2.0").bundle(), 3, &words);
+}
+
+#[test]
+fn below_the_keyring_floor_is_refused() {
+    let machine = Fixture::new();
+    machine.change(|r| {
+        let mut r = r.clone();
+        r.floors.system.keyring_serial = KeyringSerial(3);
+        r
+    });
+    let words = ["serial 2, below the floor 3", "under the newer keyring"];
+    refused(&machine, &Image::new("2.0").bundle(), 4, &words);
 }
 
 #[test]

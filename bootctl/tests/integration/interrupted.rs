@@ -11,6 +11,7 @@ use boot_core::store::{BootState, EVENT_RING, QUARANTINE_RING};
 use boot_core::test_support::{MemoryDevice, MemoryError};
 use boot_core::verify::would_start;
 use boot_core::{Device, Nonce, Slot, Target, transition};
+use bootctl::boot::admission::Admission;
 use bootctl::boot::control::{Context, Control};
 use bootctl::boot::slot_check::SlotDevices;
 use bootctl::failure;
@@ -143,7 +144,7 @@ impl Disk {
         };
         let [running, old] = ["1.0", "0.9"].map(|version| {
             let image = Image::small(version);
-            image.manifest.slot_contents(image.digest())
+            image.contents()
         });
         let record = transition::first_image(running);
         let record = transition::mark_good(&record, Slot::A, &running.digest, Target::A).unwrap();
@@ -159,9 +160,9 @@ impl Disk {
             nonce: Nonce::ZERO,
             now: || 1_800_000_000,
         };
-        let trust = trust();
+        let admission = Admission::from(trust());
         let options = Options {
-            trust: &trust,
+            admission: &admission,
             slot: Slot::B,
             force: false,
             scratch: PathBuf::from("/nowhere"),

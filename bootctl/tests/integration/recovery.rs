@@ -2,12 +2,13 @@
 
 use std::fs;
 
+use boot_core::floor::Level;
 use boot_core::select::RECOVERY_STREAK;
 use boot_core::store::BootState;
 use boot_core::test_support::MemoryDevice;
-use boot_core::trust::Trust;
 use boot_core::verify::would_start;
 use boot_core::{Nonce, SecurityVersion, Slot, Target, transition};
+use bootctl::boot::admission::Admission;
 use bootctl::boot::control::{Context, Control};
 use bootctl::install::replace_recovery;
 use bootctl::os::device::{Access, BlockFile};
@@ -75,16 +76,45 @@ fn recovery_has_a_floor_of_its_own() {
     machine.run(&["update-recovery", &file]).ok();
     machine.change(|r| {
         let mut r = r.clone();
-        r.floor = SecurityVersion(9);
+        r.floors.system.security_version = SecurityVersion(9);
         r
     });
     assert_eq!(found(&machine), Some(image.digest()));
     machine.change(|r| {
         let mut r = r.clone();
-        r.recovery_floor = SecurityVersion(9);
+        r.floors.recovery.security_version = SecurityVersion(9);
         r
     });
     assert_eq!(found(&machine), None);
+}
+
+/// While both slots are good, nothing falls back to an older recovery.
+#[test]
+fn recoverys_floor_rises_to_the_one_that_was_put_in_place() {
+    let machine = both_good();
+    let file = machine.file("recovery.spb", &Image::recovery("7.0").bundle());
+    let level = Level::new(1, 2);
+    for _ in 0..2 {
+        machine.run(&["update-recovery", &file]).ok();
+        let floors = machine.record().floors;
+        assert_eq!((floors.system, floors.recovery), (Level::default(), level));
+        // As where the power goes before that commit: the next run makes good for it.
+        machine.change(|r| {
+            let mut r = r.clone();
+            r.floors.recovery = Level::default();
+            r
+        });
+    }
+    machine.run(&["update-recovery", &file]).ok();
+    let history = machine.run(&["history"]).ok().out();
+    let text = "from 0 (keyring 0) to 1 (keyring 2)";
+    assert!(history.contains(text), "{history}");
+    let mut old = Image::recovery("8.0");
+    old.manifest.security_version = SecurityVersion(0);
+    let old = machine.file("old.spb", &old.bundle());
+    machine
+        .run(&["update-recovery", &old])
+        .fails(4, &["security version 0 is below the floor 1"]);
 }
 
 #[test]
@@ -113,7 +143,7 @@ fn what_is_not_meant_for_it_or_needs_it_leaves_recovery_alone() {
     let old = machine.file("old.spb", &old.bundle());
     machine
         .run(&["update-recovery", &old])
-        .fails(4, &["serial 1", "taken out of service"]);
+        .fails(4, &["serial 1, below the floor 2"]);
     let boot = machine.partition("boot-b");
     std::os::unix::fs::FileExt::write_all_at(&boot, &[1], (1 << 20) + 77).unwrap();
     machine
@@ -141,7 +171,7 @@ fn whichever_write_is_the_last_there_is_no_half_of_a_recovery() {
         let device = |size| Failing::new(MemoryDevice::new(size, 512), &left);
         let (mut state, mut target) = (device(4 << 20), device(2 << 20));
         let [mut a, mut b] = [device(2 << 20), device(2 << 20)];
-        let contents = system.manifest.slot_contents(system.digest());
+        let contents = system.contents();
         let record = transition::first_image(contents);
         let record = transition::mark_good(&record, Slot::A, &contents.digest, Target::A).unwrap();
         let record = transition::stage(&record, Slot::B, contents, Target::A).unwrap();
@@ -155,21 +185,21 @@ fn whichever_write_is_the_last_there_is_no_half_of_a_recovery() {
             nonce: Nonce::ZERO,
             now: || 1_800_000_000,
         };
-        let trust: Trust = trust();
+        let admission = Admission::from(trust());
         let mut replace = |target: &mut Failing| {
             replace_recovery::replace(
                 &mut Control::new(&mut state, context),
                 &mut &mut *target,
                 [&mut &mut a, &mut &mut b],
                 &mut Bytes(new.bundle()),
-                &trust,
+                &admission,
                 &Progress::silent(),
             )
         };
         left.set(operations);
         let ended = replace(&mut target);
         left.set(usize::MAX);
-        match would_start(&mut target, Target::Recovery, &trust, &record) {
+        match would_start(&mut target, Target::Recovery, &admission, &record) {
             Ok(found) if found.digest == old.digest() => assert!(ended.is_err()),
             Ok(found) => assert_eq!(found.digest, new.digest()),
             Err(_) => assert!(ended.is_err()),
@@ -179,7 +209,7 @@ fn whichever_write_is_the_last_there_is_no_half_of_a_recovery() {
         }
         ended_early += 1;
         replace(&mut target).unwrap();
-        let found = would_start(&mut target, Target::Recovery, &trust, &record).unwrap();
+        let found = would_start(&mut target, Target::Recovery, &admission, &record).unwrap();
         assert_eq!(found.digest, new.digest());
     }
     assert!(ended_early >= 4, "only {ended_early} writes");

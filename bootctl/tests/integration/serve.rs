@@ -104,7 +104,10 @@ fn a_healthy_slot_on_trial_is_marked_good() {
     assert_eq!(report["verdict"], "healthy", "{report:#}");
     assert_eq!(report["phase"], "healthy");
     assert_eq!(machine.record().b.status().name(), "good");
-    assert_eq!(machine.record().floor, boot_core::SecurityVersion(1));
+    assert_eq!(
+        machine.record().floors.system.security_version,
+        boot_core::SecurityVersion(1)
+    );
     let health = machine.run(&["health"]).ok().out();
     assert!(health.starts_with("healthy"), "{health}");
     // History and status say the same of it, to the second.

@@ -45,6 +45,8 @@ pub struct RecordReport {
     pub one_shot: Option<String>,
     pub floor: u64,
     pub recovery_floor: u64,
+    pub keyring_floor: u64,
+    pub recovery_keyring_floor: u64,
     /// Slot A.
     pub a: EntryReport,
     /// Slot B.
@@ -181,8 +183,10 @@ impl RecordReport {
             sequence: record.sequence,
             last_tried: target(record.last_tried),
             one_shot: target(record.one_shot),
-            floor: record.floor.0,
-            recovery_floor: record.recovery_floor.0,
+            floor: record.floors.system.security_version.0,
+            recovery_floor: record.floors.recovery.security_version.0,
+            keyring_floor: record.floors.system.keyring_serial.0,
+            recovery_keyring_floor: record.floors.recovery.keyring_serial.0,
             a: EntryReport::new(record.slot(Slot::A)),
             b: EntryReport::new(record.slot(Slot::B)),
         }

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use boot_core::dsse::Envelope;
-use boot_core::keyring::Keyring;
+use boot_core::keyring::Chain;
 use boot_core::manifest::Manifest;
 use boot_core::{Architecture, Digest, slot_header};
 use serde::Serialize;
@@ -124,15 +124,10 @@ pub struct KeyringReport {
 impl KeyringReport {
     /// Reads a chain.
     pub fn read(chain: &[u8]) -> Result<Self> {
-        let links: Vec<serde_json::Value> =
-            serde_json::from_slice(chain).context("it is not a JSON array")?;
-        let last = links.last().context("it is empty")?;
-        let envelope = Envelope::parse(last.to_string().as_bytes())?;
-        let keyring: Keyring =
-            serde_json::from_slice(&envelope.payload).context("its last link is no keyring")?;
+        let Chain { keyring, links } = Chain::read_unverified(chain)?;
         Ok(Self {
-            links: links.len(),
-            serial: keyring.serial,
+            links,
+            serial: keyring.serial.0,
             product: keyring.product,
             threshold: keyring.signing.threshold(),
             signing: keyring

@@ -75,6 +75,11 @@ impl Display for DiskReport {
                     "  floor       {} (recovery {})",
                     record.floor, record.recovery_floor
                 )?;
+                writeln!(
+                    f,
+                    "  keyring     {} (recovery {})",
+                    record.keyring_floor, record.recovery_keyring_floor
+                )?;
             }
             for entry in &state.quarantine {
                 writeln!(

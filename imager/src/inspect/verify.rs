@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use boot_core::bundle::WINDOW_LOG_MAX;
+use boot_core::floor::{Floors, Level};
 use boot_core::keyring::KeySet;
 use boot_core::manifest::{CHUNK_SIZE, Kind, Manifest, Root};
 use boot_core::slot_header::{self, HeaderError, ReadSlotError};
@@ -11,7 +12,7 @@ use boot_core::store::BootState;
 use boot_core::trust::Trust;
 use boot_core::verify::{Expect, Verified, Verify as _, verify_manifest};
 use boot_core::verity::{BlockHasher, TreeBuilder};
-use boot_core::{Architecture, Device as _, Digest, SecurityVersion, Slot, Target, esp};
+use boot_core::{Architecture, Device as _, Digest, Slot, Target, esp};
 use serde::Serialize;
 
 use crate::boot::stub::ensure_deaf;
@@ -225,9 +226,7 @@ fn disk(path: &Path, authority: &Authority) -> Result<Checks> {
     });
     let floors = record
         .as_ref()
-        .map_or((SecurityVersion(0), SecurityVersion(0)), |record| {
-            (record.floor, record.recovery_floor)
-        });
+        .map_or_else(|_| Floors::default(), |record| record.floors);
     checks.add("ESPs", esps(&region, authority));
     for target in Target::ALL {
         let label = target.label_boot();
@@ -238,12 +237,7 @@ fn disk(path: &Path, authority: &Authority) -> Result<Checks> {
                 continue;
             }
         };
-        let floor = if target.slot().is_some() {
-            floors.0
-        } else {
-            floors.1
-        };
-        let verified = match slot(boot, target, floor, authority) {
+        let verified = match slot(boot, target, floors.of(target), authority) {
             Ok(Some(verified)) => verified,
             Ok(None) => {
                 checks.add(label, Ok("empty".to_owned()));
@@ -317,7 +311,7 @@ fn trusted(loader: &[u8], authority: &Authority) -> Result<Trust> {
 fn slot(
     mut boot: Region,
     target: Target,
-    floor: SecurityVersion,
+    floor: Level,
     authority: &Authority,
 ) -> Result<Option<Verified>> {
     let parts = match slot_header::read_slot(&mut boot) {

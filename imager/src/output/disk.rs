@@ -8,6 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use boot_core::keyring::Chain;
 use boot_core::manifest::Manifest;
 use boot_core::record::SlotContents;
 use boot_core::slot_header::{self, SlotHeader};
@@ -142,7 +143,7 @@ pub fn write(parts: &Parts<'_>, out: &Path) -> Result<Table> {
         std::fs::read(&root.tree).with_context(|| format!("reading {}", root.tree.display()))?;
     write_sparse(&mut root_region, data_size, &tree)
         .context("writing the verity tree to root-a")?;
-    write_boot_state(region("boot-state")?, parts.system.contents())?;
+    write_boot_state(region("boot-state")?, parts.system.contents()?)?;
     written.sync_all().with_context(what)?;
     Ok(table)
 }
@@ -174,9 +175,13 @@ pub fn pack(from: &Path, to: &Path, progress: &Step) -> Result<()> {
 
 impl SlotImage {
     /// What the record says of it.
-    #[must_use]
-    pub fn contents(&self) -> SlotContents {
-        self.manifest.slot_contents(self.signed.digest)
+    ///
+    /// # Errors
+    /// Its keyring chain cannot be read.
+    pub fn contents(&self) -> Result<SlotContents> {
+        let chain = Chain::read_unverified(&self.chain).context("reading the keyring chain")?;
+        let serial = chain.keyring.serial;
+        Ok(self.manifest.slot_contents(self.signed.digest, serial))
     }
 
     /// Bytes of UKI and root.

@@ -61,7 +61,8 @@ pub struct Document {
     /// When the recipe was last changed, in UTC: `2026-11-20` or `2026-11-20T12:00:00Z`. Nothing in its
     /// images is dated before that, or before the newest package.
     pub time: Option<String>,
-    /// Raised when an older image must not come back; `--security-version` overrides it.
+    /// Raised when an older image must not come back, by one or to a date (20261201): a machine takes no more than 2^32
+    /// above its floor, which is 0 at first. `--security-version` overrides it.
     pub security_version: Option<u64>,
     /// Raised when the state of older versions is not read any more.
     pub state_epoch: Option<u64>,

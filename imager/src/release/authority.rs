@@ -9,7 +9,7 @@ use boot_core::dsse::{self, Envelope};
 use boot_core::keyring::{self, Chain, KeySet, Keyring};
 use boot_core::manifest::{self, Manifest};
 use boot_core::trust::Trust;
-use boot_core::{Architecture, Digest, PublicKey};
+use boot_core::{Architecture, Digest, KeyringSerial, PublicKey};
 
 use crate::release::signers::{self, KeyFile, SignCommand, Signer};
 
@@ -52,7 +52,7 @@ pub fn make_keys(directory: &Path, product: &str, root: KeyCount, signing: KeyCo
     let (_, signing) = set("signing", signing)?;
     let keyring = Keyring {
         format: 1,
-        serial: 1,
+        serial: KeyringSerial(1),
         product: product.to_owned(),
         root: root.clone(),
         signing,

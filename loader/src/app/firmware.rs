@@ -250,7 +250,10 @@ pub(super) fn load_image(image: &[u8], override_authentication: bool) -> uefi::R
     if !override_authentication {
         return boot::load_image(boot::image_handle(), source);
     }
-    let handle = boot::get_handle_for_protocol::<Security2>()?;
+    // Without it there is no check to replace: Secure Boot, of which nothing was known, may be off.
+    let Ok(handle) = boot::get_handle_for_protocol::<Security2>() else {
+        return boot::load_image(boot::image_handle(), source);
+    };
     let mut security = peek::<Security2>(handle)?;
     let original = security.file_authentication;
     ORIGINAL.store(original as *mut c_void, Ordering::Relaxed);

@@ -4,7 +4,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use core::fmt;
 
-use boot_core::boot::{Floors, Platform};
+use boot_core::boot::Platform;
+use boot_core::boot::variable::{Answer, FloorVariable, Write};
 use boot_core::{Device, Digest, Nonce, Target, hashed, nonce};
 
 use super::clock::{self, Clock};
@@ -101,12 +102,16 @@ impl<M: Medium> Platform for Machine<M> {
         Some(clock::unix_seconds()).filter(|seconds| *seconds > 0)
     }
 
-    fn firmware_floors(&mut self) -> Option<Floors> {
-        self.secure_boot.then(variables::floors)
+    fn secure_boot(&mut self) -> bool {
+        self.secure_boot
     }
 
-    fn raise_firmware_floors(&mut self, floors: Floors) -> Result<(), String> {
-        variables::set_floors(floors)
+    fn floor_variable(&mut self, variable: FloorVariable) -> Answer {
+        variables::floor(variable)
+    }
+
+    fn write_floor(&mut self, variable: FloorVariable, write: Write) -> Result<(), String> {
+        variables::write_floor(variable, write)
             .map_err(|error| format!("cannot be written: {}", error.status()))
     }
 }

@@ -139,6 +139,8 @@ fn run(clock: Clock, start_us: u64) -> String {
                 start_us,
                 exec_us: clock.now(),
             },
+            trust: Some(trust.digest()),
+            floors: Some(boot.floors()),
         };
         let reason = match publish(&handed_over, &disk) {
             Ok(()) => {

@@ -1,11 +1,10 @@
-//! UEFI variables: the hand-over and the Boot Loader Interface, both volatile; the security floor, which only boot
-//! services can read and write.
+//! UEFI variables: the hand-over and the Boot Loader Interface, both volatile; the floors, which only boot services can
+//! read and write. What an answer of firmware's means is `boot-core`'s to say.
 
 use alloc::format;
 use alloc::string::String;
 
-use boot_core::SecurityVersion;
-use boot_core::boot::Floors;
+use boot_core::boot::variable::{self, Answer, FloorVariable, Write};
 use boot_core::hand_over::{self, HandOver, Times};
 use boot_core::layout::{self, Guid};
 use uefi::runtime::{self, VariableAttributes, VariableVendor};
@@ -16,8 +15,6 @@ const BOOT_LOADER_INTERFACE: VariableVendor = vendor(layout::BOOT_LOADER_INTERFA
 
 const VOLATILE: VariableAttributes =
     VariableAttributes::BOOTSERVICE_ACCESS.union(VariableAttributes::RUNTIME_ACCESS);
-const BOOT_SERVICES_ONLY: VariableAttributes =
-    VariableAttributes::NON_VOLATILE.union(VariableAttributes::BOOTSERVICE_ACCESS);
 
 /// The running system may read and delete it too: whoever rules that may reset the machine, and no more is in it.
 const STORED: VariableAttributes = VOLATILE.union(VariableAttributes::NON_VOLATILE);
@@ -25,9 +22,6 @@ const STORED: VariableAttributes = VOLATILE.union(VariableAttributes::NON_VOLATI
 const TIMER_FAULT: &CStr16 = cstr16!("SternpostTimerFault");
 /// Most bytes of it: a driver's name and two versions.
 const TIMER_FAULT_MAX: usize = 128;
-
-const SYSTEM_FLOOR: &CStr16 = cstr16!("SternpostFloor");
-const RECOVERY_FLOOR: &CStr16 = cstr16!("SternpostRecoveryFloor");
 
 const fn vendor(guid: Guid) -> VariableVendor {
     VariableVendor(uefi::Guid::from_bytes(guid.0))
@@ -38,15 +32,26 @@ fn name(name: &str) -> uefi::Result<CString16> {
     CString16::try_from(name).map_err(|_| Status::INVALID_PARAMETER.into())
 }
 
-/// Whether Secure Boot is on: images are checked against `db`.
+/// Whether Secure Boot is on, as far as it is not clearly off: images are checked against `db`.
 pub(super) fn secure_boot() -> bool {
-    let mut value = [0; 1];
-    let on = runtime::get_variable(
-        cstr16!("SecureBoot"),
-        &VariableVendor::GLOBAL_VARIABLE,
-        &mut value,
-    );
-    matches!(on, Ok(([1], _)))
+    let name = cstr16!("SecureBoot");
+    ask::<1>(name, &VariableVendor::GLOBAL_VARIABLE).is_secure_boot()
+}
+
+/// What firmware answers when it is asked for a variable of at most `N` bytes.
+fn ask<const N: usize>(name: &CStr16, vendor: &VariableVendor) -> Answer {
+    let mut value = [0; N];
+    match runtime::get_variable(name, vendor, &mut value) {
+        Ok((bytes, attributes)) => Answer::Value {
+            bytes: bytes.into(),
+            attributes: attributes.bits(),
+        },
+        Err(error) => match error.status() {
+            Status::NOT_FOUND => Answer::Absent,
+            Status::BUFFER_TOO_SMALL => Answer::TooLong,
+            status => Answer::Error(format!("{status}")),
+        },
+    }
 }
 
 /// Publishes the hand-over to the initrd, the longest that firmware takes. Whatever was there before is deleted first: a
@@ -97,43 +102,23 @@ fn boot_loader_interface(name: &CStr16, value: Option<&str>) {
     let _ = runtime::set_variable(name, &BOOT_LOADER_INTERFACE, VOLATILE, text.as_bytes());
 }
 
-/// The floors that count under Secure Boot. Zero where none was ever written.
-pub(super) fn floors() -> Floors {
-    Floors {
-        system: floor(SYSTEM_FLOOR),
-        recovery: floor(RECOVERY_FLOOR),
+/// What firmware answers when it is asked for a floor.
+pub(super) fn floor(variable: FloorVariable) -> Answer {
+    match name(variable.name()) {
+        Ok(name) => ask::<8>(&name, &STERNPOST),
+        Err(error) => Answer::Error(format!("{}", error.status())),
     }
 }
 
-/// Writes the floors where the running system cannot reach them. Never lowers one.
-pub(super) fn set_floors(floors: Floors) -> uefi::Result {
-    let now = self::floors();
-    for (name, old, new) in [
-        (SYSTEM_FLOOR, now.system, floors.system),
-        (RECOVERY_FLOOR, now.recovery, floors.recovery),
-    ] {
-        if new > old {
-            runtime::set_variable(name, &STERNPOST, BOOT_SERVICES_ONLY, &new.0.to_le_bytes())?;
-        }
+/// Writes a floor where the running system cannot reach it.
+pub(super) fn write_floor(variable: FloorVariable, write: Write) -> uefi::Result {
+    let name = name(variable.name())?;
+    if write.replaces {
+        runtime::delete_variable(&name, &STERNPOST)?;
     }
-    Ok(())
-}
-
-fn floor(name: &CStr16) -> SecurityVersion {
-    let mut value = [0; 8];
-    match runtime::get_variable(name, &STERNPOST, &mut value) {
-        Ok((bytes, attributes)) if attributes == BOOT_SERVICES_ONLY => SecurityVersion(
-            bytes
-                .first_chunk()
-                .map_or(0, |bytes| u64::from_le_bytes(*bytes)),
-        ),
-        // Whoever rules the running system can make one that is visible there, and none of ours is.
-        Ok(_) => {
-            let _ = runtime::delete_variable(name, &STERNPOST);
-            SecurityVersion::default()
-        }
-        Err(_) => SecurityVersion::default(),
-    }
+    let attributes = VariableAttributes::from_bits_retain(variable::ATTRIBUTES);
+    let floor = write.floor.to_le_bytes();
+    runtime::set_variable(&name, &STERNPOST, attributes, &floor)
 }
 
 /// Publishes the Boot Loader Interface variables that the running system's tools look for.

@@ -156,8 +156,11 @@ impl Piece {
     }
 
     /// In turn 32 bytes arrived and 32 are something else, so that each structure is torn, however long it is and where
-    /// in the sector it lies.
+    /// in the sector it lies. What firmware writes is not torn.
     fn tear(&self, contents: &mut Contents) {
+        if self.part == Part::Firmware {
+            return;
+        }
         let mut bytes = self.bytes.to_vec();
         for lost in bytes.chunks_mut(32).skip(1).step_by(2) {
             lost.iter_mut().for_each(|byte| *byte ^= 0xa5);

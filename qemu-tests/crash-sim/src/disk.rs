@@ -30,6 +30,8 @@ pub(crate) enum Part {
     Root(Slot),
     /// All of the disk.
     Whole,
+    /// What firmware keeps beside it ([`Nvram`](crate::nvram::Nvram)).
+    Firmware,
 }
 
 impl Part {
@@ -40,6 +42,7 @@ impl Part {
             Self::Boot(_) => boot_core::slot_header::UKI_OFFSET + (64 << 10),
             Self::Root(_) => 64 << 10,
             Self::Whole => 64 << 20,
+            Self::Firmware => crate::nvram::SIZE,
         }
     }
 }

@@ -31,9 +31,9 @@ struct Prepared {
 }
 
 impl Prepared {
-    /// Where it may be cut: rot is no program's doing.
+    /// Where it may be cut: what is no program's doing is not.
     fn epochs(&self) -> &[Epoch] {
-        if self.done.step.is_rot() {
+        if self.done.step.is_foreign() {
             &[]
         } else {
             &self.epochs

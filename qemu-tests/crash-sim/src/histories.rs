@@ -4,8 +4,9 @@ use anyhow::Result;
 use boot_core::{Slot, Target};
 
 use crate::history::Step::{
-    self, Activate, ComesUp, DamagedCopy, GiveUp, Install, InstallForced, InstallNow, LostRecord,
-    OneShot, PulledPlug, Repair, Rollback, RottenRoot, RottenUki, Start, UpdateRecovery,
+    self, Activate, ComesUp, DamagedCopy, ForeignVariables, GiveUp, Install, InstallForced,
+    InstallNow, LostRecord, OneShot, PulledPlug, PutBack, Repair, Rollback, RottenRoot, RottenUki,
+    Start, UpdateRecovery,
 };
 use crate::images::{Nature, Sample};
 
@@ -17,6 +18,12 @@ const SILENT: usize = 3;
 const THREE: usize = 4;
 pub(crate) const RECOVERY: usize = 5;
 const NEWER_RECOVERY: usize = 6;
+const NEW_KEYS: usize = 7;
+const NEWER: usize = 8;
+/// Signed by a key that the keyring of [`NEW_KEYS`] has withdrawn, newer than everything else by its own account.
+const STOLEN_KEY: usize = 9;
+/// Of the highest security version that there is.
+const HIGHEST: usize = 10;
 
 /// The images of all histories.
 ///
@@ -33,16 +40,27 @@ pub(crate) fn samples() -> Result<Vec<Sample>> {
     let systems = systems
         .into_iter()
         .map(|(version, security, nature)| Sample::new(version, security, nature, 2));
-    let recoveries = ["1.0-recovery", "2.0-recovery"]
+    let recoveries = [("1.0-recovery", 1), ("2.0-recovery", 2)]
         .into_iter()
-        .map(Sample::recovery);
-    systems.chain(recoveries).collect()
+        .map(|(version, security)| Sample::recovery(version, security));
+    let by_keyring = [
+        ("4.0", 4, 2),
+        ("5.0", 5, 2),
+        ("9.0-stolen-key", 9, 1),
+        ("9.1-highest", u64::MAX, 1),
+    ];
+    let by_keyring = by_keyring.into_iter().map(|(version, security, serial)| {
+        Sample::under_keyring(serial, version, security, Nature::Healthy, 2)
+    });
+    systems.chain(recoveries).chain(by_keyring).collect()
 }
 
 /// A machine's life.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct History {
     pub(crate) name: &'static str,
+    /// Whether Secure Boot is on, so that firmware keeps floors.
+    pub(crate) secure_boot: bool,
     /// What is done.
     pub(crate) steps: &'static [Step],
 }
@@ -51,6 +69,7 @@ pub(crate) struct History {
 pub(crate) const HISTORIES: &[History] = &[
     History {
         name: "upgrades",
+        secure_boot: false,
         steps: &[
             Start,
             Install(TWO),
@@ -63,6 +82,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "unhealthy",
+        secure_boot: false,
         steps: &[
             Start,
             InstallNow(UNHEALTHY),
@@ -76,6 +96,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "unproven",
+        secure_boot: false,
         steps: &[
             Start,
             InstallNow(SILENT),
@@ -95,6 +116,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "back-and-forth",
+        secure_boot: false,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -110,6 +132,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "pulled-plugs",
+        secure_boot: false,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -125,6 +148,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "pulled-on-trial",
+        secure_boot: false,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -138,6 +162,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "rollback-on-trial",
+        secure_boot: false,
         steps: &[
             PulledPlug,
             Start,
@@ -149,6 +174,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "damaged-copies",
+        secure_boot: false,
         steps: &[
             Start,
             DamagedCopy(0),
@@ -161,6 +187,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "lost-record",
+        secure_boot: false,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -176,6 +203,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "repaired",
+        secure_boot: false,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -193,6 +221,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "rotten-on-trial",
+        secure_boot: false,
         steps: &[
             Start,
             Install(TWO),
@@ -210,6 +239,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "recovered",
+        secure_boot: false,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -227,6 +257,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "recovered-from-roots",
+        secure_boot: false,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -243,6 +274,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "given-up",
+        secure_boot: false,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -258,6 +290,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "recovery-replaced",
+        secure_boot: false,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -270,6 +303,69 @@ pub(crate) const HISTORIES: &[History] = &[
             RottenUki(Slot::B),
             Start,
             InstallNow(THREE),
+            Start,
+        ],
+    },
+    History {
+        name: "withdrawn-key",
+        secure_boot: true,
+        steps: &[
+            Start,
+            InstallNow(NEW_KEYS),
+            Start,
+            InstallNow(NEWER),
+            Start,
+            Start,
+            PutBack(Target::B, STOLEN_KEY),
+            Start,
+            Start,
+            PutBack(Target::A, STOLEN_KEY),
+            Start,
+        ],
+    },
+    History {
+        name: "older-image-put-back",
+        secure_boot: true,
+        steps: &[
+            Start,
+            InstallNow(TWO),
+            Start,
+            InstallNow(THREE),
+            Start,
+            Start,
+            PutBack(Target::B, ONE),
+            Start,
+            LostRecord,
+            Start,
+        ],
+    },
+    History {
+        name: "foreign-variables",
+        secure_boot: true,
+        steps: &[ForeignVariables, Start, InstallNow(TWO), Start, Start],
+    },
+    History {
+        name: "highest-version",
+        secure_boot: true,
+        steps: &[
+            Start,
+            PutBack(Target::A, HIGHEST),
+            PutBack(Target::B, HIGHEST),
+            Start,
+            Start,
+        ],
+    },
+    History {
+        name: "older-recovery-put-back",
+        secure_boot: false,
+        steps: &[
+            Start,
+            InstallNow(TWO),
+            Start,
+            UpdateRecovery(NEWER_RECOVERY),
+            PutBack(Target::Recovery, RECOVERY),
+            OneShot(Target::Recovery),
+            Start,
             Start,
         ],
     },

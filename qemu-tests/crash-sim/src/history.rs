@@ -1,9 +1,13 @@
 //! What is done to a machine, step by step, with the code that does it in the field.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use boot_core::boot::variable::{ATTRIBUTES, FloorVariable};
+use boot_core::floor::Floors;
+use boot_core::record::{MAX_PRIORITY, SlotEntry};
 use boot_core::slot_header::UKI_OFFSET;
-use boot_core::store::COPIES;
+use boot_core::store::{BootState, COPIES};
 use boot_core::{Device as _, Slot, Target};
+use bootctl::boot::admission::Admission;
 use bootctl::boot::control::Control;
 use bootctl::boot::slot_check::SlotDevices;
 use bootctl::install::repair::repair;
@@ -13,8 +17,9 @@ use bootctl::progress::Progress;
 
 use crate::disk::{Contents, Disk, Operation, Part, Partition};
 use crate::histories::{History, ONE, RECOVERY};
-use crate::images::InMemory;
+use crate::images::{InMemory, Sample};
 use crate::machine::{Ended, Machine, new_disk};
+use crate::nvram::Nvram;
 use crate::slot_contents::AllSlotContents;
 use crate::world::World;
 
@@ -52,11 +57,16 @@ pub(crate) enum Step {
     RottenUki(Slot),
     /// A block of the root rots.
     RottenRoot(Slot),
+    /// Somebody who has the disk writes an image into a slot, and a record that lets it start; or into recovery.
+    PutBack(Target, usize),
+    /// The running system makes variables of the names that the loader keeps floors in, before it has any.
+    ForeignVariables,
 }
 
 use Step::{
-    Activate, ComesUp, DamagedCopy, GiveUp, Install, InstallForced, InstallNow, LostRecord,
-    OneShot, PulledPlug, Repair, Rollback, RottenRoot, RottenUki, Start, UpdateRecovery,
+    Activate, ComesUp, DamagedCopy, ForeignVariables, GiveUp, Install, InstallForced, InstallNow,
+    LostRecord, OneShot, PulledPlug, PutBack, Repair, Rollback, RottenRoot, RottenUki, Start,
+    UpdateRecovery,
 };
 
 impl Step {
@@ -72,9 +82,9 @@ impl Step {
         }
     }
 
-    /// Whether something rots in it, which is no program's doing.
-    pub(crate) fn is_rot(self) -> bool {
-        !self.rotten().is_empty()
+    /// Whether what happens in it is no program's doing: something rots, or somebody else writes.
+    pub(crate) fn is_foreign(self) -> bool {
+        matches!(self, PutBack(..) | ForeignVariables) || !self.rotten().is_empty()
     }
 
     /// Whether it takes something out of quarantine.
@@ -90,6 +100,10 @@ impl Step {
                 vec![Part::Boot(slot.into()), Part::Root(slot)]
             }
             (UpdateRecovery(_), Some(Target::A | Target::B)) => vec![Part::Boot(Target::Recovery)],
+            (PutBack(target, _), _) => {
+                let root = target.slot().map(Part::Root);
+                root.into_iter().chain([Part::Boot(target)]).collect()
+            }
             _ => self.rotten().into_iter().map(|(part, _)| part).collect(),
         }
     }
@@ -118,6 +132,11 @@ pub(crate) struct Done {
 pub(crate) fn live(world: &World, history: &History, sector: u32) -> Result<Vec<Done>> {
     let image = |index: usize| world.samples.get(index).context("no such image");
     let mut contents = new_disk(sector, image(ONE)?, image(RECOVERY)?)?;
+    if history.secure_boot {
+        let disk = Disk::new(contents);
+        Nvram::of(&disk).turn_secure_boot_on()?;
+        contents = disk.contents();
+    }
     let mut running = None;
     let mut done = vec![];
     for step in history.steps {
@@ -160,7 +179,19 @@ pub(crate) fn perform(
                 break Ok(Some(target));
             }
         },
-        _ if step.is_rot() => {
+        PutBack(target, image) => {
+            let sample = world.samples.get(image).context("no such image")?;
+            put_back(disk, target, sample)?;
+            Ok(running)
+        }
+        ForeignVariables => {
+            let mut nvram = Nvram::of(disk);
+            nvram.set(FloorVariable::System, &[0xff; 16], 7)?;
+            nvram.set(FloorVariable::SystemKeyring, &[0; 8], 7)?;
+            nvram.set(FloorVariable::Recovery, &[], ATTRIBUTES as u8)?;
+            Ok(running)
+        }
+        _ if step.is_foreign() => {
             for (part, offset) in step.rotten() {
                 let mut device = disk.partition(part);
                 let garbage = vec![0xff; device.block_size() as usize];
@@ -175,6 +206,25 @@ pub(crate) fn perform(
             Ok(Some(running))
         }
     }
+}
+
+/// Writes `sample`, and for a slot a record that calls it good and has no floors.
+fn put_back(disk: &Disk, target: Target, sample: &Sample) -> Result<()> {
+    let root = target.slot().map(|slot| disk.partition(Part::Root(slot)));
+    sample.write_to(target, disk.partition(Part::Boot(target)), root)?;
+    let Some(slot) = target.slot() else {
+        return Ok(());
+    };
+    let mut state = BootState::new(disk.partition(Part::State));
+    let mut record = state.load().record.context("no valid record")?;
+    record.floors = Floors::default();
+    let other = record.slot_mut(slot.other());
+    other.priority = other.priority.min(1);
+    let mut entry = SlotEntry::of(sample.image.contents());
+    (entry.successful, entry.priority) = (true, MAX_PRIORITY);
+    *record.slot_mut(slot) = entry;
+    let committed = state.commit(&record);
+    committed.map(|_| ()).map_err(|error| anyhow!("{error}"))
 }
 
 fn start(machine: &Machine<'_>, up: bool) -> Result<Option<Target>> {
@@ -196,8 +246,9 @@ fn command(world: &World, disk: &Disk, step: Step, control: &mut Control<Partiti
     };
     let (mut target, mut other) = (parts(slot), parts(slot.other()));
     let progress = Progress::silent();
+    let admission = Admission::from(world.trust.clone());
     let options = Options {
-        trust: &world.trust,
+        admission: &admission,
         slot,
         force: matches!(step, InstallForced(_)),
         scratch: std::env::temp_dir(),
@@ -239,7 +290,7 @@ fn command(world: &World, disk: &Disk, step: Step, control: &mut Control<Partiti
                 &mut recovery,
                 slots,
                 &mut source,
-                &world.trust,
+                &admission,
                 &progress,
             )?;
         }
@@ -257,7 +308,7 @@ fn command(world: &World, disk: &Disk, step: Step, control: &mut Control<Partiti
             control.one_shot(target)?;
         }
         Start | PulledPlug | ComesUp | DamagedCopy(_) | LostRecord | RottenUki(_)
-        | RottenRoot(_) => {}
+        | RottenRoot(_) | PutBack(..) | ForeignVariables => {}
     }
     Ok(())
 }

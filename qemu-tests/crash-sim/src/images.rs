@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use boot_core::bundle::{FrameTable, Header};
+use boot_core::floor::Level;
 use boot_core::manifest::{CHUNK_SIZE, Kind, Root};
 use boot_core::slot_header::{self, SlotHeader, UKI_OFFSET};
 use boot_core::test_support::{Image, Signers, manifest};
@@ -50,6 +51,20 @@ impl Sample {
         nature: Nature,
         blocks: usize,
     ) -> Result<Self> {
+        Self::under_keyring(1, version, security_version, nature, blocks)
+    }
+
+    /// The same, signed under the keyring of this serial.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub(crate) fn under_keyring(
+        serial: u64,
+        version: &str,
+        security_version: u64,
+        nature: Nature,
+        blocks: usize,
+    ) -> Result<Self> {
         let uki = uki(version);
         let data: Vec<u8> = version.bytes().rev().cycle().take(blocks * 4096).collect();
         let mut leaves = Vec::new();
@@ -67,7 +82,11 @@ impl Sample {
             size: root.len() as u64,
             chunk_size: CHUNK_SIZE,
         });
-        let image = Image::signed(manifest, uki, Signers::default());
+        let signers = Signers {
+            serial,
+            ..Signers::default()
+        };
+        let image = Image::signed(manifest, uki, signers);
         let bundle = bundle(&image, &data, &leaves)?;
         Ok(Self {
             nature,
@@ -81,9 +100,9 @@ impl Sample {
     ///
     /// # Errors
     /// If one cannot be made.
-    pub(crate) fn recovery(version: &str) -> Result<Self> {
+    pub(crate) fn recovery(version: &str, security_version: u64) -> Result<Self> {
         let uki = uki(version);
-        let manifest = manifest(Kind::Recovery, version, 1, &uki);
+        let manifest = manifest(Kind::Recovery, version, security_version, &uki);
         let image = Image::signed(manifest, uki, Signers::default());
         let bundle = bundle(&image, &[], &[])?;
         Ok(Self {
@@ -92,6 +111,11 @@ impl Sample {
             root: Vec::new(),
             bundle,
         })
+    }
+
+    /// How new it is.
+    pub(crate) fn level(&self) -> Level {
+        self.image.contents().level
     }
 
     /// Digest of its manifest.

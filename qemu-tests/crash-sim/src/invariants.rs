@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use boot_core::boot::variable::FloorVariable;
+use boot_core::floor::{Floors, Level, STEP};
 use boot_core::record::{Record, SlotEntry, SlotStatus};
 use boot_core::store::{BootState, CopyHealth};
-use boot_core::{Digest, SecurityVersion, Slot, Target};
+use boot_core::{Digest, Slot, Target};
 
 use crate::disk::{Contents, Disk, Operation, Part};
 use crate::images::Nature;
@@ -28,10 +30,16 @@ pub(crate) enum Invariant {
     GoodSlotKept,
     /// Tries do not come back by themselves.
     NoRefill,
-    /// The security floor does not fall.
+    /// No floor falls.
     FloorHolds,
-    /// The security floor is not above a good slot.
+    /// The floor of systems is not above a good slot.
     FloorNotAboveFallback,
+    /// No floor rises by more than a step.
+    FloorInReach,
+    /// Nothing below a floor starts.
+    FloorCounts,
+    /// Under Secure Boot firmware keeps floors, which do not fall.
+    FirmwareKeeps,
     /// What is in quarantine is not marked good, and the machine does not rest in it.
     Quarantine,
     /// A copy of the record is valid.
@@ -49,7 +57,7 @@ pub(crate) enum Invariant {
 }
 
 impl Invariant {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::SomethingStarts,
         Self::NothingHalfWritten,
         Self::HeaderLast,
@@ -59,6 +67,9 @@ impl Invariant {
         Self::NoRefill,
         Self::FloorHolds,
         Self::FloorNotAboveFallback,
+        Self::FloorInReach,
+        Self::FloorCounts,
+        Self::FirmwareKeeps,
         Self::Quarantine,
         Self::OneCopyValid,
         Self::RunningSlotUntouched,
@@ -80,6 +91,9 @@ impl Invariant {
             Self::NoRefill => "counters-never-refill",
             Self::FloorHolds => "floor-never-falls",
             Self::FloorNotAboveFallback => "floor-not-above-fallback",
+            Self::FloorInReach => "floor-within-reach",
+            Self::FloorCounts => "nothing-below-the-floor-starts",
+            Self::FirmwareKeeps => "firmware-keeps-the-floors",
             Self::Quarantine => "quarantine-holds",
             Self::OneCopyValid => "one-copy-is-valid",
             Self::RunningSlotUntouched => "running-slot-is-not-written",
@@ -272,29 +286,33 @@ fn check_headers(before: &Before, cut: &Before, record: &Record) -> Result<(), V
 }
 
 fn check_floor(before: &Before, record: &Record) -> Result<(), Violation> {
-    if let Some(old) = &before.record
-        && record.floor < old.floor
-    {
-        let (from, to) = (old.floor, record.floor);
-        return Err(Invariant::FloorHolds.broken(format!("from {from} to {to}")));
+    let (old, now) = (before.record.as_ref().map(|old| old.floors), record.floors);
+    if let Some(old) = old {
+        if old.max(now) != now {
+            return Err(Invariant::FloorHolds.broken(format!("from {old:?} to {now:?}")));
+        }
+        let numbers = |floors: Floors| FloorVariable::ALL.map(|it| it.of(&floors));
+        let mut pairs = numbers(old).into_iter().zip(numbers(now));
+        if pairs.any(|(old, now)| now - old > STEP) {
+            return Err(Invariant::FloorInReach.broken(format!("from {old:?} to {now:?}")));
+        }
     }
-    let lowest: Option<SecurityVersion> = Slot::BOTH
+    let lowest: Option<Level> = Slot::BOTH
         .into_iter()
         .map(|slot| record.slot(slot))
         .filter(|entry| entry.is_good())
-        .map(|entry| entry.security_version)
-        .min();
+        .map(SlotEntry::level)
+        .reduce(Level::min);
     match lowest {
-        Some(lowest) if record.floor > lowest => {
-            Err(Invariant::FloorNotAboveFallback
-                .broken(format!("{} is above {lowest}", record.floor)))
-        }
+        Some(lowest) => now.system.admits(lowest).map_err(|above| {
+            Invariant::FloorNotAboveFallback.broken(format!("of a good slot, {above}"))
+        }),
         // Nothing speaks for the floor of a record that was made anew.
-        None if before.record.is_none() && record.floor > SecurityVersion(0) => {
-            Err(Invariant::FloorNotAboveFallback
-                .broken(format!("{}, and no slot is good", record.floor)))
+        None if before.record.is_none() && now.system != Level::default() => {
+            let how = format!("{}, and no slot is good", now.system);
+            Err(Invariant::FloorNotAboveFallback.broken(how))
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -356,7 +374,7 @@ pub(crate) fn check_rest(
 pub(crate) fn check_writes(log: &[Operation], allowed: &[Part]) -> Result<(), Violation> {
     for operation in log {
         if let Operation::Write(part, ..) = operation
-            && *part != Part::State
+            && !matches!(part, Part::State | Part::Firmware)
             && !allowed.contains(part)
         {
             return Err(Invariant::RunningSlotUntouched.broken(format!("{part:?} is written")));
@@ -371,6 +389,7 @@ mod tests {
     use crate::histories::{ONE, RECOVERY, samples};
     use crate::machine::new_disk;
     use crate::sabotage::Sabotage;
+    use boot_core::SecurityVersion;
     use boot_core::quarantine::ENTRIES;
     use boot_core::store::{COPIES, QUARANTINE_RING, STRIDE};
 
@@ -432,7 +451,7 @@ mod tests {
         assert_eq!(rests_with(&|_| {}), Some(Invariant::GoodSlotKept));
         let disk = Disk::new(lost.clone());
         let mut made = record.clone();
-        made.floor = SecurityVersion(9);
+        made.floors.system.security_version = SecurityVersion(9);
         let mut state = BootState::new(disk.partition(Part::State));
         state.commit(&made).unwrap();
         let made = Before::of(&world, &disk.contents());

@@ -14,6 +14,7 @@ mod history;
 mod images;
 mod invariants;
 mod machine;
+mod nvram;
 mod path;
 mod random;
 mod rest;

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 
 use boot_core::boot::Boot;
+use boot_core::floor::{Floors, Level};
 use boot_core::record::Record;
 use boot_core::select::{RECOVERY_STREAK, Why};
 use boot_core::store::BootState;
@@ -19,6 +20,7 @@ use bootctl::state::shutdown_marker::LastRun;
 use crate::disk::{Contents, Disk, Part, Partition};
 use crate::images::{Nature, Sample};
 use crate::invariants::{Invariant, Violation};
+use crate::nvram::Nvram;
 use crate::sabotage::Sabotage;
 use crate::slot_contents::AllSlotContents;
 use crate::world::{Firmware, World};
@@ -115,12 +117,15 @@ impl<'w> Machine<'w> {
         let before = self.disk.record();
         let late = self.world.sabotage == Some(Sabotage::CommitAfterStart);
         let on_disk = late.then(|| self.disk.contents());
+        let kept = Nvram::of(&self.disk).floors();
         let chosen = self.load()?;
+        self.check_firmware(kept)?;
         let (target, digest) = (chosen.target, chosen.digest);
         let seen = on_disk.map_or_else(|| self.disk.clone(), Disk::new);
         let Some(sample) = self.world.sample(&digest) else {
             return Err(Invariant::NothingHalfWritten.broken(format!("{target} is no image")));
         };
+        self.check_floor(before.as_ref(), kept.unwrap_or_default(), target, sample)?;
         let Some(slot) = target.slot() else {
             let asked = before
                 .as_ref()
@@ -148,6 +153,7 @@ impl<'w> Machine<'w> {
         let mut firmware = Firmware {
             world: self.world,
             state: Some(self.disk.partition(Part::State)),
+            nvram: Nvram::of(&self.disk),
             slots: Target::ALL.map(|target| Some(self.disk.partition(Part::Boot(target)))),
             nonce,
             told: self.told,
@@ -169,6 +175,48 @@ impl<'w> Machine<'w> {
         })
     }
 
+    /// Under Secure Boot a start leaves floors in firmware, none lower than before.
+    fn check_firmware(&self, before: Option<Floors>) -> Result<(), Violation> {
+        let mut nvram = Nvram::of(&self.disk);
+        if !nvram.secure_boot() {
+            return Ok(());
+        }
+        let Some(now) = nvram.floors() else {
+            return Err(Invariant::FirmwareKeeps.broken("a variable that is no floor is left"));
+        };
+        let before = before.unwrap_or_default();
+        if before.max(now) == now {
+            return Ok(());
+        }
+        Err(Invariant::FirmwareKeeps.broken(format!("from {before:?} to {now:?}")))
+    }
+
+    /// Nothing starts that is below what firmware `keeps`, nor below what the record says while something else that
+    /// verifies is not.
+    fn check_floor(
+        &self,
+        before: Option<&Record>,
+        keeps: Floors,
+        target: Target,
+        sample: &Sample,
+    ) -> Result<(), Violation> {
+        let below = |floor: Level, sample: &Sample| floor.admits(sample.level()).err();
+        if let Some(refused) = below(keeps.of(target), sample) {
+            return Err(Invariant::FloorCounts.broken(format!("{target} starts: {refused}")));
+        }
+        let recorded = before.map_or_else(Floors::default, |record| record.floors);
+        let mut others = Slot::BOTH
+            .into_iter()
+            .filter_map(|slot| self.world.holds(&self.disk, slot))
+            .filter(|it| below(recorded.system.max(keeps.system), it).is_none());
+        match below(recorded.of(target), sample) {
+            Some(refused) if others.next().is_some() => {
+                Err(Invariant::FloorCounts.broken(format!("{target} starts: {refused}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Recovery starts if somebody asked for it, or if no slot that verifies may start; and once in a while before a
     /// slot that never comes up.
     fn check_recovery(
@@ -184,9 +232,11 @@ impl<'w> Machine<'w> {
                 entry.is_startable() && comes_up
             })
         };
-        let mut better = Slot::BOTH
-            .into_iter()
-            .filter(|slot| may_start(*slot) && self.world.holds(&self.disk, *slot).is_some());
+        let floor = Nvram::of(&self.disk).floors().unwrap_or_default().system;
+        let mut better = Slot::BOTH.into_iter().filter(|slot| {
+            let holds = self.world.holds(&self.disk, *slot);
+            may_start(*slot) && holds.is_some_and(|it| floor.admits(it.level()).is_ok())
+        });
         if !asked && let Some(slot) = better.next() {
             return Err(Invariant::SomethingStarts
                 .broken(format!("recovery starts, beside slot {slot} that verifies")));

@@ -3,11 +3,11 @@
 //! Most are made by turning what the right one writes into what the wrong one would have written; those that are wrong
 //! about a verdict do something else than the service's step says.
 
-use boot_core::record::Record;
+use boot_core::record::{Record, SlotEntry};
 use boot_core::slot_header::UKI_OFFSET;
 use boot_core::store::COPIES;
 use boot_core::transition::TRIES;
-use boot_core::{Slot, Target};
+use boot_core::{SecurityVersion, Slot, Target};
 use bootctl::boot::control::Control;
 use bootctl::boot::verdict::Verdict;
 use bootctl::failure::Failure;
@@ -32,6 +32,16 @@ pub(crate) enum Sabotage {
     RenameOnFat,
     /// The security floor rises to that of the newest slot, good or not.
     FloorOfTheNewest,
+    /// The security floor rises to that of the oldest good slot, however high that is.
+    FloorOfAnyHeight,
+    /// The loader does not ask firmware for floors.
+    FirmwareNotAsked,
+    /// The loader takes a variable that it did not write for a floor of 0, and leaves it.
+    ForeignIsZero,
+    /// The loader believes every keyring that the root keys ever signed.
+    KeyringBelieved,
+    /// The loader starts recovery whatever its floor is.
+    RecoveryOfAnyAge,
     /// Both copies of the partition table are written at once.
     TableAtOnce,
     /// The loader counts after it has started.
@@ -62,13 +72,18 @@ pub(crate) enum Sabotage {
 const STATE: u64 = 9 << 20;
 
 impl Sabotage {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::BothCopies,
         Self::NoFlush,
         Self::RecordFirst,
         Self::HeaderFirst,
         Self::RenameOnFat,
         Self::FloorOfTheNewest,
+        Self::FloorOfAnyHeight,
+        Self::FirmwareNotAsked,
+        Self::ForeignIsZero,
+        Self::KeyringBelieved,
+        Self::RecoveryOfAnyAge,
         Self::TableAtOnce,
         Self::CommitAfterStart,
         Self::Refills,
@@ -92,6 +107,11 @@ impl Sabotage {
             Self::HeaderFirst => "passive-named-before-complete",
             Self::RenameOnFat => "rename-on-fat-as-commit",
             Self::FloorOfTheNewest => "floor-of-the-newest",
+            Self::FloorOfAnyHeight => "floor-of-any-height",
+            Self::FirmwareNotAsked => "firmware-not-asked",
+            Self::ForeignIsZero => "foreign-variable-is-zero",
+            Self::KeyringBelieved => "keyring-of-any-age",
+            Self::RecoveryOfAnyAge => "recovery-of-any-age",
             Self::TableAtOnce => "table-at-once",
             Self::CommitAfterStart => "count-after-start",
             Self::Refills => "tries-come-back",
@@ -116,6 +136,10 @@ impl Sabotage {
             }
             Self::NoFlush | Self::RecordFirst | Self::HeaderFirst => &[It::HeaderLast],
             Self::FloorOfTheNewest => &[It::FloorNotAboveFallback],
+            Self::FloorOfAnyHeight => &[It::FloorInReach],
+            Self::FirmwareNotAsked => &[It::FloorCounts, It::FirmwareKeeps],
+            Self::ForeignIsZero => &[It::FirmwareKeeps],
+            Self::KeyringBelieved | Self::RecoveryOfAnyAge => &[It::FloorCounts],
             Self::TableAtOnce => &[It::TableThere],
             Self::CommitAfterStart => &[It::Decrement],
             Self::Refills => &[It::NoRefill],
@@ -140,6 +164,10 @@ impl Sabotage {
     pub(crate) fn rewrite(self, log: &[Operation]) -> Vec<Operation> {
         match self {
             Self::CommitAfterStart
+            | Self::FirmwareNotAsked
+            | Self::ForeignIsZero
+            | Self::KeyringBelieved
+            | Self::RecoveryOfAnyAge
             | Self::Refills
             | Self::AlwaysHealthy
             | Self::RecoveryAtOnce
@@ -160,8 +188,24 @@ impl Sabotage {
                 ]
             }),
             Self::FloorOfTheNewest => commits(log, |offset, bytes| {
-                let write = Operation::Write(Part::State, offset, with_higher_floor(bytes).into());
-                [write, Operation::Flush]
+                let newest =
+                    |record: &Record| [&record.a, &record.b].map(of_entry).into_iter().max();
+                let bytes = with_floor(bytes, newest);
+                [
+                    Operation::Write(Part::State, offset, bytes.into()),
+                    Operation::Flush,
+                ]
+            }),
+            Self::FloorOfAnyHeight => commits(log, |offset, bytes| {
+                let good = |record: &Record| {
+                    let slots = [&record.a, &record.b].into_iter();
+                    slots.filter(|it| it.is_good()).map(of_entry).min()
+                };
+                let bytes = with_floor(bytes, good);
+                [
+                    Operation::Write(Part::State, offset, bytes.into()),
+                    Operation::Flush,
+                ]
             }),
             Self::NoFlush => {
                 without_flushes(log, |part| matches!(part, Part::Boot(_) | Part::Root(_)))
@@ -273,12 +317,18 @@ fn without_flushes(log: &[Operation], parts: impl Fn(Part) -> bool) -> Vec<Opera
     log.iter().filter(keep).cloned().collect()
 }
 
-/// A record, sector by sector, with the floor of its newest slot.
-fn with_higher_floor(sector: &[u8]) -> Vec<u8> {
+fn of_entry(entry: &SlotEntry) -> SecurityVersion {
+    entry.security_version
+}
+
+/// A record, sector by sector, with another floor.
+fn with_floor(sector: &[u8], floor: impl Fn(&Record) -> Option<SecurityVersion>) -> Vec<u8> {
     let mut bytes = sector.to_vec();
     let record = bytes.first_chunk().and_then(|it| Record::decode(it).ok());
     if let Some(mut record) = record {
-        record.floor = record.a.security_version.max(record.b.security_version);
+        let floor = floor(&record);
+        let security_version = &mut record.floors.system.security_version;
+        *security_version = floor.unwrap_or(*security_version);
         let encoded = record.encode();
         bytes[..encoded.len()].copy_from_slice(&encoded);
     }

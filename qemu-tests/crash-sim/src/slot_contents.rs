@@ -1,8 +1,9 @@
 //! What is in a slot, or in recovery's: by its header, and to the byte.
 
+use boot_core::floor::Level;
 use boot_core::slot_header::{read_header, read_slot};
 use boot_core::verify::{Expect, Verify as _};
-use boot_core::{Digest, SecurityVersion, Slot, Target};
+use boot_core::{Digest, Slot, Target};
 
 use crate::disk::{Contents, Disk, Part};
 use crate::images::Sample;
@@ -82,7 +83,7 @@ impl World {
         let parts = read_slot(&mut disk.partition(Part::Boot(target))).ok()?;
         let expect = Expect {
             target,
-            floor: SecurityVersion(0),
+            floor: Level::default(),
         };
         let verified = self.verify(&parts, &expect).ok()?;
         self.sample(&verified.digest)

@@ -5,15 +5,18 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use boot_core::boot::{Floors, Platform};
+use boot_core::boot::Platform;
+use boot_core::boot::variable::{ATTRIBUTES, Answer, FloorVariable, Kept, Write};
+use boot_core::floor::Level;
 use boot_core::hashed;
 use boot_core::slot_header::{SlotParts, read_header};
 use boot_core::trust::Trust;
 use boot_core::verify::{Expect, Rejected, Verified, Verify};
-use boot_core::{Device as _, Digest, Nonce, Target};
+use boot_core::{Device as _, Digest, KeyringSerial, Nonce, Target};
 
 use crate::disk::Partition;
 use crate::images::Sample;
+use crate::nvram::Nvram;
 use crate::sabotage::Sabotage;
 
 /// What all machines share: whom they trust, which images there are, what was verified before.
@@ -51,8 +54,16 @@ impl Verify for World {
     fn verify(&self, parts: &SlotParts, expect: &Expect) -> Result<Verified, Rejected> {
         let mut hasher = DefaultHasher::new();
         (parts.header.encode(), &parts.envelope, &parts.keyring).hash(&mut hasher);
-        (expect.target, expect.floor.0).hash(&mut hasher);
-        let verify = || self.trust.verify(parts, expect);
+        let mut expect = *expect;
+        match (self.sabotage, expect.target) {
+            (Some(Sabotage::KeyringBelieved), _) => expect.floor.keyring_serial = KeyringSerial(0),
+            (Some(Sabotage::RecoveryOfAnyAge), Target::Recovery) => {
+                expect.floor = Level::default();
+            }
+            _ => {}
+        }
+        (expect.target, expect.floor).hash(&mut hasher);
+        let verify = || self.trust.verify(parts, &expect);
         let mut verified = self.verified.borrow_mut();
         verified
             .entry(hasher.finish())
@@ -67,6 +78,8 @@ pub(crate) struct Firmware<'w> {
     pub(crate) world: &'w World,
     /// `boot-state`, if it is there.
     pub(crate) state: Option<Partition>,
+    /// What it keeps.
+    pub(crate) nvram: Nvram,
     /// `boot-a`, `boot-b`, `boot-r`, as far as they are there.
     pub(crate) slots: [Option<Partition>; 3],
     /// For this start.
@@ -121,11 +134,23 @@ impl Platform for Firmware<'_> {
         None
     }
 
-    fn firmware_floors(&mut self) -> Option<Floors> {
-        None
+    fn secure_boot(&mut self) -> bool {
+        self.world.sabotage != Some(Sabotage::FirmwareNotAsked) && self.nvram.secure_boot()
     }
 
-    fn raise_firmware_floors(&mut self, _: Floors) -> Result<(), String> {
-        Err("Secure Boot is off".into())
+    fn floor_variable(&mut self, variable: FloorVariable) -> Answer {
+        let answer = self.nvram.read(variable);
+        let is_foreign = matches!(answer.floor(), Kept::Foreign(_));
+        if is_foreign && self.world.sabotage == Some(Sabotage::ForeignIsZero) {
+            return Answer::Value {
+                bytes: vec![0; 8],
+                attributes: ATTRIBUTES,
+            };
+        }
+        answer
+    }
+
+    fn write_floor(&mut self, variable: FloorVariable, write: Write) -> Result<(), String> {
+        self.nvram.write(variable, write)
     }
 }

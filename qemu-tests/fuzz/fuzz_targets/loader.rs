@@ -2,13 +2,15 @@
 //!
 //! - what is chosen is an image that was signed, for the slot that it was signed for, to the byte;
 //! - the loader comes to an end, and names each thing once;
-//! - a slot that is not good starts only when that is on the disk, or as the last resort.
+//! - a slot that is not good starts only when that is on the disk, or as the last resort;
+//! - nothing starts below a floor that firmware keeps, which never falls, and is not written where it cannot be read.
 #![no_main]
 
 use std::sync::LazyLock;
 
 use arbitrary::Arbitrary;
 use boot_core::boot::Boot;
+use boot_core::boot::variable::{ATTRIBUTES, Answer, Kept};
 use boot_core::manifest::Kind;
 use boot_core::select::Why;
 use boot_core::slot_header::SlotHeader;
@@ -37,6 +39,36 @@ struct Input<'a> {
     changes: Vec<Change>,
     fails_to_start: bool,
     read_only: bool,
+    secure_boot: bool,
+    /// What firmware answers when it is asked for each floor.
+    variables: [Variable; 4],
+}
+
+#[derive(Arbitrary, Debug)]
+enum Variable {
+    Absent,
+    Error,
+    TooLong,
+    Value([u8; 9], u8, u8),
+    Floor(u8),
+}
+
+impl Variable {
+    fn answer(&self) -> Answer {
+        match *self {
+            Self::Absent => Answer::Absent,
+            Self::Error => Answer::Error("DEVICE_ERROR".into()),
+            Self::TooLong => Answer::TooLong,
+            Self::Value(bytes, length, attributes) => Answer::Value {
+                bytes: bytes[..usize::from(length % 10)].into(),
+                attributes: attributes.into(),
+            },
+            Self::Floor(floor) => Answer::Value {
+                bytes: u64::from(floor % 4).to_le_bytes().into(),
+                attributes: ATTRIBUTES,
+            },
+        }
+    }
 }
 
 #[derive(Arbitrary, Debug)]
@@ -93,7 +125,10 @@ fuzz_target!(|input: Input<'_>| {
     for it in input.changes.iter().take(8) {
         change(&mut machine, it);
     }
+    machine.secure_boot = input.secure_boot;
+    machine.variables = input.variables.each_ref().map(Variable::answer);
     let before = machine.record();
+    let (answered, floors) = (machine.variables.clone(), machine.floors());
     let trust = trust();
     let mut boot = Boot::new(&trust);
     let mut chosen = 0;
@@ -105,6 +140,15 @@ fuzz_target!(|input: Input<'_>| {
             .find(|image| image.digest == next.verified.digest)
             .expect("nobody signed it");
         assert!(next.image == image.uki, "other bytes than were signed");
+        if machine.secure_boot {
+            let floor = floors.of(next.target);
+            assert_eq!(floor.admits(next.verified.level()), Ok(()));
+            assert_eq!(machine.floors().max(floors), machine.floors());
+        }
+        for (before, after) in answered.iter().zip(&machine.variables) {
+            let kept = matches!(before.floor(), Kept::Unknown(_)) || !machine.secure_boot;
+            assert!(!kept || before == after, "it was written");
+        }
         let recovery = image.manifest.kind == Kind::Recovery;
         assert_eq!(recovery, next.target == Target::Recovery);
         let slot = machine.slot_mut(next.target).as_mut().expect("it was read");

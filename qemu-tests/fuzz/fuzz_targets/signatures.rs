@@ -4,6 +4,7 @@
 #![no_main]
 
 use arbitrary::Arbitrary;
+use boot_core::KeyringSerial;
 use boot_core::dsse::Envelope;
 use boot_core::keyring::{self, Chain, KeySet, Keyring, LINKS_MAX};
 use libfuzzer_sys::fuzz_target;
@@ -79,7 +80,7 @@ impl Link {
         let product = if self.other_product { "other" } else { "test" };
         let keyring = Keyring {
             format: 1,
-            serial: self.serial.into(),
+            serial: KeyringSerial(self.serial.into()),
             product: product.into(),
             root: self.root.make()?,
             signing: self.signing.make()?,
@@ -106,7 +107,7 @@ impl Link {
         }
         if self.forged {
             let keyring = Keyring {
-                serial: keyring.serial + 1000,
+                serial: KeyringSerial(keyring.serial.0 + 1000),
                 ..keyring
             };
             envelope.payload = keyring.to_payload();

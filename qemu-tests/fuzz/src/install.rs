@@ -17,11 +17,11 @@ use boot_core::record::SlotStatus;
 use boot_core::slot_header::{self, SlotHeader, UKI_OFFSET};
 use boot_core::store::{BootState, PARTITION_SIZE};
 use boot_core::test_support::{Image, SIGNING, Signers, manifest as sample, trust};
-use boot_core::trust::Trust;
 use boot_core::types::Salt;
 use boot_core::verify::would_start;
 use boot_core::verity::{BlockHasher, Geometry, TreeBuilder};
 use boot_core::{Device as _, Digest, Nonce, SecurityVersion, Slot, Target, transition};
+use bootctl::boot::admission::Admission;
 use bootctl::boot::control::{Context, Control};
 use bootctl::boot::slot_check::SlotDevices;
 use bootctl::install::{Options, install};
@@ -47,7 +47,7 @@ struct Sample {
 
 static RUNNING: LazyLock<Sample> = LazyLock::new(|| Sample::new("1.0"));
 static WANTED: LazyLock<Sample> = LazyLock::new(|| Sample::new("1.1"));
-static TRUST: LazyLock<Trust> = LazyLock::new(trust);
+static ADMISSION: LazyLock<Admission> = LazyLock::new(|| trust().into());
 
 const SALT: Salt = Salt([3; 32]);
 
@@ -320,7 +320,7 @@ pub fn check(changes: &Changes<'_>, open: impl FnOnce(Vec<u8>) -> Option<Box<dyn
     let before = (beside.boot.clone(), beside.root.clone());
     let mut target = empty();
     let options = Options {
-        trust: &TRUST,
+        admission: &ADMISSION,
         slot: Slot::B,
         force: false,
         scratch: PathBuf::from("/nowhere"),
@@ -348,7 +348,7 @@ pub fn check(changes: &Changes<'_>, open: impl FnOnce(Vec<u8>) -> Option<Box<dyn
             assert_eq!(record.b.digest, installed.manifest);
             assert_eq!(installed.manifest, Digest::of(&manifest.to_payload()));
             is_whole(&mut target, &manifest);
-            would_start(&mut target.boot, Target::B, &*TRUST, &record)
+            would_start(&mut target.boot, Target::B, &*ADMISSION, &record)
                 .expect("what was staged does not verify");
         }
         Err(failure) => {

@@ -9,7 +9,7 @@ use boot_core::record::Record;
 use boot_core::select::{Selector, Why};
 use boot_core::slot_header::read_header;
 use boot_core::trust::Trust;
-use boot_core::{Digest, Nonce, SecurityVersion, Slot, Target, Version};
+use boot_core::{Digest, KeyringSerial, Nonce, SecurityVersion, Slot, Target, Version};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -162,6 +162,12 @@ pub struct RecordFacts {
     /// Nor a recovery system below this one.
     #[schemars(with = "Option<u32>")]
     pub recovery_floor: Option<SecurityVersion>,
+    /// No slot that was signed under a keyring below this serial is started; 0 for none.
+    #[schemars(with = "Option<u32>")]
+    pub keyring_floor: Option<KeyringSerial>,
+    /// Nor a recovery system below this one.
+    #[schemars(with = "Option<u32>")]
+    pub recovery_keyring_floor: Option<KeyringSerial>,
     /// What is to be started once.
     #[schemars(with = "Option<String>")]
     pub one_shot: Option<Target>,
@@ -367,8 +373,10 @@ pub(super) fn gather(machine: &Machine) -> Result<Status> {
         record: RecordFacts {
             sequence: record.map(|r| r.sequence),
             copies: loaded.copies.each_ref().map(ToString::to_string),
-            floor: record.map(|r| r.floor),
-            recovery_floor: record.map(|r| r.recovery_floor),
+            floor: record.map(|r| r.floors.system.security_version),
+            recovery_floor: record.map(|r| r.floors.recovery.security_version),
+            keyring_floor: record.map(|r| r.floors.system.keyring_serial),
+            recovery_keyring_floor: record.map(|r| r.floors.recovery.keyring_serial),
             one_shot: record.and_then(|r| r.one_shot),
             last_tried: record.and_then(|r| r.last_tried),
         },

@@ -88,6 +88,13 @@ fn slots(status: &Status, out: &mut String) {
     if let (Some(floor), Some(recovery)) = (status.record.floor, status.record.recovery_floor) {
         let _ = writeln!(out, "security floor {floor}, recovery's {recovery}");
     }
+    let keyring = (
+        status.record.keyring_floor,
+        status.record.recovery_keyring_floor,
+    );
+    if let (Some(floor), Some(recovery)) = keyring {
+        let _ = writeln!(out, "keyring floor {floor}, recovery's {recovery}");
+    }
 }
 
 /// Where the bring-up stands: one line for all that is through, one for each lane that is not.

@@ -8,6 +8,7 @@ use boot_core::layout::{self, Label, Plan, Sizes};
 use boot_core::slot_header::clear_header;
 use boot_core::store::BootState;
 use boot_core::{Digest, Slot, Target, transition};
+use bootctl::boot::admission::Admission;
 use bootctl::boot::slot_check::SlotDevices;
 use bootctl::install::{Options, install};
 use bootctl::progress::Progress;
@@ -67,7 +68,7 @@ pub(super) fn world() -> Result<World> {
         let name = format!("{version}.0");
         samples.push(Sample::new(&name, version, Nature::Healthy, BLOCKS)?);
     }
-    samples.push(Sample::recovery("1.0-recovery")?);
+    samples.push(Sample::recovery("1.0-recovery", 1)?);
     Ok(World::new(samples))
 }
 
@@ -226,8 +227,9 @@ impl Life<'_> {
                         root: it.window(disk, slot.label_root())?,
                     })
                 };
+                let admission = Admission::from(it.world.trust.clone());
                 let options = Options {
-                    trust: &it.world.trust,
+                    admission: &admission,
                     slot,
                     force: false,
                     scratch: std::env::temp_dir(),

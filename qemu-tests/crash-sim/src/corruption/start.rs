@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 
 use boot_core::boot::Boot;
 use boot_core::event::EventKind;
+use boot_core::floor::Level;
 use boot_core::record::Record;
 use boot_core::store::BootState;
 use boot_core::{Device as _, Digest, Nonce, Slot, Target, Window, gpt};
@@ -22,6 +23,7 @@ use bootctl::state::shutdown_marker::LastRun;
 use initrd::boot_disk::{Choice, Wanted};
 
 use crate::disk::{Disk, Operation, Part, Partition};
+use crate::nvram::Nvram;
 use crate::world::{Firmware as Platform, World};
 
 /// More starts than any damage may take: a root that is read at every start is left after so many.
@@ -158,11 +160,13 @@ impl<'w> Machine<'w> {
         let mut platform = Platform {
             world: self.world,
             state: window("boot-state"),
+            nvram: Nvram::of(&self.disk),
             slots: Target::ALL.map(|target| window(target.label_boot())),
             nonce,
             told: Some(&self.told),
         };
-        let Some(chosen) = Boot::new(self.world).next(&mut platform) else {
+        let mut boot = Boot::new(self.world);
+        let Some(chosen) = boot.next(&mut platform) else {
             return Ended::Nothing("the loader finds nothing to start".into());
         };
         let wanted = Wanted {
@@ -171,11 +175,12 @@ impl<'w> Machine<'w> {
             guid: table.disk_guid.to_string(),
         };
         self.tell(format!("loader: starting {}", chosen.target));
-        self.agent(chosen.target, &chosen.verified.digest, &wanted)
+        let floor = boot.floors().of(chosen.target);
+        self.agent(chosen.target, &chosen.verified.digest, floor, &wanted)
     }
 
     /// The initrd agent: its disk, its table, its slot, its root.
-    fn agent(&self, target: Target, digest: &Digest, wanted: &Wanted) -> Ended {
+    fn agent(&self, target: Target, digest: &Digest, floor: Level, wanted: &Wanted) -> Ended {
         let mut whole = self.disk.window(0, self.size);
         let table = match gpt::read(&mut whole) {
             Ok(table) => table,
@@ -222,8 +227,14 @@ impl<'w> Machine<'w> {
         };
         let kernel = sample.image.manifest.root.as_ref();
         let kernel = kernel.map(|root| root.hash).unwrap_or_default();
-        let checked =
-            initrd::slot_manifest::root(&mut boot.clone(), target, digest, &kernel, root.size());
+        let checked = initrd::slot_manifest::root(
+            &mut boot.clone(),
+            target,
+            digest,
+            floor,
+            &kernel,
+            root.size(),
+        );
         if let Err(error) = checked {
             return self.restarts(format!("agent: {slot}: {error}"));
         }
@@ -416,8 +427,10 @@ impl<'w> Machine<'w> {
     pub(super) fn written(&self) -> Vec<(u64, u64)> {
         let log = self.disk.take_log();
         let writes = log.iter().filter_map(|operation| match operation {
-            Operation::Write(_, offset, bytes) => Some((*offset, offset + bytes.len() as u64)),
-            Operation::Flush => None,
+            Operation::Write(Part::Whole, offset, bytes) => {
+                Some((*offset, offset + bytes.len() as u64))
+            }
+            Operation::Write(..) | Operation::Flush => None,
         });
         writes.collect()
     }

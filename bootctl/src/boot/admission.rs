@@ -1,0 +1,199 @@
+//! What this machine starts, as its loader said: by whose keys, and above which floors.
+//!
+//! The loader verifies by the root of trust in its own section and by firmware's floors, the running system has a
+//! `trust.json` of its image and the record. Where these differ, what the one takes the other may not start, and an
+//! installation would empty a slot and use up tries for nothing. So everything that asks whether something would start
+//! asks an [`Admission`], which knows both. An older loader hands over neither: then it is the image's trust and the
+//! record alone.
+
+use boot_core::floor::{Floors, Level};
+use boot_core::hand_over::HandOver;
+use boot_core::record::Record;
+use boot_core::slot_header::SlotParts;
+use boot_core::trust::Trust;
+use boot_core::verify::{Expect, Rejected, Verified, Verify, verify_manifest};
+use boot_core::{Digest, Target, esp};
+
+use crate::boot::slot_check;
+use crate::failure::{Failure, Result};
+use crate::machine::Machine;
+use crate::os::device::Access;
+
+/// Whom this machine trusts, and its floors.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// The image's.
+    trust: Trust,
+    /// The loader's, where it is another one.
+    loader: Option<Trust>,
+    /// Those that were in force when the machine was started.
+    floors: Floors,
+}
+
+impl From<Trust> for Admission {
+    /// Where the loader said nothing.
+    fn from(trust: Trust) -> Self {
+        Self {
+            trust,
+            loader: None,
+            floors: Floors::default(),
+        }
+    }
+}
+
+impl Admission {
+    /// This machine's.
+    ///
+    /// # Errors
+    /// The image has no root of trust; or the loader goes by another one, and neither ESP has it any more.
+    pub fn of(machine: &Machine) -> Result<Self> {
+        let trust = slot_check::trust(machine)?;
+        let said = machine.handover.as_ref();
+        Self::new(trust, said, |digest| loaders_trust(machine, digest))
+    }
+
+    /// Of the image's trust and what the loader handed over; `find` looks for the trust with a digest.
+    fn new(
+        trust: Trust,
+        said: Option<&HandOver>,
+        find: impl FnOnce(&Digest) -> Option<Trust>,
+    ) -> Result<Self> {
+        let other = said
+            .and_then(|said| said.trust)
+            .filter(|digest| *digest != trust.digest());
+        let loader = other.map(|digest| {
+            find(&digest).ok_or_else(|| {
+                Failure::refused("the loader that started this machine goes by another root of trust than the image, and neither ESP holds that loader any more")
+                    .doing("looking for what this machine's loader would start")
+                    .next("restart the machine, so that it is started by a loader that is there; nothing was changed")
+            })
+        });
+        Ok(Self {
+            trust,
+            loader: loader.transpose()?,
+            floors: said.and_then(|said| said.floors).unwrap_or_default(),
+        })
+    }
+
+    /// The image's root of trust.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// The floor for `target`: the higher one of what the loader said and what the record says by now.
+    pub fn floor(&self, target: Target, record: &Record) -> Level {
+        self.floors.max(record.floors).of(target)
+    }
+
+    /// Whether the loader would take a manifest that is in no slot, where it goes by a root of trust of its own.
+    ///
+    /// # Errors
+    /// The reason for which it would not.
+    pub fn loader_takes(&self, envelope: &[u8], keyring: &[u8]) -> Result<(), Rejected> {
+        match &self.loader {
+            Some(loader) => verify_manifest(loader, envelope, keyring).map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a slot holds is verified as the loader will.
+impl Verify for Admission {
+    fn verify(&self, parts: &SlotParts, expect: &Expect) -> Result<Verified, Rejected> {
+        let expect = Expect {
+            floor: expect.floor.max(self.floors.of(expect.target)),
+            ..*expect
+        };
+        if let Some(loader) = &self.loader {
+            loader.verify(parts, &expect)?;
+        }
+        self.trust.verify(parts, &expect)
+    }
+}
+
+/// The root of trust with this digest, of a loader on one of the ESPs.
+fn loaders_trust(machine: &Machine, digest: &Digest) -> Option<Trust> {
+    let architecture = slot_check::trust(machine).ok()?.architecture;
+    ["esp-a", "esp-b"].into_iter().find_map(|label| {
+        let mut device = machine.open(label, Access::Read).ok()?;
+        let program = esp::read_loader(&mut device, architecture).ok()?;
+        let trust = Trust::from_intact_program(&program).ok()?;
+        (trust.digest() == *digest).then_some(trust)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use boot_core::keyring::KeySet;
+    use boot_core::manifest::Kind;
+    use boot_core::test_support::{Image, TestKey, trust};
+
+    use super::*;
+
+    fn said() -> HandOver {
+        let vector = concat!(
+            env!("STERNPOST_SOURCE"),
+            "/docs/formats/vectors/hand-over.json"
+        );
+        HandOver::from_json(&std::fs::read(vector).unwrap()).unwrap()
+    }
+
+    fn verify(admission: &Admission, image: &Image) -> Result<(), Rejected> {
+        let parts = SlotParts {
+            header: image.header(Target::A),
+            envelope: image.envelope.clone(),
+            keyring: image.keyring.clone(),
+        };
+        let expect = Expect {
+            target: Target::A,
+            floor: Level::default(),
+        };
+        admission.verify(&parts, &expect).map(drop)
+    }
+
+    #[test]
+    fn what_is_below_the_loaders_floors_is_not_admitted() {
+        let (old, new) = (Image::new(Kind::System, "1.0", 2), said());
+        let admission = Admission::new(trust(), Some(&new), |_| None).unwrap();
+        let refused = verify(&admission, &old);
+        assert!(matches!(refused, Err(Rejected::NotAdmitted(_))));
+        let mut record = Record::empty();
+        record.floors.system = Level::new(4, 1);
+        assert_eq!(admission.floor(Target::B, &record), Level::new(4, 2));
+        let recovery = admission.floor(Target::Recovery, &record);
+        assert_eq!(recovery, Level::new(1, 1));
+        assert_eq!(verify(&Admission::from(trust()), &old), Ok(()));
+    }
+
+    #[test]
+    fn what_the_loader_does_not_trust_is_not_admitted() {
+        let image = Image::new(Kind::System, "1.0", 2);
+        let other = Trust {
+            root: KeySet::new(1, vec![TestKey(9).public()]).unwrap(),
+            ..trust()
+        };
+        let said = HandOver {
+            trust: Some(other.digest()),
+            floors: None,
+            ..said()
+        };
+        let admission = Admission::new(trust(), Some(&said), |digest| {
+            assert_eq!(*digest, other.digest());
+            Some(other.clone())
+        });
+        let admission = admission.unwrap();
+        let refused = verify(&admission, &image);
+        assert!(matches!(refused, Err(Rejected::Keyring(_))));
+        let taken = admission.loader_takes(&image.envelope, &image.keyring);
+        assert!(matches!(taken, Err(Rejected::Keyring(_))));
+        let unknown = Admission::new(trust(), Some(&said), |_| None).unwrap_err();
+        assert!(unknown.what.contains("neither ESP"), "{unknown}");
+        // An older loader says nothing.
+        let older = HandOver {
+            trust: None,
+            ..said
+        };
+        let admission = Admission::new(trust(), Some(&older), |_| None).unwrap();
+        assert_eq!(verify(&admission, &image), Ok(()));
+    }
+}
