@@ -22,10 +22,11 @@ use crate::{
 ///
 /// Whoever has a signing key chooses the security version, and a floor never falls: one image of `u64::MAX` would lock
 /// out everything that its vendor makes afterwards. So an image that asks for more raises nothing. With this bound the
-/// vendor answers a floor that was driven up with one image of a higher version, which every machine takes, and driving
-/// a floor to where no number is left takes 2^32 images, each started. It is wide enough for those who count by days
-/// (20261201) or seconds, and the first image of a machine has to be within it, since a new floor is 0. Keyring serials
-/// have the same bound: of root keys that were replaced since, the loader still believes the links.
+/// vendor answers a floor that was driven up with an image of a higher version, and driving a floor to where no number
+/// is left takes 2^32 images, each started. Machines whose floor was not driven up take that answer only where it is in
+/// reach of theirs. It is wide enough for those who count by days (20261201) or seconds; the first image of a machine has
+/// to be within it, since a new floor is 0, or nothing later is. Keyring serials have the same bound: of root keys that
+/// were replaced since, the loader still believes the links.
 pub const STEP: u64 = 1 << 32;
 
 /// How new an image is; or, as a floor, has to be.

@@ -183,17 +183,17 @@ impl<D: Device> Control<D> {
         Ok(record)
     }
 
-    /// How often the event ring says that the manifest `digest` was activated by `stage`.
-    ///
-    /// # Errors
-    /// The ring cannot be read.
-    pub fn activations(&mut self, stage: Stage, digest: &Digest) -> Result<usize> {
-        let events = self.store.events();
-        let events = events.map_err(|e| ring(e, "reading the event ring"))?;
-        let activated = |it: &&Event| {
-            it.kind == EventKind::ACTIVATED && it.stage == stage && it.digest == *digest
-        };
-        Ok(events.iter().filter(activated).count())
+    /// How often `stage` has activated the manifest `digest` since it was last marked good, as far as history says.
+    pub fn activations(&mut self, stage: Stage, digest: &Digest) -> usize {
+        let mut events = self.store.events().unwrap_or_default();
+        events.retain(|it| it.digest == *digest);
+        let since = events
+            .into_iter()
+            .rev()
+            .take_while(|it| it.kind != EventKind::MARKED_GOOD);
+        since
+            .filter(|it| it.kind == EventKind::ACTIVATED && it.stage == stage)
+            .count()
     }
 
     /// Marks the booted slot good, raises the floor, and releases its manifest from quarantine.

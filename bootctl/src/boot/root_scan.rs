@@ -49,10 +49,9 @@ pub fn check<D: Device>(device: &mut D, root: &Root) -> Result<()> {
 /// wrong is read once more.
 pub(super) fn damage_that_stays<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
     match read() {
-        Err(e) if e.code == Code::Verification => {
-            eprintln!("bootctl: {e}; reading once more");
-            read()
-        }
+        Err(e) if e.code == Code::Verification => read().inspect(|_| {
+            eprintln!("bootctl: {e}; not so when it was read once more");
+        }),
         sound => sound,
     }
 }

@@ -43,6 +43,7 @@ pub fn install(machine: &Machine, arguments: &Install) -> Result<Outcome> {
             force: arguments.force,
             activate: arguments.now,
             patience: arguments.wait.map(|it| Duration::from_secs(it.into())),
+            unwanted: &[],
         },
     )?;
     let mut text = if installed.was_there {

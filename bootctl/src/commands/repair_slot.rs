@@ -39,6 +39,7 @@ pub fn repair_slot(machine: &Machine, arguments: &RepairSlot) -> Result<Outcome>
         slot,
         force: false,
         scratch: machine.paths().state("scratch"),
+        unwanted: &[],
     };
     let repaired = repair(
         &mut control,

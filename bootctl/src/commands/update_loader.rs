@@ -199,7 +199,7 @@ fn starts_what_starts(
     new: &Trust,
 ) -> Result<()> {
     // What verifies by the same keys need not be read twice.
-    if old.trust().root == new.root {
+    if old.loaders().root == new.root {
         return Ok(());
     }
     for target in Target::ALL {

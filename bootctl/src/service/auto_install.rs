@@ -4,12 +4,12 @@
 //! that may come up when it is started again. One whose userland has not in ten starts may not: but plugs that are pulled
 //! lead here as well, so that it stays as it is, and what is installed goes beside it. What fails is tried again for as
 //! long as recovery runs; that restarts the machine in between, which tries the slots again (`step::idle`). Which slot is
-//! written: [`to_write`]. What was installed twice and never came to a verdict: [`quarantine_the_unproven`].
+//! written: [`to_write`]. What was installed twice and never came to a verdict: [`unwanted`].
 
 use boot_core::event::Stage;
 use boot_core::record::{Record, SlotStatus};
 use boot_core::select::never_comes_up;
-use boot_core::{Slot, Target, transition};
+use boot_core::{Digest, Slot, Target, transition};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -144,7 +144,7 @@ fn put(machine: &Machine, from: &str) -> Result<Option<Slot>> {
         console::announce(&paths, &line);
         return Ok(None);
     }
-    quarantine_the_unproven(machine, &record)?;
+    let unwanted = unwanted(machine, &record)?;
     let line = format!("recovery installs {shown}, as the profile says");
     console::announce(&paths, &line);
     let mut failed: Option<Failure> = None;
@@ -162,6 +162,7 @@ fn put(machine: &Machine, from: &str) -> Result<Option<Slot>> {
             slot,
             force: false,
             activate: true,
+            unwanted: &unwanted,
             patience: Some(LIMIT),
         };
         match into_slot(machine, request) {
@@ -208,21 +209,14 @@ fn to_write(record: &Record, damages: &[(Slot, Option<String>)]) -> Vec<(Slot, O
     damages
 }
 
-/// An image that recovery has activated twice, and of which no start came to a verdict, is not tried a third time; another
-/// image from the same address is.
-fn quarantine_the_unproven(machine: &Machine, record: &Record) -> Result<()> {
-    let unproven = Slot::BOTH
-        .map(|slot| record.slot(slot))
-        .into_iter()
-        .filter(|entry| entry.status() == SlotStatus::Unproven);
-    for entry in unproven {
-        let mut control = Locked::wait_for(machine, "recovery")?;
-        if control.activations(Stage::RECOVERY, &entry.digest)? >= INSTALLATIONS {
-            let why = format!(
-                "recovery installed it {INSTALLATIONS} times, and no start of it came to a verdict"
-            );
-            control.quarantine(&entry.digest, &why)?;
-        }
-    }
-    Ok(())
+/// What recovery has activated by itself so often, and of which no start came to a verdict. It is not installed once more;
+/// another image from the same address is. Nothing is said against the image: it may come up when it is started again.
+fn unwanted(machine: &Machine, record: &Record) -> Result<Vec<Digest>> {
+    let mut control = boot::view(machine)?;
+    let entries = Slot::BOTH.map(|slot| record.slot(slot)).into_iter();
+    Ok(entries
+        .filter(|entry| entry.status() == SlotStatus::Unproven)
+        .map(|entry| entry.digest)
+        .filter(|digest| control.activations(Stage::RECOVERY, digest) >= INSTALLATIONS)
+        .collect())
 }

@@ -42,7 +42,15 @@ impl Web {
         let there = files.iter().filter(|file| file.exists());
         let certificates = there.flat_map(|file| load_certs_from_paths(Some(file), None).certs);
         Self {
-            proxy: value("HTTPS_PROXY").and_then(|url| Proxy::new(url).ok()),
+            proxy: value("HTTPS_PROXY").and_then(|url| {
+                let proxy = Proxy::new(url);
+                // What it is may hold a password.
+                proxy
+                    .inspect_err(|_| {
+                        eprintln!("bootctl: the address of the proxy is none; going without")
+                    })
+                    .ok()
+            }),
             direct: value("NO_PROXY")
                 .map(|list| list.split(',').map(str::to_owned).collect())
                 .unwrap_or_default(),

@@ -166,6 +166,7 @@ impl Disk {
             slot: Slot::B,
             force: false,
             scratch: PathBuf::from("/nowhere"),
+            unwanted: &[],
         };
         install::install(
             &mut Control::new(&mut self.state, context),

@@ -74,7 +74,8 @@ fn check_proxy_url(text: &str) -> Result<(), String> {
         Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
         None => ServerName::from_str(host).is_ok(),
     };
-    let port = port.parse::<u16>().is_ok_and(|port| port > 0);
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    let port = digits && port.parse::<u16>().is_ok_and(|port| port > 0);
     if !host || !port || text.len() > 1024 {
         return Err(wanted());
     }
@@ -115,6 +116,7 @@ mod tests {
             ("proxy:3128", "http://"),
             ("socks5://proxy:1080", "http://"),
             ("http://proxy", "port"),
+            ("http://proxy:+3128", "http://"),
             ("http://proxy:0", "http://"),
             ("http://proxy:3128/path", "http://"),
             ("http://me:pa/ss@proxy:3128", "escaped"),

@@ -72,15 +72,23 @@ pub(super) fn problems(profile: &Profile) -> Vec<Problem> {
     if let Some(bundle) = &profile.recovery.install {
         let path = ["recovery", "install"].map(str::to_owned);
         let (host, what) = (bundle.host(), "server of a bundle");
-        match host.parse::<IpAddr>().ok().and_then(is_no_hosts) {
-            Some(whose) => {
-                let message = format!("{host} is {whose}, not the address of a {what}");
-                problems.push(Problem::new(path, message, None));
-            }
-            None => problems.extend(of_server(profile, path.into(), what, host)),
+        let address = host.parse::<IpAddr>().ok();
+        if address.is_some_and(|it| it.is_loopback()) {
+            problems.push(is_itself(path.into(), what, host));
+        } else if let Some(whose) = address.and_then(is_no_hosts) {
+            let message = format!("{host} is {whose}, not the address of a {what}");
+            problems.push(Problem::new(path, message, None));
+        } else {
+            problems.extend(of_server(profile, path.into(), what, host));
         }
     }
     problems
+}
+
+/// Something that was put on this machine may answer there.
+fn is_itself(path: Vec<String>, what: &str, name: &str) -> Problem {
+    let message = format!("the {what} `{name}` is this machine itself");
+    Problem::warning(path, message, "name another one, or leave it out")
 }
 
 /// What is wrong with the name of a server, if it is one.
@@ -92,12 +100,7 @@ fn of_server(profile: &Profile, path: Vec<String>, what: &str, name: &str) -> Op
     } else if is_no_name(name) {
         Some(no_name(path, name))
     } else if name == "localhost" {
-        let message = format!("the {what} `localhost` is this machine itself");
-        Some(Problem::warning(
-            path,
-            message,
-            "name another one, or leave it out",
-        ))
+        Some(is_itself(path, what, name))
     } else if network.is_fixed() && !asks {
         let message = format!("no DNS server is named that knows `{name}`");
         let help = "add `dns` to the network, or name the server by its address";

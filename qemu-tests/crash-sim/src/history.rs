@@ -252,6 +252,7 @@ fn command(world: &World, disk: &Disk, step: Step, control: &mut Control<Partiti
         slot,
         force: matches!(step, InstallForced(_)),
         scratch: std::env::temp_dir(),
+        unwanted: &[],
     };
     match step {
         Install(index) | InstallForced(index) | InstallNow(index) => {

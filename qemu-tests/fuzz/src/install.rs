@@ -324,6 +324,7 @@ pub fn check(changes: &Changes<'_>, open: impl FnOnce(Vec<u8>) -> Option<Box<dyn
         slot: Slot::B,
         force: false,
         scratch: PathBuf::from("/nowhere"),
+        unwanted: &[],
     };
     let installed = memory::within(MEMORY, || {
         let (control, target) = (&mut control, &mut target);

@@ -73,6 +73,14 @@ fn run(context: &Context) -> Result<()> {
         "no first boot",
         &status["booted"],
     )?;
+    let history = machine.history()?;
+    expect(
+        history
+            .iter()
+            .all(|event| event["kind"] != "unclean-shutdown"),
+        "the first run to have ended in an orderly way",
+        &history.into(),
+    )?;
     machine.expect_mark(&id)
 }
 

@@ -333,9 +333,10 @@ impl Known {
             actions.push(Action::Begin);
             return actions;
         }
-        // The service was started again: what it had not finished goes on.
+        // The service was started again: what it had not finished goes on. After a restart of userland alone the marker
+        // says that the run has ended.
         self.begun = true;
-        let mut actions = vec![Action::Ready];
+        let mut actions = vec![Action::Mark, Action::Ready];
         if self.phase == Phase::GoingBack {
             actions.push(Action::Reboot);
         }

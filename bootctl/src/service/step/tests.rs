@@ -209,7 +209,7 @@ fn a_service_that_is_started_again_goes_on() {
     known.root = RootRead::Sound;
     assert_eq!(
         known.step(Seen::Started(None)),
-        [Action::Ready, Action::Choose]
+        [Action::Mark, Action::Ready, Action::Choose]
     );
     assert_eq!(known.step(Seen::Chosen(plan())), [Action::BringUp]);
     assert_eq!(known.step(Seen::Root(Root::Sound)), [Action::ClearStreak]);

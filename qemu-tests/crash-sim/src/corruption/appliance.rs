@@ -233,6 +233,7 @@ impl Life<'_> {
                     slot,
                     force: false,
                     scratch: std::env::temp_dir(),
+                    unwanted: &[],
                 };
                 install(
                     control,
