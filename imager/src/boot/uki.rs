@@ -13,7 +13,7 @@ use crate::workshop::tools::Tools;
 ///
 /// Panics and lockups end in a reboot; the watchdog that the agent opened is not taken for dead before
 /// userland opens it again; systemd neither guesses partitions nor takes credentials from outside.
-const COMMON: &[&str] = &[
+pub(crate) const COMMON: &[&str] = &[
     "panic=10",
     "oops=panic",
     "softlockup_panic=1",

@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use boot_core::calendar::unix_seconds;
 use toml::de::{DeTable, DeValue};
 
-use super::read::{File, Table};
+use super::check;
+use super::read::{File, Said, Table};
 use super::{
     Artefact, Compression, GoSource, ImageSource, Kind, Kubernetes, Overlay, Persist, Recipe,
     Source,
@@ -59,10 +60,12 @@ pub(super) fn load(path: &Path) -> Result<Recipe> {
         profile: None,
         kubernetes: None,
         vm: Vec::new(),
+        warnings: Vec::new(),
     };
-    let mut mistakes = Vec::new();
+    let mut said = Said::default();
     let mut pending = Vec::new();
-    lay_over(&mut merged, &path, &mut pending, &mut mistakes)?;
+    lay_over(&mut merged, &path, &mut pending, &mut said)?;
+    let mistakes = &mut said.mistakes;
     if merged.name.is_empty() {
         merged.name = path
             .file_stem()
@@ -82,6 +85,7 @@ pub(super) fn load(path: &Path) -> Result<Recipe> {
         }
     }
     if mistakes.is_empty() {
+        merged.warnings = said.warnings;
         Ok(merged)
     } else {
         let count = match mistakes.len() {
@@ -91,7 +95,7 @@ pub(super) fn load(path: &Path) -> Result<Recipe> {
         bail!(
             "the recipe {} has {count}:\n  {}",
             path.display(),
-            mistakes.join("\n  ")
+            [said.mistakes, said.warnings].concat().join("\n  ")
         );
     }
 }
@@ -101,12 +105,8 @@ fn lay_over(
     recipe: &mut Recipe,
     path: &Path,
     pending: &mut Vec<PathBuf>,
-    mistakes: &mut Vec<String>,
+    said: &mut Said,
 ) -> Result<()> {
-    if pending.iter().any(|open| open == path) {
-        mistakes.push(format!("{}:1:1: extends itself", path.display()));
-        return Ok(());
-    }
     let text = fs::read_to_string(path)
         .with_context(|| format!("cannot read the recipe {}", path.display()))?;
     let mut file = File::new(path, &text);
@@ -118,7 +118,7 @@ fn lay_over(
         );
     }
     if !errors.is_empty() {
-        mistakes.extend(file.finish());
+        file.finish(said);
         return Ok(());
     }
     let mut table = Table::new("a recipe", document.get_ref(), 0..0);
@@ -132,20 +132,24 @@ fn lay_over(
     pending.push(path.to_owned());
     for (base, at) in bases {
         match file.resolve(&base).canonicalize() {
-            Ok(base) => lay_over(recipe, &base, pending, mistakes)?,
+            Ok(found) if pending.contains(&found) => file.wrong(
+                &at,
+                format!("by `{base}` this recipe extends itself; leave it out"),
+            ),
+            Ok(found) => lay_over(recipe, &found, pending, said)?,
             Err(error) => file.wrong(&at, format!("cannot read `{base}`: {error}")),
         }
     }
     pending.pop();
     fields(recipe, &mut file, table);
-    mistakes.extend(file.finish());
+    file.finish(said);
     Ok(())
 }
 
 fn fields(recipe: &mut Recipe, file: &mut File<'_>, mut table: Table<'_, '_>) {
     let t = &mut table;
     if let Some((name, at)) = t.text_at(file, "name") {
-        check_word(file, "name", &name, &at);
+        check::word(file, "name", &name, &at);
         recipe.name = name;
     }
     if let Some((kind, at)) = t.text_at(file, "kind") {
@@ -156,14 +160,11 @@ fn fields(recipe: &mut Recipe, file: &mut File<'_>, mut table: Table<'_, '_>) {
         }
     }
     if let Some((product, at)) = t.text_at(file, "product") {
-        check_word(file, "product", &product, &at);
+        check::word(file, "product", &product, &at);
         recipe.product = product;
     }
     if let Some((version, at)) = t.text_at(file, "version") {
-        if version.is_empty()
-            || version.len() > MAX_VERSION
-            || !version.chars().all(|c| c.is_ascii_graphic())
-        {
+        if version.len() > MAX_VERSION || !version.chars().all(|c| c.is_ascii_graphic()) {
             file.wrong(
                 &at,
                 format!("`version` is 1 to {MAX_VERSION} visible ASCII characters"),
@@ -200,11 +201,18 @@ fn fields(recipe: &mut Recipe, file: &mut File<'_>, mut table: Table<'_, '_>) {
         recipe.layout = layout;
     }
     if let Some(mut debian) = t.table(file, "debian") {
-        replace(&mut recipe.suite, debian.text(file, "suite"));
-        if let Some(mirror) = debian.text(file, "mirror") {
+        if let Some((suite, at)) = debian.text_at(file, "suite") {
+            check::word(file, "suite", &suite, &at);
+            recipe.suite = suite;
+        }
+        if let Some((mirror, at)) = debian.text_at(file, "mirror") {
+            check::mirror(file, &mirror, &at);
             recipe.mirror = Some(mirror);
         }
-        extend(&mut recipe.components, debian.list(file, "components"));
+        for (component, at) in debian.list_at(file, "components") {
+            check::word(file, "components", &component, &at);
+            extend(&mut recipe.components, vec![component]);
+        }
         debian.finish(file);
     }
     if let Some(kernel) = t.table(file, "kernel") {
@@ -214,7 +222,8 @@ fn fields(recipe: &mut Recipe, file: &mut File<'_>, mut table: Table<'_, '_>) {
         read_packages(recipe, file, packages);
     }
     for artefact in t.tables(file, "artefacts") {
-        let artefact = read_artefact(file, artefact);
+        let (artefact, at) = read_artefact(file, artefact);
+        check::artefact(file, &artefact, &at, &recipe.artefacts);
         match recipe
             .artefacts
             .iter_mut()
@@ -227,7 +236,7 @@ fn fields(recipe: &mut Recipe, file: &mut File<'_>, mut table: Table<'_, '_>) {
     for mut overlay in t.tables(file, "files") {
         let (from, at) = overlay.required(file, "from");
         let (to, to_at) = overlay.required(file, "to");
-        check_absolute(file, "to", &to, &to_at);
+        check::place(file, "to", &to, &to_at);
         let read = Overlay {
             from: file.existing(&from, &at),
             to,
@@ -236,95 +245,100 @@ fn fields(recipe: &mut Recipe, file: &mut File<'_>, mut table: Table<'_, '_>) {
         overlay.finish(file);
         recipe.files.push(read);
     }
+    let mut seen = Vec::new();
     for mut entry in t.tables(file, "persist") {
-        let (path, at) = entry.required(file, "path");
-        check_absolute(file, "path", &path, &at);
+        let (mut path, at) = entry.required(file, "path");
+        while path.len() > 1 && path.ends_with('/') {
+            path.pop();
+        }
         let per_epoch = entry.flag(file, "per_epoch").unwrap_or(false);
         entry.finish(file);
-        recipe.persist.retain(|p| p.path != path);
-        recipe.persist.push(Persist { path, per_epoch });
+        let entry = Persist { path, per_epoch };
+        check::persist(file, &entry, &at, &seen);
+        seen.push(entry.path.clone());
+        recipe.persist.retain(|p| p.path != entry.path);
+        recipe.persist.push(entry);
     }
-    recipe.command_line.extend(t.list(file, "command_line"));
-    extend(
-        &mut recipe.initramfs_modules,
-        t.list(file, "initramfs_modules"),
-    );
+    for (word, at) in t.list_at(file, "command_line") {
+        check::kernel_word(file, &word, &at);
+        recipe.command_line.push(word);
+    }
+    for (module, at) in t.list_at(file, "initramfs_modules") {
+        check::module(file, &module, &at);
+        extend(&mut recipe.initramfs_modules, vec![module]);
+    }
     for (path, at) in t.list_at(file, "exclude") {
-        check_absolute(file, "exclude", &path, &at);
+        check::exclude(file, &path, &at);
         extend(&mut recipe.exclude, vec![path]);
     }
     if let Some((headroom, at)) = t.float(file, "headroom") {
-        if !(1.0..=16.0).contains(&headroom) {
-            file.wrong(
-                &at,
-                "`headroom` is how many times the first image a slot holds: 1 to 16",
-            );
-        }
+        check::headroom(file, headroom, &at);
         recipe.headroom = headroom;
     }
     if let Some((compression, at)) = t.text_at(file, "compression") {
-        let known = ["none", "lz4", "lz4hc", "zstd", "lzma"];
-        if !known.contains(&compression.split(',').next().unwrap_or_default()) {
-            file.wrong(
-                &at,
-                format!(
-                    "`compression` is one of {}, and a level after a comma",
-                    known.join(", ")
-                ),
-            );
-        }
+        check::compression(file, &compression, &at);
         recipe.compression = match compression.as_str() {
             "none" => Compression::Uncompressed,
             _ => Compression::Erofs(compression),
         };
     }
     if let Some((recovery, at)) = t.text_at(file, "recovery") {
-        recipe.recovery = Some(file.existing(&recovery, &at));
+        recipe.recovery = Some(file.existing_file(&recovery, &at));
     }
     if let Some((profile, at)) = t.text_at(file, "profile") {
-        recipe.profile = Some(file.existing(&profile, &at));
+        recipe.profile = Some(file.existing_file(&profile, &at));
     }
     if let Some(mut kubernetes) = t.table(file, "kubernetes") {
+        let distribution = kubernetes.required(file, "distribution");
+        let version = kubernetes.required(file, "version");
+        check::kubernetes(file, &distribution, &version);
         recipe.kubernetes = Some(Kubernetes {
-            distribution: kubernetes.required(file, "distribution").0,
-            version: kubernetes.required(file, "version").0,
+            distribution: distribution.0,
+            version: version.0,
         });
         kubernetes.finish(file);
     }
-    extend(&mut recipe.vm, t.list(file, "vm"));
+    for (runtime, at) in t.list_at(file, "vm") {
+        check::word(file, "vm", &runtime, &at);
+        extend(&mut recipe.vm, vec![runtime]);
+    }
+    check::of_recovery(file, recipe.kind, t);
     table.finish(file);
 }
 
 fn read_packages(recipe: &mut Recipe, file: &mut File<'_>, mut packages: Table<'_, '_>) {
     let common = packages.list_at(file, "common");
+    check::twice(file, "common", &common);
+    let mut named = common.clone();
     for architecture in Architecture::ALL {
         let own = packages.list_at(file, architecture.name());
+        check::twice(file, architecture.name(), &own);
+        named.extend(own.iter().cloned());
         let list = recipe.packages.entry(architecture).or_default();
         for (name, at) in common.iter().chain(&own) {
-            check_package(file, name, at);
+            check::package(file, name, at);
             if !list.contains(name) {
                 list.push(name.clone());
             }
         }
     }
     for (name, at) in packages.list_at(file, "discard") {
-        check_package(file, &name, &at);
-        extend(&mut recipe.discard, vec![name]);
+        check::package(file, &name, &at);
+        extend(&mut recipe.discard, vec![name.clone()]);
+        named.push((name, at));
     }
+    check::contradictions(file, recipe, &named);
     packages.finish(file);
 }
 
-fn read_artefact(file: &mut File<'_>, mut table: Table<'_, '_>) -> Artefact {
+/// An artefact, and where its path stands.
+fn read_artefact(file: &mut File<'_>, mut table: Table<'_, '_>) -> (Artefact, Range<usize>) {
     let (name, at) = table.required(file, "name");
-    check_word(file, "name", &name, &at);
+    check::word(file, "name", &name, &at);
     let (path, at) = table.required(file, "path");
-    check_absolute(file, "path", &path, &at);
+    check::place(file, "path", &path, &at);
     let mode = read_mode(file, &mut table).unwrap_or(0o755);
-    let sources: Vec<_> = table
-        .tables(file, "sources")
-        .into_iter()
-        .filter_map(|source| read_source(file, source))
-        .collect();
+    let sources = table.tables(file, "sources");
     if sources.is_empty() {
         file.wrong(
             &table.span,
@@ -332,12 +346,14 @@ fn read_artefact(file: &mut File<'_>, mut table: Table<'_, '_>) -> Artefact {
         );
     }
     table.finish(file);
-    Artefact {
+    let sources = sources.into_iter();
+    let artefact = Artefact {
         name,
         path,
         mode,
-        sources,
-    }
+        sources: sources.filter_map(|it| read_source(file, it)).collect(),
+    };
+    (artefact, at)
 }
 
 fn read_source(file: &mut File<'_>, mut table: Table<'_, '_>) -> Option<Source> {
@@ -347,15 +363,28 @@ fn read_source(file: &mut File<'_>, mut table: Table<'_, '_>) -> Option<Source> 
         .filter(|kind| table.value(kind).is_some())
         .collect();
     let [kind] = kinds[..] else {
-        file.wrong(&span, "a source has one of `url`, `file`, `go` and `image`");
+        file.wrong(
+            &span,
+            "a source has exactly one of `url`, `file`, `go` and `image`; of several, each is a source of its own",
+        );
         return None;
     };
     let source = match kind {
-        "url" => Some(Source::Url {
-            url: text_or_table(file, &mut table, "url"),
-            sha256: read_digests(file, &mut table),
-            member: table.text(file, "member"),
-        }),
+        "url" => {
+            let at = table.value("url").map_or(span, toml::Spanned::span);
+            let url = text_or_table(file, &mut table, "url");
+            let sha256 = read_digests(file, &mut table);
+            check::download(file, &url, &sha256, &at);
+            let member = table.text_at(file, "member");
+            if let Some((member, at)) = &member {
+                check::member(file, member, at);
+            }
+            Some(Source::Url {
+                url,
+                sha256,
+                member: member.map(|(member, _)| member),
+            })
+        }
         "file" => {
             let path = table.text(file, "file").unwrap_or_default();
             Some(Source::File {
@@ -442,7 +471,7 @@ fn read_digests(file: &mut File<'_>, table: &mut Table<'_, '_>) -> BTreeMap<Arch
     let at = table.value("sha256").map_or(span, toml::Spanned::span);
     let digests = text_or_table(file, table, "sha256");
     for digest in digests.values().collect::<BTreeSet<_>>() {
-        if !is_sha256(digest) {
+        if !digest.is_empty() && !is_sha256(digest) {
             file.wrong(&at, "`sha256` is 64 lower-case hexadecimal digits");
         }
     }
@@ -458,7 +487,7 @@ fn by_architecture(
     for architecture in Architecture::ALL {
         if let Some((text, at)) = table.text_at(file, architecture.name()) {
             if !paths {
-                check_package(file, &text, &at);
+                check::package(file, &text, &at);
             }
             read.insert(architecture, text);
         }
@@ -498,37 +527,6 @@ fn read_mode(file: &mut File<'_>, table: &mut Table<'_, '_>) -> Option<u32> {
         file.wrong(&at, "`mode` is an octal text such as \"0755\"");
     }
     mode
-}
-
-fn check_word(file: &mut File<'_>, field: &str, text: &str, at: &Range<usize>) {
-    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if text.is_empty() || text.len() > 64 || !text.chars().all(good) || text.starts_with(['.', '-'])
-    {
-        file.wrong(
-            at,
-            format!("`{field}` consists of letters, digits, `-`, `_` and `.` (at most 64)"),
-        );
-    }
-}
-
-/// Debian policy 5.6.7: lower-case letters, digits, `+`, `-`, `.`; at least two.
-fn check_package(file: &mut File<'_>, name: &str, at: &Range<usize>) {
-    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c);
-    if name.len() < 2 || !name.chars().all(good) || name.starts_with(['+', '-', '.']) {
-        file.wrong(
-            at,
-            format!("`{name}` cannot be the name of a Debian package"),
-        );
-    }
-}
-
-fn check_absolute(file: &mut File<'_>, field: &str, path: &str, at: &Range<usize>) {
-    if !path.starts_with('/') || path.split('/').any(|part| part == ".." || part == ".") {
-        file.wrong(
-            at,
-            format!("`{field}` is an absolute path in the image, with no `.` or `..`"),
-        );
-    }
 }
 
 fn replace<T>(field: &mut T, value: Option<T>) {

@@ -5,6 +5,7 @@
 //! Paths are relative to the file they stand in. [`schema`] says what every field means.
 use crate::arch::Architecture;
 
+mod check;
 mod load;
 mod read;
 pub mod schema;
@@ -66,6 +67,8 @@ pub struct Recipe {
     pub kubernetes: Option<Kubernetes>,
     /// The VM runtimes in the image.
     pub vm: Vec<String>,
+    /// What is hardly meant in its files, each as `FILE:LINE:COLUMN: warning: MESSAGE`.
+    pub warnings: Vec<String>,
 }
 
 /// What an image is for.

@@ -13,6 +13,16 @@ pub(super) struct File<'a> {
     path: &'a Path,
     text: &'a str,
     mistakes: Vec<(usize, String)>,
+    warnings: Vec<(usize, String)>,
+}
+
+/// What is to be said about recipes, each as `FILE:LINE:COLUMN: message`.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// What can never work.
+    pub(super) mistakes: Vec<String>,
+    /// What could be meant.
+    pub(super) warnings: Vec<String>,
 }
 
 impl<'a> File<'a> {
@@ -21,11 +31,19 @@ impl<'a> File<'a> {
             path,
             text,
             mistakes: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
+    /// It can never work.
     pub(super) fn wrong(&mut self, at: &Range<usize>, message: impl Into<String>) {
         self.mistakes.push((at.start, message.into()));
+    }
+
+    /// It could be meant.
+    pub(super) fn odd(&mut self, at: &Range<usize>, message: impl Into<String>) {
+        self.warnings
+            .push((at.start, format!("warning: {}", message.into())));
     }
 
     /// A path in the file is relative to the file.
@@ -42,19 +60,35 @@ impl<'a> File<'a> {
         resolved
     }
 
-    /// The mistakes in the order of the file, as `FILE:LINE:COLUMN: message`.
-    pub(super) fn finish(mut self) -> Vec<String> {
-        self.mistakes.sort();
+    /// Like [`Self::existing`], of a file.
+    pub(super) fn existing_file(&mut self, path: &str, at: &Range<usize>) -> PathBuf {
+        let resolved = self.existing(path, at);
+        if resolved.is_dir() {
+            self.wrong(
+                at,
+                format!("{} is a directory; a file is wanted", resolved.display()),
+            );
+        }
+        resolved
+    }
+
+    /// What is to be said, in the order of the file. What a base says stands there once, however often it is extended.
+    pub(super) fn finish(self, said: &mut Said) {
         let (path, text) = (self.path.display(), self.text);
-        self.mistakes
-            .into_iter()
-            .map(|(offset, message)| {
+        let placed = |mut list: Vec<(usize, String)>, into: &mut Vec<String>| {
+            list.sort();
+            for (offset, message) in list {
                 let before = &text[..floor_boundary(text, offset)];
                 let line = before.matches('\n').count() + 1;
                 let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-                format!("{path}:{line}:{column}: {message}")
-            })
-            .collect()
+                let message = format!("{path}:{line}:{column}: {message}");
+                if !into.contains(&message) {
+                    into.push(message);
+                }
+            }
+        };
+        placed(self.mistakes, &mut said.mistakes);
+        placed(self.warnings, &mut said.warnings);
     }
 }
 
@@ -165,9 +199,12 @@ impl<'t, 'i> Table<'t, 'i> {
             .as_integer()
             .and_then(|n| u64::from_str_radix(n.as_str(), n.radix()).ok());
         if number.is_none() {
+            let most = u64::MAX;
+            let given = value.get_ref().as_integer();
+            let given = given.map_or(kind(value), |it| it.as_str());
             file.wrong(
                 &value.span(),
-                format!("`{field}` is a whole number, not {}", kind(value)),
+                format!("`{field}` is a whole number from 0 to {most}, not {given}"),
             );
         }
         number
@@ -286,13 +323,17 @@ fn as_text(file: &mut File<'_>, field: &str, value: Value<'_, '_>) -> Option<Str
             format!("`{field}` is a text, not {}", kind(value)),
         );
     }
+    if text == Some("") {
+        file.wrong(&value.span(), format!("`{field}` is empty"));
+        return None;
+    }
     text.map(str::to_owned)
 }
 
 fn kind(value: Value<'_, '_>) -> &'static str {
     match value.get_ref() {
         DeValue::String(_) => "a text",
-        DeValue::Integer(_) => "a whole number out of its range or place",
+        DeValue::Integer(_) => "a whole number",
         DeValue::Float(_) => "a number with a fraction",
         DeValue::Boolean(_) => "true or false",
         DeValue::Datetime(_) => "a date",

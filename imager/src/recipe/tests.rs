@@ -78,7 +78,7 @@ url = "https://example.org/tool"
     );
     let error = Recipe::load(&path).unwrap_err().to_string();
     for expected in [
-        "has 8 mistakes",
+        "has 7 mistakes",
         "bad.toml:2:1: a recipe has no field `verson`; did you mean `version`?",
         "bad.toml:3:12: `headroom` is a number",
         "bad.toml:5:22: `common` is a text",
@@ -117,6 +117,7 @@ fn the_recipes_of_the_repository_load() {
     let images = Path::new(env!("STERNPOST_SOURCE")).join("recipes/images");
     for entry in std::fs::read_dir(images).unwrap() {
         let path = entry.unwrap().path();
-        Recipe::load(&path).unwrap_or_else(|error| panic!("{error}"));
+        let recipe = Recipe::load(&path).unwrap_or_else(|error| panic!("{error}"));
+        assert!(recipe.warnings.is_empty(), "{:?}", recipe.warnings);
     }
 }

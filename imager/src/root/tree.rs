@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
 /// Directories that are mounted over at every start.
-const VOLATILE: [&str; 6] = ["dev", "proc", "run", "state", "sys", "tmp"];
+pub(crate) const VOLATILE: [&str; 6] = ["dev", "proc", "run", "state", "sys", "tmp"];
 
 /// How many links a path may lead through, as for Linux (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -593,7 +593,7 @@ fn header(entry: &Entry, epoch: u64) -> tar::Header {
 }
 
 /// Whether `name` is `pattern`, in which each `*` stands for any number of characters.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((start, rest)) => name.strip_prefix(start).is_some_and(|name| {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod cases;
 mod command_line;
 mod images;
 mod reproducible;
