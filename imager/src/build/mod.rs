@@ -38,6 +38,7 @@ use crate::workshop::cache::KeyBuilder;
 pub mod outputs;
 pub mod programs;
 pub mod staging;
+pub(crate) mod warnings;
 
 /// What manifests say that they were made by.
 pub(crate) const TOOL: &str = concat!("imager ", env!("CARGO_PKG_VERSION"));
@@ -64,6 +65,8 @@ pub struct Order {
     pub root_options: root::Options,
     /// Seconds since 1970 after which the image is not installed any more.
     pub expires: Option<u64>,
+    /// Whether what is hardly meant is refused.
+    pub deny_warnings: bool,
     pub out: PathBuf,
 }
 
@@ -93,14 +96,18 @@ pub async fn build(workshop: &Workshop, mut order: Order) -> Result<Outcome> {
         recipe.product,
         order.authority.keyring.product
     );
-    if let Some(profile) = order.profile.as_deref().or(recipe.profile.as_deref()) {
+    let said = match order.profile.as_deref().or(recipe.profile.as_deref()) {
         // Before minutes go into what the profile would then spoil.
-        checked_profile(profile, &image_facts(recipe, &order.identity, ""))?;
-    }
+        Some(it) => Some(checked_profile(it, &image_facts(recipe, &order.identity, ""))?.1),
+        None => None,
+    };
     let architecture = order.identity.architecture;
     let recovery = recipe.recovery_system()?;
     let recipes: Vec<&Recipe> = std::iter::once(recipe).chain(&recovery).collect();
     sources::check_names(&order.root_options.sources, &recipes)?;
+    warnings::say(&recipes, said.as_ref(), order.deny_warnings, |text| {
+        workshop.progress().line(text);
+    })?;
     let staging = Staging::open(&order.out, |text| workshop.progress().line(text))?;
     workshop.tools().await?;
     let recovery_prepared = async {

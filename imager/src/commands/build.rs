@@ -59,6 +59,9 @@ pub struct Args {
     /// zstd's level for the bundle: 19 saves about 2 % over the default and takes ten times as long
     #[arg(long, default_value_t = 9, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=22))]
     bundle_level: i32,
+    /// Refuse what is hardly meant in recipe and profile, and not only mistakes
+    #[arg(long)]
+    deny_warnings: bool,
     /// Write disk.raw.zst as well
     #[arg(long)]
     zst: bool,
@@ -118,6 +121,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<()> {
             lock: Lock::find(&recipe, args.lock.as_deref())?,
         },
         expires: args.expires,
+        deny_warnings: args.deny_warnings,
         out: args.out,
         recipe,
     };

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Context, print};
 use crate::arch::{self, Architecture};
+use crate::build::warnings;
 use crate::debian::lock;
 use crate::recipe::Recipe;
 use crate::workshop::{Workshop, durable};
@@ -39,6 +40,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
         None => recipe.kernel.keys().copied().collect(),
     };
     let recovery = recipe.recovery_system()?;
+    let recipes: Vec<&Recipe> = std::iter::once(&recipe).chain(&recovery).collect();
+    warnings::say(&recipes, None, false, |text| workshop.progress().line(text))?;
     let locked = context.block_on(async {
         workshop.tools().await?;
         let mut locked = pin(&workshop, &recipe, &architectures).await?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use boot_core::trust::Trust;
-use profile::{ImageFacts, KubernetesFacts};
+use profile::{Diagnostics, ImageFacts, KubernetesFacts};
 
 use crate::arch::Architecture;
 use crate::build::programs::Programs;
@@ -48,15 +48,16 @@ pub fn image_facts(recipe: &Recipe, identity: &Identity, kernel: &str) -> ImageF
     }
 }
 
-/// Reads a default profile and refuses one that a machine with this image would refuse.
+/// Reads a default profile and refuses one that a machine with this image would refuse. Beside its text comes what is
+/// hardly meant in it.
 ///
 /// # Errors
 /// It cannot be read, or has mistakes; the error names all of them.
-pub fn checked_profile(path: &Path, facts: &ImageFacts) -> Result<Vec<u8>> {
+pub fn checked_profile(path: &Path, facts: &ImageFacts) -> Result<(Vec<u8>, Diagnostics)> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("reading the profile {}", path.display()))?;
-    match profile::parse_for(&text, &path.display().to_string(), facts) {
-        Ok(_) => Ok(text.into_bytes()),
+    match profile::check(&text, &path.display().to_string(), Some(facts)) {
+        Ok((_, said)) => Ok((text.into_bytes(), said)),
         Err(diagnostics) => bail!(
             "the profile cannot be used:\n{}",
             diagnostics.to_text(false).trim_end()
@@ -85,7 +86,7 @@ pub fn image_files(
         },
     ];
     if let Some(profile) = profile {
-        let text = checked_profile(profile, &known)?;
+        let (text, _) = checked_profile(profile, &known)?;
         files.push(bytes("/usr/lib/sternpost/profile.yaml", text));
     }
     files.extend(unit_files(&programs.units)?);

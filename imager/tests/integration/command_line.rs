@@ -167,6 +167,32 @@ fn a_build_without_keys_says_how_to_make_them() {
 }
 
 #[test]
+fn a_build_says_what_is_hardly_meant_and_refuses_it_where_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name, text| std::fs::write(directory.path().join(name), text).unwrap();
+    let recipe = "product = \"edge\"\nheadroom = 1\nprofile = \"p.yaml\"\n\
+                  [kernel]\nx86_64 = \"linux-image-amd64\"\n[packages]\ncommon = [\"systemd\"]\n";
+    write("edge.toml", recipe);
+    write("p.yaml", "version: 1\nnetwork: {dns: [9.9.9.9, 9.9.9.9]}\n");
+    imager(&["keygen", "--product", "edge", "keys"], directory.path());
+    let arguments = ["build", "edge.toml", "--deny-warnings", "--quiet"];
+    let output = imager(&arguments, directory.path());
+    assert_eq!(output.status.code(), Some(1));
+    for expected in [
+        "edge.toml:2:12: warning: ",
+        "p.yaml:2:26",
+        "2 warnings, which --deny-warnings refuses",
+    ] {
+        assert!(
+            said(&output).contains(expected),
+            "{expected:?} is not in\n{}",
+            said(&output)
+        );
+    }
+    assert!(!directory.path().join("out").exists());
+}
+
+#[test]
 fn a_bundle_is_not_run_as_a_disk() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("bundle.spb"), "SPBUNDLE and so on").unwrap();
