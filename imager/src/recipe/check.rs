@@ -268,7 +268,7 @@ pub(super) fn kernel_word(file: &mut File<'_>, word: &str, at: &Range<usize>) {
     } else if let Some(own) = own.find(|own| word.starts_with(own)) {
         file.odd(
             at,
-            format!("how an image starts and fails hangs on its own `{own}`, which this replaces; leave it out"),
+            format!("`{own}` decides how a machine starts or recovers, which is the image's to say; leave it out"),
         );
     }
 }

@@ -199,6 +199,7 @@ fn a_service_that_is_started_again_goes_on() {
     assert_eq!(
         known.step(Seen::Started(Some("two slots".into()))),
         [
+            Action::Mark,
             Action::Ready,
             Action::Reboot,
             Action::ReadRoot,
