@@ -33,7 +33,11 @@ fuzz_target!(|input: Input<'_>| {
     let saved = known.saved.filter(|saved| can_be(*saved, known.built));
     assert!(saved.is_none_or(|saved| shows >= saved));
     // What was far ahead of all that is known is not believed.
-    assert!(clock.set_to.is_none_or(|to| to > input.found || clock.implausible.is_some() || Some(to) == known.rtc));
+    assert!(
+        clock.set_to.is_none_or(|to| to > input.found
+            || clock.implausible.is_some()
+            || Some(to) == known.rtc)
+    );
     if let Some(time) = parse_time(input.list) {
         assert!(input.list.starts_with('@') || parse_time(&format(time)) == Some(time));
     }
