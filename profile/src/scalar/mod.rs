@@ -34,22 +34,9 @@ macro_rules! text_form {
     };
 }
 
-/// The same for a value that is shown nowhere: `writeOnly` is the schema's word for that.
-macro_rules! secret_text_form {
-    ($name:ident, $format:literal, $example:literal) => {
-        text_form!($name, {
-            "type": "string", "format": $format, "examples": [$example], "writeOnly": true
-        });
-    };
-}
-
-/// A type that is its text.
-macro_rules! plain_text {
-    ($(#[$doc:meta])* $name:ident, $format:literal, $example:literal, $check:expr) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+/// What a type has that is its text.
+macro_rules! is_its_text {
+    ($name:ident, $check:expr) => {
         impl $name {
             /// The text.
             #[must_use]
@@ -69,7 +56,38 @@ macro_rules! plain_text {
                 check(text).map(|()| Self(text.to_owned()))
             }
         }
+    };
+}
+
+/// A type that is its text.
+macro_rules! plain_text {
+    ($(#[$doc:meta])* $name:ident, $format:literal, $example:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+        is_its_text!($name, $check);
         text_form!($name, $format, $example);
+    };
+}
+
+/// The same for a value that is shown nowhere: `writeOnly` is the schema's word for that, and messages about a profile
+/// leave it out (`crate::diagnostics`). `Debug` does not show it; `Display` does, because a profile is written by that.
+macro_rules! secret_text {
+    ($(#[$doc:meta])* $name:ident, $format:literal, $example:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+        is_its_text!($name, $check);
+        impl core::fmt::Debug for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str(concat!(stringify!($name), "(…)"))
+            }
+        }
+        text_form!($name, {
+            "type": "string", "format": $format, "examples": [$example], "writeOnly": true
+        });
     };
 }
 

@@ -1,48 +1,17 @@
 //! The way to the world where there is no other: a proxy, and what is reached without it.
 
-use core::fmt;
 use core::str::FromStr;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
-
 use super::{Cidr, ServerName};
 
-/// The address of a proxy: `http://[NAME:PASSWORD@]HOST:PORT`, or https. `Debug` does not show it, for what may be
-/// secret in it; `Display` does, because a profile is written by that.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ProxyUrl(String);
-
-impl ProxyUrl {
-    /// The address, with all that is in it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for ProxyUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ProxyUrl(…)")
-    }
-}
-
-impl fmt::Display for ProxyUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for ProxyUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        check_proxy_url(text).map(|()| Self(text.to_owned()))
-    }
-}
-
-secret_text_form!(ProxyUrl, "proxy-url", "http://proxy.example.com:3128");
+secret_text!(
+    /// The address of a proxy: `http://[NAME:PASSWORD@]HOST:PORT`, or https. It may hold a password.
+    ProxyUrl,
+    "proxy-url",
+    "http://proxy.example.com:3128",
+    check_proxy_url
+);
 
 /// What reads it (systemd's environment files, Go, ureq) agrees on these characters; others are escaped, as in every
 /// address.

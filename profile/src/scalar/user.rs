@@ -1,10 +1,5 @@
 //! Login names and password hashes.
 
-use core::fmt;
-use core::str::FromStr;
-
-use serde::{Deserialize, Serialize};
-
 plain_text!(
     /// A login name.
     UserName,
@@ -29,41 +24,13 @@ plain_text!(
     }
 );
 
-/// A hashed password, as crypt(5) writes it. `Debug` does not show it, and messages about a profile leave it out
-/// (`crate::diagnostics`); `Display` does, because a profile is written by that.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct PasswordHash(String);
-
-impl PasswordHash {
-    /// The hash.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for PasswordHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PasswordHash(…)")
-    }
-}
-
-impl fmt::Display for PasswordHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for PasswordHash {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        check_password_hash(text).map(|()| Self(text.to_owned()))
-    }
-}
-
-secret_text_form!(PasswordHash, "password-hash", "$y$j9T$…");
+secret_text!(
+    /// A hashed password, as crypt(5) writes it.
+    PasswordHash,
+    "password-hash",
+    "$y$j9T$…",
+    check_password_hash
+);
 
 /// Names that the image itself uses (Debian's base system, systemd, ssh).
 const RESERVED: &[&str] = &[
