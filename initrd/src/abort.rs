@@ -5,12 +5,13 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use block_file::Access;
 use boot_core::event::{Event, EventKind, Stage};
 use boot_core::gpt::Table;
 use boot_core::{Digest, Nonce, Target};
 use rustix::system::{RebootCommand, reboot};
 
-use crate::block::BlockDevice;
+use crate::block;
 use crate::boot_disk::with_boot_state;
 use crate::console;
 use crate::failure::Failure;
@@ -68,7 +69,7 @@ fn append(kind: EventKind, text: &str) {
         .ok()
         .and_then(|time| i64::try_from(time.as_secs()).ok())
         .unwrap_or(0);
-    let outcome = BlockDevice::open(name, true).map(|mut device| {
+    let outcome = block::open(name, Access::Shared).map(|mut device| {
         with_boot_state(&mut device, table, |ring| {
             ring.append_event(&event).map_err(|error| error.to_string())
         })

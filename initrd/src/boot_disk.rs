@@ -6,12 +6,13 @@
 
 use std::time::{Duration, Instant};
 
+use block_file::{Access, BlockFile};
 use boot_core::gpt::{self, FindError, Table};
 use boot_core::layout::Label;
 use boot_core::store::BootState;
 use boot_core::{Device, Nonce, Window};
 
-use crate::block::BlockDevice;
+use crate::block;
 use crate::console;
 use crate::drivers::Drivers;
 use crate::failure::Failure;
@@ -94,7 +95,7 @@ pub fn choose(disks: &[(Option<Nonce>, &str)], wanted: &Wanted) -> Choice {
 /// Reads what a disk says about itself; `None` for a disk without a table.
 #[must_use]
 pub fn probe(name: &str) -> Option<Candidate> {
-    let mut device = BlockDevice::open(name, false).ok()?;
+    let mut device = block::open(name, Access::Read).ok()?;
     let table = gpt::read(&mut device).ok()?;
     let nonce = match table.find(Label::BootState.label()) {
         Ok(partition) => BootState::new(Window::partition(&mut device, partition))
@@ -218,9 +219,9 @@ fn no_disk(start: &Start, wanted: &Wanted, limit: Duration) -> Result<Option<Can
 
 /// Runs `f` on the boot-state partition of a disk.
 pub fn with_boot_state<T>(
-    device: &mut BlockDevice,
+    device: &mut BlockFile,
     table: &Table,
-    f: impl FnOnce(&mut BootState<Window<&mut BlockDevice>>) -> T,
+    f: impl FnOnce(&mut BootState<Window<&mut BlockFile>>) -> T,
 ) -> Option<T> {
     let partition = table.find(Label::BootState.label()).ok()?;
     Some(f(&mut BootState::new(Window::partition(device, partition))))

@@ -1,10 +1,11 @@
 //! The partition table made to fit the disk that it lies on. That it cannot be is recorded, and never ends a start.
 
+use block_file::Access;
 use boot_core::boot_report::BootReport;
 use boot_core::event::EventKind;
 use boot_core::gpt;
 
-use crate::block::{BlockDevice, partition_name};
+use crate::block::{self, partition_name};
 use crate::boot_disk::Candidate;
 use crate::failure::{Context, Failure};
 use crate::{abort, console};
@@ -28,12 +29,12 @@ fn try_grow(candidate: &Candidate) -> Result<bool, Failure> {
     else {
         return Ok(false);
     };
-    let mut device = BlockDevice::open(&candidate.name, true)?;
+    let mut device = block::open(&candidate.name, Access::Shared)?;
     gpt::apply(&mut device, &plan.steps).context("growing the partition table of", &disk)?;
     if !plan.restores.is_empty() {
         // With a damaged MBR or primary table, the kernel did not find the partitions.
         if partition_name(&candidate.name, 1).is_none() {
-            device.reread_partitions()?;
+            block::reread_partitions(&device)?;
         }
         let text = format!("damaged, and written again: {}", plan.restores.join(", "));
         console::log(format_args!("{disk}: {text}"));
@@ -41,7 +42,7 @@ fn try_grow(candidate: &Candidate) -> Result<bool, Failure> {
     }
     let grows = |part: &&gpt::Partition| candidate.table.find("state") != Ok(*part);
     if let Some(part) = plan.state.as_ref().filter(grows) {
-        device.resize_partition(part.number, part.start, part.size)?;
+        block::resize_partition(&device, part.number, part.start, part.size)?;
         let text = format!(
             "{disk}: partition table fits the disk, state has {} MiB",
             part.size >> 20
@@ -54,7 +55,7 @@ fn try_grow(candidate: &Candidate) -> Result<bool, Failure> {
 
 /// The table as it is now.
 pub(crate) fn reread(candidate: &Candidate) -> gpt::Table {
-    BlockDevice::open(&candidate.name, false)
+    block::open(&candidate.name, Access::Read)
         .ok()
         .and_then(|mut device| gpt::read(&mut device).ok())
         .unwrap_or_else(|| candidate.table.clone())

@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::fd::AsFd;
 
+use block_file::Access;
 use boot_core::{RootHash, Window};
 
-use crate::block::{BlockDevice, partition_name};
+use crate::block::{self, partition_name};
 use crate::boot_disk::Candidate;
 use crate::dm_verity::{self, Verity};
 use crate::failure::{Context, Failure};
@@ -27,7 +28,7 @@ pub(crate) fn verified(
     };
     let boot = find(slot.label_boot())?;
     let part = find(slot.label_root())?;
-    let mut device = BlockDevice::open(&candidate.name, false)?;
+    let mut device = block::open(&candidate.name, Access::Read)?;
     let root = slot_manifest::root(
         &mut Window::partition(&mut device, boot),
         target,

@@ -16,7 +16,6 @@ use rustix::ioctl::{
 const BLKPG_RESIZE_PARTITION: i32 = 3;
 const BLKPG: Opcode = opcode::none(0x12, 105);
 const BLKRRPART: Opcode = opcode::none(0x12, 95);
-const BLKFLSBUF: Opcode = opcode::none(0x12, 97);
 const EXT4_RESIZE_FS: Opcode = opcode::write::<u64>(b'f', 16);
 const LOOP_SET_FD: Opcode = 0x4C00;
 const LOOP_CTL_GET_FREE: Opcode = 0x4C82;
@@ -79,12 +78,6 @@ pub fn partition_resize(
 pub fn reread_partitions(disk: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: BLKRRPART has no argument.
     unsafe { rustix::ioctl::ioctl(disk, NoArg::<BLKRRPART>::new()) }
-}
-
-/// Writes back and drops what the kernel has cached of a block device.
-pub fn flush_cache(device: BorrowedFd<'_>) -> Result<(), Errno> {
-    // SAFETY: BLKFLSBUF has no argument.
-    unsafe { rustix::ioctl::ioctl(device, NoArg::<BLKFLSBUF>::new()) }
 }
 
 /// Grows the mounted ext4 that `mount_point` is open on to `blocks` of its blocks.

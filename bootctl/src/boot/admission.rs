@@ -22,7 +22,7 @@ use boot_core::{Digest, Target, esp};
 use crate::boot::slot_check;
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
-use crate::os::device::Access;
+use block_file::Access;
 
 /// Whom this machine trusts, and its floors.
 #[derive(Debug, Clone)]

@@ -9,13 +9,13 @@ pub mod verdict;
 
 use std::ops::{Deref, DerefMut};
 
+use block_file::{Access, BlockFile};
 use boot_core::Nonce;
 
 use self::control::{Context, Control};
 use crate::failure::Result;
 use crate::machine::Machine;
 use crate::os::clock;
-use crate::os::device::{Access, BlockFile};
 use crate::os::lock::Lock;
 
 /// This machine's boot state to look at: the device refuses whatever is written.

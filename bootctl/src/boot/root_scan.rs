@@ -1,5 +1,6 @@
 //! Reads the whole root of a slot against its verity leaves, past dm-verity and the page cache.
 
+use block_file::Access;
 use boot_core::manifest::Root;
 use boot_core::slot_header::read_slot;
 use boot_core::verity::{BLOCK, BlockHasher, Geometry, HASH, TreeBuilder};
@@ -7,7 +8,6 @@ use boot_core::{Device, Slot};
 
 use crate::failure::{Code, Failure, Result};
 use crate::machine::Machine;
-use crate::os::device::Access;
 
 /// In the text of every failure that means: the root is not what was signed.
 pub const MISMATCH: &str = "the root is damaged";

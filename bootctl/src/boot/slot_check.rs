@@ -1,5 +1,6 @@
 //! Whether a slot would be started, as the loader sees it: record, header, signatures, UKI.
 
+use block_file::{Access, BlockFile};
 use boot_core::record::Record;
 use boot_core::trust::Trust;
 use boot_core::verify::{self, Verify};
@@ -9,7 +10,6 @@ use crate::boot::admission::Admission;
 use crate::boot::root_scan;
 use crate::failure::{Doing, Failure, Result};
 use crate::machine::Machine;
-use crate::os::device::{Access, BlockFile};
 
 /// The two partitions of a slot.
 pub struct SlotDevices<D> {

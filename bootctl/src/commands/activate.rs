@@ -1,5 +1,6 @@
 //! `activate`: one commit.
 
+use block_file::Access;
 use boot_core::verify::would_start;
 use clap::Args;
 use serde_json::json;
@@ -9,7 +10,6 @@ use crate::boot::Locked;
 use crate::boot::admission::Admission;
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
-use crate::os::device::Access;
 use crate::output::Outcome;
 
 /// Arguments of `activate`.

@@ -1,5 +1,6 @@
 //! `give-up`: ends a slot whose disk has rotted.
 
+use block_file::Access;
 use boot_core::Target;
 use clap::Args;
 use serde_json::json;
@@ -11,7 +12,6 @@ use crate::boot::slot_check::{self, SlotDevices};
 use crate::failure::{Code, Failure, Result};
 use crate::machine::Machine;
 use crate::machine::facts::target_name;
-use crate::os::device::Access;
 use crate::output::Outcome;
 
 /// Arguments of `give-up`.

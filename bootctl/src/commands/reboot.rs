@@ -1,5 +1,6 @@
 //! `reboot`: in an orderly way, or into the recovery system once.
 
+use block_file::Access;
 use boot_core::Target;
 use boot_core::verify::would_start;
 use clap::Args;
@@ -9,7 +10,6 @@ use crate::boot::Locked;
 use crate::boot::admission::Admission;
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
-use crate::os::device::Access;
 use crate::os::power;
 use crate::output::Outcome;
 

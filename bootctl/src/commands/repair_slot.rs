@@ -1,5 +1,6 @@
 //! `repair-slot`: writes a slot whose disk has rotted from the other one.
 
+use block_file::Access;
 use boot_core::Slot;
 use boot_core::record::{Record, SlotStatus};
 use clap::Args;
@@ -13,7 +14,6 @@ use crate::failure::{Failure, Result};
 use crate::install::Options;
 use crate::install::repair::repair;
 use crate::machine::Machine;
-use crate::os::device::Access;
 use crate::output::Outcome;
 use crate::progress::Progress;
 

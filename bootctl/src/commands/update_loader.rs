@@ -1,5 +1,6 @@
 //! `update-loader`: what [`crate::loader`] does, over this machine's ESPs, firmware and state.
 
+use block_file::{Access, BlockFile};
 use boot_core::event::EventKind;
 use boot_core::manifest::Kind;
 use boot_core::record::Record;
@@ -21,7 +22,6 @@ use crate::loader::efi::{self, Variables};
 use crate::loader::{self, Esp, Update, UpdateStage, under_way};
 use crate::machine::Machine;
 use crate::machine::facts;
-use crate::os::device::{Access, BlockFile};
 use crate::output::Outcome;
 use crate::progress::Progress;
 use crate::source::{self, Reach};

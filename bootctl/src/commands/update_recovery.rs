@@ -1,5 +1,6 @@
 //! `update-recovery`: opens what [`crate::install::replace_recovery`] works on.
 
+use block_file::Access;
 use boot_core::{Slot, Target};
 use clap::Args;
 use indicatif::HumanBytes;
@@ -10,7 +11,6 @@ use crate::boot::admission::Admission;
 use crate::failure::Result;
 use crate::install::replace_recovery;
 use crate::machine::Machine;
-use crate::os::device::Access;
 use crate::output::Outcome;
 use crate::progress::Progress;
 use crate::source::{self, Reach};

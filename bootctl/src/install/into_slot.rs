@@ -8,10 +8,10 @@ use crate::boot::admission::Admission;
 use crate::boot::slot_check::SlotDevices;
 use crate::failure::Result;
 use crate::machine::Machine;
-use crate::os::device::Access;
 use crate::progress::Progress;
 use crate::source::{self, Reach};
 
+use block_file::Access;
 use boot_core::{Digest, Slot};
 
 /// What is to be installed.

@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::{fmt, fs};
 
+use block_file::Access;
 use boot_core::device_path::{HardDrive, utf16};
 use boot_core::efi_variable;
 use boot_core::layout::BOOT_LOADER_INTERFACE;
@@ -17,7 +18,6 @@ use boot_core::{Architecture, Device as _, esp};
 use super::Esp;
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
-use crate::os::device::Access;
 
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 /// Kept, and seen by firmware and by the running system.

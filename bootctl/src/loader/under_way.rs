@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use block_file::{Access, BlockFile};
 use boot_core::Slot;
 use boot_core::event::EventKind;
 
@@ -11,7 +12,6 @@ use super::{Esp, Esps, Update, UpdateOutcome};
 use crate::boot::{self, slot_check};
 use crate::failure::{Code, Doing as _, Result};
 use crate::machine::{Machine, facts};
-use crate::os::device::{Access, BlockFile};
 use crate::os::files::write_atomic;
 
 /// Where an update is kept that is under way.

@@ -4,13 +4,13 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use block_file::{Access, BlockFile};
 use boot_core::slot::Slot;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Machine;
 use crate::failure::{Failure, Result};
-use crate::os::device::{Access, BlockFile};
 
 impl Machine {
     /// The file of the partition that is labelled `label`.

@@ -1,8 +1,7 @@
-//! What is asked of the operating system: files, devices, locks, time, systemd.
+//! What is asked of the operating system: files, locks, time, systemd.
 
 pub mod clock;
 pub(crate) mod console;
-pub mod device;
 pub mod files;
 pub mod lock;
 pub(crate) mod notify;

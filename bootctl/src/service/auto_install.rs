@@ -6,6 +6,7 @@
 //! long as recovery runs; that restarts the machine in between, which tries the slots again (`step::idle`). Which slot is
 //! written: [`to_write`]. What was installed twice and never came to a verdict: [`unwanted`].
 
+use block_file::Access;
 use boot_core::event::Stage;
 use boot_core::record::{Record, SlotStatus};
 use boot_core::select::never_comes_up;
@@ -22,7 +23,6 @@ use crate::failure::{Code, Failure, Result};
 use crate::install::into_slot::{Request, into_slot};
 use crate::machine::Machine;
 use crate::os::console;
-use crate::os::device::Access;
 use crate::profile::choose;
 use crate::source;
 

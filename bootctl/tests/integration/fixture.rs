@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use block_file::{Access, BlockFile};
 use boot_core::boot_report::{BootReport, TableEntry};
 use boot_core::bundle::{FrameTable, Header};
 use boot_core::dsse::Envelope;
@@ -20,7 +21,6 @@ use boot_core::{
     Architecture, Device, Digest, KeyringSerial, Nonce, PublicKey, SecurityVersion, Slot, Target,
     keyring, layout, transition,
 };
-use bootctl::os::device::{Access, BlockFile};
 use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::Value;
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::rc::Rc;
 
+use block_file::{Access, BlockFile};
 use boot_core::keyring::KeySet;
 use boot_core::pe;
 use boot_core::test_support::program;
@@ -15,7 +16,6 @@ use bootctl::failure::Failure;
 use bootctl::loader::under_way::go_on;
 use bootctl::loader::{self, Esp, Esps, Update, UpdateOutcome, UpdateStage};
 use bootctl::machine::Machine;
-use bootctl::os::device::{Access, BlockFile};
 
 use crate::fixture::{ESP_A, ESP_B, ESP_SIZE, Fixture, Image, public, trust};
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use block_file::{Access, BlockFile};
 use boot_core::floor::Level;
 use boot_core::select::RECOVERY_STREAK;
 use boot_core::store::BootState;
@@ -11,7 +12,6 @@ use boot_core::{Nonce, SecurityVersion, Slot, Target, transition};
 use bootctl::boot::admission::Admission;
 use bootctl::boot::control::{Context, Control};
 use bootctl::install::replace_recovery;
-use bootctl::os::device::{Access, BlockFile};
 use bootctl::progress::Progress;
 
 use crate::fixture::{Fixture, Image, trust};

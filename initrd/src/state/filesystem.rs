@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
+use block_file::Access;
 use boot_core::Device;
 use boot_core::boot_report::StateProblem;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -14,7 +15,7 @@ use super::Unfit;
 use super::check::Steps;
 use super::e2fsck::{self, Checked, How};
 use super::ext4::{self, NotExt4, Superblock};
-use crate::block::BlockDevice;
+use crate::block;
 use crate::failure::{Context, Failure};
 use crate::watchdog::{self, Watchdog};
 use crate::{boot_disk, console};
@@ -23,14 +24,14 @@ pub(super) fn superblock(
     name: &str,
     parse: fn(&[u8]) -> Result<Superblock, NotExt4>,
 ) -> Result<(Superblock, u64), Unfit> {
-    let mut device = BlockDevice::open(name, false)?;
+    let mut device = block::open(name, Access::Read)?;
     let start = boot_disk::read_start(&mut device, ext4::NEEDED)
-        .context("reading the superblock of", device.path.display())?;
+        .context("reading the superblock of", device.path().display())?;
     let superblock = parse(&start).map_err(|error| Unfit {
         problem: StateProblem::Damaged,
         failure: Failure::new(
             "reading",
-            format_args!("state ({})", device.path.display()),
+            format_args!("state ({})", device.path().display()),
             error,
         ),
     })?;
@@ -57,7 +58,7 @@ impl Steps for Filesystem<'_> {
     }
 
     fn copies(&mut self) -> Result<Vec<Result<u64, Failure>>, Failure> {
-        let mut device = BlockDevice::open(self.name, false)?;
+        let mut device = block::open(self.name, Access::Read)?;
         let mut found = Vec::new();
         for block in ext4::copies(device.size()) {
             let mut bytes = [0; ext4::BLOCK as usize];

@@ -9,10 +9,11 @@
 //!
 //! Nothing is ever formatted, and what cannot be opened is left as it is.
 
+use block_file::Access;
 use boot_core::boot_report::StateProblem;
 
 use super::{Unfit, ext4};
-use crate::block::BlockDevice;
+use crate::block;
 use crate::boot_disk::read_start;
 use crate::failure::Failure;
 
@@ -36,7 +37,7 @@ impl StateSource {
         let Some(name) = name else {
             return Self::Missing;
         };
-        let start = BlockDevice::open(name, false)
+        let start = block::open(name, Access::Read)
             .ok()
             .and_then(|mut device| read_start(&mut device, ext4::NEEDED).ok());
         match start {

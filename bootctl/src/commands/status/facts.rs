@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use block_file::Access;
 use boot_core::boot_report::StateReport;
 use boot_core::hand_over::{Rejection, Timer};
 use boot_core::record::Record;
@@ -22,7 +23,6 @@ use crate::machine::Machine;
 use crate::machine::disk::{DiskFacts, errors_of_state};
 use crate::machine::facts::boot_id;
 use crate::os::clock::Clock;
-use crate::os::device::Access;
 use crate::os::paths::Paths;
 use crate::profile::apply;
 use crate::profile::choose::{self, ChosenProfile};

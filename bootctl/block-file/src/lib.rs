@@ -1,8 +1,10 @@
-//! A partition (or a file standing in for one in tests) as a [`boot_core::Device`].
+//! A disk or a partition (or a file standing in for one in tests) as a [`boot_core::Device`], for the agent and for
+//! `bootctl`.
 //!
-//! Opened with `O_DIRECT`, so that what is read back after a flush came from the device and not
-//! from the page cache. Where the file system below a stand-in has no direct I/O, the cache is
-//! dropped after each flush instead.
+//! Opened with `O_DIRECT`. What is read back after a flush came from the device and not from the page cache; and what is
+//! written is what was asked for: the page cache reads and writes blocks of 4096 bytes, so that a sector of 512 bytes
+//! could not be written beside one that cannot be read, and its neighbours would be written with it. Where the file
+//! system below a stand-in has no direct I/O, the cache is dropped after each flush instead.
 //!
 //! What is written as a whole, an image's place or an ESP, is opened so that nobody else holds it ([`Access::Alone`]): the
 //! kernel refuses it while it is mounted or lies under a device-mapper device, so that no mistake about which slot runs
@@ -10,6 +12,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -53,6 +56,9 @@ pub struct BlockFile {
 
 impl BlockFile {
     /// Opens `path`.
+    ///
+    /// # Errors
+    /// It is not there, or may not be opened so: `EBUSY` where it is asked for alone and in use.
     pub fn open(path: &Path, access: Access) -> io::Result<Self> {
         let open = |flags: OFlags| {
             OpenOptions::new()
@@ -82,6 +88,12 @@ impl BlockFile {
             direct,
             bounce: Vec::new(),
         })
+    }
+
+    /// As it was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Runs `io` with the file and an aligned buffer of `len` bytes.
@@ -121,6 +133,12 @@ impl BlockFile {
             error.kind(),
             format!("{what} {} at {offset}: {error}", self.path.display()),
         )
+    }
+}
+
+impl AsFd for BlockFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
