@@ -55,12 +55,21 @@ pub(crate) fn samples() -> Result<Vec<Sample>> {
     systems.chain(recoveries).chain(by_keyring).collect()
 }
 
+/// What is special about a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quirk {
+    /// Secure Boot is on, so that firmware keeps floors.
+    SecureBoot,
+    /// Its hardware timer ends every start for which the loader arms it, before the agent can take it over.
+    TimerTooEarly,
+}
+
 /// A machine's life.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct History {
     pub(crate) name: &'static str,
-    /// Whether Secure Boot is on, so that firmware keeps floors.
-    pub(crate) secure_boot: bool,
+    /// What is special about its machine.
+    pub(crate) quirk: Option<Quirk>,
     /// What is done.
     pub(crate) steps: &'static [Step],
 }
@@ -69,7 +78,7 @@ pub(crate) struct History {
 pub(crate) const HISTORIES: &[History] = &[
     History {
         name: "upgrades",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             Start,
             Install(TWO),
@@ -82,7 +91,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "unhealthy",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             Start,
             InstallNow(UNHEALTHY),
@@ -96,7 +105,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "unproven",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             Start,
             InstallNow(SILENT),
@@ -116,7 +125,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "back-and-forth",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -132,7 +141,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "pulled-plugs",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -148,7 +157,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "pulled-on-trial",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -162,7 +171,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "rollback-on-trial",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             PulledPlug,
             Start,
@@ -174,7 +183,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "damaged-copies",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             Start,
             DamagedCopy(0),
@@ -187,7 +196,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "lost-record",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -203,7 +212,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "repaired",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -221,7 +230,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "rotten-on-trial",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             Start,
             Install(TWO),
@@ -239,7 +248,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "recovered",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -257,7 +266,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "recovered-from-roots",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -274,7 +283,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "given-up",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -290,7 +299,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "recovery-replaced",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -308,7 +317,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "withdrawn-key",
-        secure_boot: true,
+        quirk: Some(Quirk::SecureBoot),
         steps: &[
             Start,
             InstallNow(NEW_KEYS),
@@ -325,7 +334,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "older-image-put-back",
-        secure_boot: true,
+        quirk: Some(Quirk::SecureBoot),
         steps: &[
             Start,
             InstallNow(TWO),
@@ -341,12 +350,12 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "foreign-variables",
-        secure_boot: true,
+        quirk: Some(Quirk::SecureBoot),
         steps: &[ForeignVariables, Start, InstallNow(TWO), Start, Start],
     },
     History {
         name: "highest-version",
-        secure_boot: true,
+        quirk: Some(Quirk::SecureBoot),
         steps: &[
             Start,
             PutBack(Target::A, HIGHEST),
@@ -357,7 +366,7 @@ pub(crate) const HISTORIES: &[History] = &[
     },
     History {
         name: "older-recovery-put-back",
-        secure_boot: false,
+        quirk: None,
         steps: &[
             Start,
             InstallNow(TWO),
@@ -367,6 +376,41 @@ pub(crate) const HISTORIES: &[History] = &[
             OneShot(Target::Recovery),
             Start,
             Start,
+        ],
+    },
+    History {
+        name: "timer-too-early",
+        quirk: Some(Quirk::TimerTooEarly),
+        steps: &[
+            ComesUp,
+            InstallNow(TWO),
+            ComesUp,
+            Repair,
+            Activate,
+            ComesUp,
+            LostRecord,
+            ComesUp,
+            InstallNow(THREE),
+            PulledPlug,
+            ComesUp,
+        ],
+    },
+    History {
+        name: "timer-too-early-without-a-way-back",
+        quirk: Some(Quirk::TimerTooEarly),
+        steps: &[
+            PulledPlug,
+            PulledPlug,
+            PulledPlug,
+            ComesUp,
+            RottenUki(Slot::A),
+            ComesUp,
+            GiveUp,
+            InstallNow(TWO),
+            ComesUp,
+            OneShot(Target::Recovery),
+            ComesUp,
+            ComesUp,
         ],
     },
 ];

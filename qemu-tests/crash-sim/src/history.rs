@@ -132,9 +132,9 @@ pub(crate) struct Done {
 pub(crate) fn live(world: &World, history: &History, sector: u32) -> Result<Vec<Done>> {
     let image = |index: usize| world.samples.get(index).context("no such image");
     let mut contents = new_disk(sector, image(ONE)?, image(RECOVERY)?)?;
-    if history.secure_boot {
+    if let Some(quirk) = history.quirk {
         let disk = Disk::new(contents);
-        Nvram::of(&disk).turn_secure_boot_on()?;
+        Nvram::of(&disk).give(quirk)?;
         contents = disk.contents();
     }
     let mut running = None;

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use boot_core::boot::Boot;
 use boot_core::floor::{Floors, Level};
 use boot_core::record::Record;
-use boot_core::select::{RECOVERY_STREAK, Why};
+use boot_core::select::{Candidate, RECOVERY_STREAK, Why, may_arm_timer};
 use boot_core::store::BootState;
 use boot_core::{Digest, Nonce, Slot, Target};
 use bootctl::boot::control::{Context, Control};
@@ -18,6 +18,7 @@ use bootctl::service::step::{Action, Known, ProfileSeen, Seen, Todo};
 use bootctl::state::shutdown_marker::LastRun;
 
 use crate::disk::{Contents, Disk, Part, Partition};
+use crate::histories::Quirk;
 use crate::images::{Nature, Sample};
 use crate::invariants::{Invariant, Violation};
 use crate::nvram::Nvram;
@@ -131,11 +132,17 @@ impl<'w> Machine<'w> {
                 .as_ref()
                 .is_some_and(|it| it.one_shot == Some(target));
             self.check_recovery(before.as_ref(), asked, sample)?;
+            if self.timer_ends(&chosen) {
+                return Ok(Ended::Restarts);
+            }
             return self.recover(asked);
         };
         self.check_start(&seen, before.as_ref(), slot, &chosen)?;
         if !self.is_all_there(slot, sample)? {
             self.tell(|| format!("slot {slot}: dm-verity restarts the machine"));
+            return Ok(Ended::Restarts);
+        }
+        if self.timer_ends(&chosen) {
             return Ok(Ended::Restarts);
         }
         if !up || sample.nature == Nature::Silent {
@@ -175,10 +182,29 @@ impl<'w> Machine<'w> {
         })
     }
 
+    /// Whether the hardware timer ends this start, on a machine on which it ends each start for which it is armed.
+    fn timer_ends(&self, chosen: &Chosen) -> bool {
+        let always = self.world.sabotage == Some(Sabotage::TimerAlwaysArmed);
+        let candidate = Candidate {
+            target: chosen.target,
+            why: chosen.why,
+        };
+        let is_armed = always
+            || self
+                .disk
+                .record()
+                .is_some_and(|record| may_arm_timer(&record, candidate));
+        let ends = is_armed && Nvram::of(&self.disk).has(Quirk::TimerTooEarly);
+        if ends {
+            self.tell(|| format!("{}: the timer restarts the machine", chosen.target));
+        }
+        ends
+    }
+
     /// Under Secure Boot a start leaves floors in firmware, none lower than before.
     fn check_firmware(&self, before: Option<Floors>) -> Result<(), Violation> {
         let mut nvram = Nvram::of(&self.disk);
-        if !nvram.secure_boot() {
+        if !nvram.has(Quirk::SecureBoot) {
             return Ok(());
         }
         let Some(now) = nvram.floors() else {

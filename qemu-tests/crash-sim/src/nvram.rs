@@ -1,6 +1,6 @@
 //! Firmware's variables, as far as the loader asks for them: beside the disk, and no part of it.
 //!
-//! A block says whether Secure Boot is on, and one for each floor what is in its variable. Firmware writes a variable
+//! A block says what is special about the machine, and one for each floor what is in its variable. Firmware writes a variable
 //! whole or not at all, before it returns, so each write is followed by a flush and is never torn.
 
 use boot_core::Device as _;
@@ -8,6 +8,7 @@ use boot_core::boot::variable::{ATTRIBUTES, Answer, FloorVariable, Kept, Write};
 use boot_core::floor::Floors;
 
 use crate::disk::{Disk, Part, Partition, Unreadable};
+use crate::histories::Quirk;
 
 /// Bytes from one to the next.
 const STRIDE: u64 = 4096;
@@ -23,14 +24,14 @@ impl Nvram {
         Self(disk.partition(Part::Firmware))
     }
 
-    /// Turns Secure Boot on.
-    pub(crate) fn turn_secure_boot_on(&mut self) -> Result<(), Unreadable> {
-        self.put(0, &[1])
+    /// Makes the machine special.
+    pub(crate) fn give(&mut self, quirk: Quirk) -> Result<(), Unreadable> {
+        self.put(0, &[number(quirk)])
     }
 
-    /// Whether it is on.
-    pub(crate) fn secure_boot(&mut self) -> bool {
-        self.get(0).first() == Some(&1)
+    /// Whether it is special in this way.
+    pub(crate) fn has(&mut self, quirk: Quirk) -> bool {
+        self.get(0).first() == Some(&number(quirk))
     }
 
     /// What firmware answers.
@@ -96,6 +97,13 @@ impl Nvram {
         block.resize(self.0.block_size() as usize, 0);
         self.0.write_at(place * STRIDE, &block)?;
         self.0.flush()
+    }
+}
+
+fn number(quirk: Quirk) -> u8 {
+    match quirk {
+        Quirk::SecureBoot => 1,
+        Quirk::TimerTooEarly => 2,
     }
 }
 

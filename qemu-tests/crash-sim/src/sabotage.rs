@@ -48,6 +48,8 @@ pub(crate) enum Sabotage {
     CommitAfterStart,
     /// A slot that comes up has all its tries again.
     Refills,
+    /// The loader arms the hardware timer for every start.
+    TimerAlwaysArmed,
     /// Every slot that comes up is marked good.
     AlwaysHealthy,
     /// The loader starts recovery as soon as one slot does not start.
@@ -72,7 +74,7 @@ pub(crate) enum Sabotage {
 const STATE: u64 = 9 << 20;
 
 impl Sabotage {
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::BothCopies,
         Self::NoFlush,
         Self::RecordFirst,
@@ -87,6 +89,7 @@ impl Sabotage {
         Self::TableAtOnce,
         Self::CommitAfterStart,
         Self::Refills,
+        Self::TimerAlwaysArmed,
         Self::AlwaysHealthy,
         Self::RecoveryAtOnce,
         Self::HeaderBelieved,
@@ -115,6 +118,7 @@ impl Sabotage {
             Self::TableAtOnce => "table-at-once",
             Self::CommitAfterStart => "count-after-start",
             Self::Refills => "tries-come-back",
+            Self::TimerAlwaysArmed => "timer-always-armed",
             Self::AlwaysHealthy => "always-healthy",
             Self::RecoveryAtOnce => "recovery-at-once",
             Self::HeaderBelieved => "header-believed",
@@ -147,7 +151,7 @@ impl Sabotage {
             Self::RecoveryAtOnce => &[It::SomethingStarts],
             Self::HeaderBelieved => &[It::NothingHalfWritten],
             Self::HalfForWhole => &[It::NothingHalfWritten, It::Works],
-            Self::NeverGoesBack => &[It::NoLoop],
+            Self::TimerAlwaysArmed | Self::NeverGoesBack => &[It::NoLoop],
             Self::VerdictForgotten => &[It::Works],
             Self::RunningSlot => &[It::RunningSlotUntouched],
             Self::RecoveryTaken => &[It::RunningSlotUntouched, It::RecoveryKept],
@@ -169,6 +173,7 @@ impl Sabotage {
             | Self::KeyringBelieved
             | Self::RecoveryOfAnyAge
             | Self::Refills
+            | Self::TimerAlwaysArmed
             | Self::AlwaysHealthy
             | Self::RecoveryAtOnce
             | Self::HeaderBelieved

@@ -15,6 +15,7 @@ use boot_core::verify::{Expect, Rejected, Verified, Verify};
 use boot_core::{Device as _, Digest, KeyringSerial, Nonce, Target};
 
 use crate::disk::Partition;
+use crate::histories::Quirk;
 use crate::images::Sample;
 use crate::nvram::Nvram;
 use crate::sabotage::Sabotage;
@@ -135,7 +136,8 @@ impl Platform for Firmware<'_> {
     }
 
     fn secure_boot(&mut self) -> bool {
-        self.world.sabotage != Some(Sabotage::FirmwareNotAsked) && self.nvram.secure_boot()
+        let is_asked = self.world.sabotage != Some(Sabotage::FirmwareNotAsked);
+        is_asked && self.nvram.has(Quirk::SecureBoot)
     }
 
     fn floor_variable(&mut self, variable: FloorVariable) -> Answer {
