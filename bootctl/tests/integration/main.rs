@@ -4,6 +4,7 @@
 
 mod changes;
 mod fixture;
+mod hostile_state;
 mod identity;
 mod install;
 mod interrupted;
