@@ -1,5 +1,5 @@
 //! DSSE envelopes (Dead Simple Signing Envelope 1.0, secure-systems-lab/dsse): exact bytes, their
-//! type, and ed25519 signatures over both.
+//! type, and signatures over both.
 //!
 //! What is signed is [`pae`] of the payload as it stands, never JSON written again. Key ids are hints:
 //! they save work, they decide nothing. Details: docs/formats/dsse.md.
@@ -7,10 +7,12 @@
 use alloc::{borrow::Cow, format, string::String, vec::Vec};
 
 use base64ct::{Base64, Encoding};
-use ed25519_dalek::{Signature as Ed25519Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
-use crate::{keyring::KeySet, types::PublicKey};
+use crate::{
+    keyring::KeySet,
+    public_key::{PublicKey, SIGNATURE_SIZE},
+};
 
 /// Most bytes of an envelope that is read.
 pub const ENVELOPE_MAX: usize = 128 << 10;
@@ -37,8 +39,8 @@ pub struct Envelope {
 pub struct Signature {
     /// Hint which key made it; see [`PublicKey::keyid`]. May be empty.
     pub keyid: String,
-    /// The ed25519 signature.
-    pub signature: [u8; 64],
+    /// Its bytes; of which algorithm they are is for the key to say.
+    pub signature: [u8; SIGNATURE_SIZE],
 }
 
 /// Why bytes are not an envelope, or an envelope is not believed.
@@ -60,6 +62,11 @@ pub enum DsseError {
     /// A field is not base64 of what it should be.
     #[error("the envelope's {0} is not valid base64")]
     Base64(&'static str),
+    /// A signature of another length than those of any algorithm that is known.
+    #[error(
+        "a signature of {0} bytes, expected {SIGNATURE_SIZE}: of ECDSA, r and s of 32 bytes each, not DER"
+    )]
+    SignatureLength(usize),
     /// The payload is of another type than expected.
     #[error("payload type is {found:?}, expected {expected:?}")]
     PayloadType {
@@ -144,7 +151,10 @@ impl Envelope {
         limit("a payload", payload.len(), PAYLOAD_MAX)?;
         let signature = |wire: &WireSignature<'_>| {
             let bytes = Base64::decode_vec(&wire.sig).map_err(|_| DsseError::Base64("sig"))?;
-            let signature = bytes.try_into().map_err(|_| DsseError::Base64("sig"))?;
+            let length = bytes.len();
+            let signature = bytes
+                .try_into()
+                .map_err(|_| DsseError::SignatureLength(length))?;
             Ok(Signature {
                 keyid: wire.keyid.clone().into_owned(),
                 signature,
@@ -188,7 +198,7 @@ impl Envelope {
     pub fn sign<E>(
         &mut self,
         key: &PublicKey,
-        sign: impl FnOnce(&[u8]) -> Result<[u8; 64], E>,
+        sign: impl FnOnce(&[u8]) -> Result<[u8; SIGNATURE_SIZE], E>,
     ) -> Result<(), E> {
         let signature = sign(&pae(&self.payload_type, &self.payload))?;
         self.signatures.push(Signature {
@@ -227,16 +237,10 @@ impl Envelope {
 
     fn is_signed_by(&self, key: &PublicKey, message: &[u8]) -> bool {
         let keyid = key.keyid();
-        let mut verifying_key = None;
         self.signatures
             .iter()
             .filter(|signature| signature.keyid.is_empty() || signature.keyid == keyid)
-            .any(|signature| {
-                let key = verifying_key.get_or_insert_with(|| VerifyingKey::from_bytes(&key.0));
-                let signature = Ed25519Signature::from_bytes(&signature.signature);
-                key.as_ref()
-                    .is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
-            })
+            .any(|signature| key.signed(message, &signature.signature))
     }
 }
 

@@ -4,7 +4,10 @@
 //! loader carries, every later one by the root set of the link before; serials rise. The last link's
 //! signing set signs manifests. So keys can be rotated without writing an ESP, though
 //! no program adds a link yet. An older chain still verifies here: whether the serial of its last link will do is asked
-//! of the machine's [`floor`](crate::floor). Details: docs/formats/keyring.md.
+//! of the machine's [`floor`](crate::floor).
+//!
+//! A chain is of the format of the root set that it is verified against, in all its links: keys of format 1 sign nothing
+//! of format 2, nor the other way round. Details: docs/formats/keyring.md.
 
 use alloc::{format, string::String, vec::Vec};
 
@@ -12,11 +15,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     dsse::{DsseError, Envelope},
-    types::{KeyringSerial, PublicKey},
+    public_key::{KeyFormat, PublicKey, PublicKeyError},
+    types::KeyringSerial,
 };
 
-/// DSSE payload type of a keyring.
-pub const PAYLOAD_TYPE: &str = "application/vnd.sternpost.keyring.v1+json";
+/// DSSE payload type of a keyring of this format.
+pub const fn payload_type(format: KeyFormat) -> &'static str {
+    match format {
+        KeyFormat::V1 => "application/vnd.sternpost.keyring.v1+json",
+        KeyFormat::V2 => "application/vnd.sternpost.keyring.v2+json",
+    }
+}
 
 /// Most links in a chain.
 pub const LINKS_MAX: usize = 8;
@@ -27,23 +36,35 @@ pub const KEYS_MAX: usize = 16;
 /// Most bytes of a chain.
 pub const CHAIN_MAX: usize = 64 << 10;
 
-/// Some keys, and how many of them must sign.
+/// Some keys, and how many of them must sign. It knows in which format its keys are written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "WireKeySet")]
+#[serde(try_from = "WireKeySet", into = "WireKeySet")]
 pub struct KeySet {
+    format: KeyFormat,
     threshold: u8,
     keys: Vec<PublicKey>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct WireKeySet {
     threshold: u8,
-    keys: Vec<PublicKey>,
+    keys: Vec<String>,
 }
 
 /// Why keys and a threshold are not a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeySetError {
+    /// A key that is none; or is not written as the first one.
+    #[error("key {0} of a set: {1}")]
+    Key(usize, PublicKeyError),
+    /// A key of an algorithm that the format has no name for.
+    #[error("a key set of format {format} has no {algorithm} keys")]
+    Algorithm {
+        /// What the set was to be written in.
+        format: KeyFormat,
+        /// The key's.
+        algorithm: &'static str,
+    },
     /// None, or too many.
     #[error("a key set has 1 to {KEYS_MAX} keys, this one has {0}")]
     Count(usize),
@@ -61,11 +82,16 @@ pub enum KeySetError {
 }
 
 impl KeySet {
-    /// `threshold` of `keys`.
+    /// `threshold` of `keys`, in this format.
     ///
     /// # Errors
-    /// If there are none or too many keys, one twice, or the threshold cannot be met or is zero.
-    pub fn new(threshold: u8, keys: Vec<PublicKey>) -> Result<Self, KeySetError> {
+    /// If there are none or too many keys, one twice or one that the format has no name for, or the threshold cannot be
+    /// met or is zero.
+    pub fn new(
+        format: KeyFormat,
+        threshold: u8,
+        keys: Vec<PublicKey>,
+    ) -> Result<Self, KeySetError> {
         if keys.is_empty() || keys.len() > KEYS_MAX {
             return Err(KeySetError::Count(keys.len()));
         }
@@ -81,7 +107,20 @@ impl KeySet {
                 keys: keys.len(),
             });
         }
-        Ok(Self { threshold, keys })
+        if let Some(key) = keys.iter().find(|key| format.write(key).is_none()) {
+            let algorithm = key.algorithm();
+            return Err(KeySetError::Algorithm { format, algorithm });
+        }
+        Ok(Self {
+            format,
+            threshold,
+            keys,
+        })
+    }
+
+    /// In which its keys are written.
+    pub fn format(&self) -> KeyFormat {
+        self.format
     }
 
     /// How many distinct keys must sign.
@@ -99,14 +138,31 @@ impl TryFrom<WireKeySet> for KeySet {
     type Error = KeySetError;
 
     fn try_from(wire: WireKeySet) -> Result<Self, KeySetError> {
-        Self::new(wire.threshold, wire.keys)
+        let first = wire.keys.first().ok_or(KeySetError::Count(0))?;
+        let format = KeyFormat::of_key(first);
+        let key = |(number, text): (usize, &String)| {
+            let key = format.read(text);
+            key.map_err(|error| KeySetError::Key(number, error))
+        };
+        let keys = (1..).zip(&wire.keys).map(key).collect::<Result<_, _>>()?;
+        Self::new(format, wire.threshold, keys)
+    }
+}
+
+impl From<KeySet> for WireKeySet {
+    fn from(set: KeySet) -> Self {
+        let write = |key| set.format.write(key);
+        Self {
+            threshold: set.threshold,
+            keys: set.keys.iter().filter_map(write).collect(),
+        }
     }
 }
 
 /// One link's payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keyring {
-    /// 1.
+    /// Number of the [`KeyFormat`] of its sets.
     pub format: u32,
     /// Rises with each link.
     pub serial: KeyringSerial,
@@ -150,12 +206,25 @@ pub enum KeyringError {
         error: String,
     },
     /// A link of a format that this build does not know.
-    #[error("link {link} of the keyring chain has format {format}, this program knows 1")]
+    #[error("link {link} of the keyring chain has format {format}, this program knows 1 and 2")]
     Format {
         /// Its place in the chain, from 1.
         link: usize,
         /// What it says.
         format: u32,
+    },
+    /// A link, or a key set in it, of another format than the keys that it goes back to.
+    #[error(
+        "link {link} of the keyring chain is of format {found}, the keys that must sign it are of format {expected}: \
+         the two are never mixed"
+    )]
+    OtherFormat {
+        /// Its place in the chain, from 1.
+        link: usize,
+        /// What it says.
+        found: KeyFormat,
+        /// That of the root keys.
+        expected: KeyFormat,
     },
     /// A link for another product.
     #[error("link {link} of the keyring chain is for product {product:?}")]
@@ -179,6 +248,11 @@ impl Keyring {
     /// The bytes to sign: compact JSON.
     pub fn to_payload(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// In an envelope of the type that goes with its format, not yet signed.
+    pub fn to_envelope(&self) -> Envelope {
+        Envelope::new(payload_type(self.root.format()), self.to_payload())
     }
 }
 
@@ -231,8 +305,9 @@ impl Chain {
     pub fn read_unverified(json: &[u8]) -> Result<Self, KeyringError> {
         let envelopes = links(json)?;
         let last = envelopes.last().ok_or(KeyringError::NoLinks)?;
+        let format = format_of(envelopes.len(), &last.payload)?;
         Ok(Self {
-            keyring: parse(envelopes.len(), &last.payload)?,
+            keyring: parse(envelopes.len(), &last.payload, format)?,
             links: envelopes.len(),
         })
     }
@@ -246,24 +321,59 @@ fn links(json: &[u8]) -> Result<Vec<Envelope>, KeyringError> {
 }
 
 fn check_link(link: usize, envelope: &Envelope, signers: &KeySet) -> Result<Keyring, KeyringError> {
+    let expected = signers.format();
+    let is_of = |format: &KeyFormat| envelope.payload_type == payload_type(*format);
+    if let Some(found) = KeyFormat::ALL.into_iter().find(is_of)
+        && found != expected
+    {
+        return Err(KeyringError::OtherFormat {
+            link,
+            found,
+            expected,
+        });
+    }
     let payload = envelope
-        .verify(PAYLOAD_TYPE, signers)
+        .verify(payload_type(expected), signers)
         .map_err(|error| KeyringError::Link { link, error })?;
-    parse(link, payload)
+    parse(link, payload, expected)
 }
 
-fn parse(link: usize, payload: &[u8]) -> Result<Keyring, KeyringError> {
+/// The format that a payload says it is of.
+fn format_of(link: usize, payload: &[u8]) -> Result<KeyFormat, KeyringError> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
     }
-    let not_json = |error| KeyringError::Payload {
+    let Format { format } =
+        serde_json::from_slice(payload).map_err(|error| not_a_keyring(link, &error))?;
+    KeyFormat::of(format).ok_or(KeyringError::Format { link, format })
+}
+
+/// Reads a keyring, all of which has to be of the format `expected`.
+fn parse(link: usize, payload: &[u8], expected: KeyFormat) -> Result<Keyring, KeyringError> {
+    let said = format_of(link, payload)?;
+    let keyring: Keyring =
+        serde_json::from_slice(payload).map_err(|error| not_a_keyring(link, &error))?;
+    let sets = [&keyring.root, &keyring.signing]
+        .into_iter()
+        .chain(&keyring.profile);
+    let other = [said]
+        .into_iter()
+        .chain(sets.map(KeySet::format))
+        .find(|found| *found != expected);
+    match other {
+        None => Ok(keyring),
+        Some(found) => Err(KeyringError::OtherFormat {
+            link,
+            found,
+            expected,
+        }),
+    }
+}
+
+fn not_a_keyring(link: usize, error: &serde_json::Error) -> KeyringError {
+    KeyringError::Payload {
         link,
         error: format!("{error}"),
-    };
-    let Format { format } = serde_json::from_slice(payload).map_err(not_json)?;
-    if format != 1 {
-        return Err(KeyringError::Format { link, format });
     }
-    serde_json::from_slice(payload).map_err(not_json)
 }

@@ -13,7 +13,7 @@
 //! | how new an image has to be | [`floor`] | boot-state.md, hand-over.md |
 //! | what is started next | [`select`], [`boot`] | |
 //! | slot header, manifest | [`slot_header`], [`manifest`] | slot-header.md, manifest.md |
-//! | signatures | [`dsse`], [`keyring`], [`trust`], [`verify`] | dsse.md, keyring.md, trust.md |
+//! | signatures | [`dsse`], [`public_key`], [`keyring`], [`trust`], [`verify`] | dsse.md, keyring.md, trust.md |
 //! | root filesystem | [`verity`] | verity.md |
 //! | bundle, hand-over | [`bundle`], [`hand_over`], [`efi_variable`] | bundle.md, hand-over.md |
 //! | disk layout, partition table | [`layout`], [`gpt`] | layout.md |
@@ -69,6 +69,7 @@ pub mod layout;
 pub mod manifest;
 pub mod nonce;
 pub mod pe;
+pub mod public_key;
 pub mod quarantine;
 pub mod record;
 mod ring;
@@ -95,8 +96,7 @@ pub mod verity;
 pub mod window;
 
 pub use device::Device;
+pub use public_key::PublicKey;
 pub use slot::{Slot, Target};
-pub use types::{
-    Architecture, Digest, KeyringSerial, Nonce, PublicKey, RootHash, SecurityVersion, Version,
-};
+pub use types::{Architecture, Digest, KeyringSerial, Nonce, RootHash, SecurityVersion, Version};
 pub use window::Window;

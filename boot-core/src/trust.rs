@@ -14,6 +14,7 @@ use crate::{
     bytes::{field, memory_len, put},
     keyring::KeySet,
     pe::EfiProgram,
+    public_key::KeyFormat,
     types::{Architecture, Digest},
 };
 
@@ -31,7 +32,7 @@ const JSON_AT: usize = 12;
 /// Whose images may start here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trust {
-    /// 1.
+    /// Number of the [`KeyFormat`] of its keys, and of the keyring chains that they sign.
     pub format: u32,
     /// Product name that manifests must have.
     pub product: String,
@@ -59,8 +60,18 @@ pub enum TrustError {
     #[error("the root of trust cannot be read: {0}")]
     Json(String),
     /// A format that this build does not know.
-    #[error("the root of trust has format {0}, this program knows 1")]
+    #[error("the root of trust has format {0}, this program knows 1 and 2")]
     Format(u32),
+    /// Keys that are not written as its format says.
+    #[error(
+        "the root of trust has format {said}, its keys are written as in format {keys}: the two are never mixed"
+    )]
+    OtherFormat {
+        /// What it says.
+        said: KeyFormat,
+        /// That of its keys.
+        keys: KeyFormat,
+    },
     /// Bytes that are not those which were written.
     #[error("the loader is damaged: its checksum does not match")]
     Damaged,
@@ -78,12 +89,17 @@ impl Trust {
     /// # Errors
     /// [`TrustError`], if it is not a root of trust.
     pub fn from_json(json: &[u8]) -> Result<Self, TrustError> {
-        let trust: Self =
-            serde_json::from_slice(json).map_err(|error| TrustError::Json(error.to_string()))?;
-        if trust.format == 1 {
-            Ok(trust)
-        } else {
-            Err(TrustError::Format(trust.format))
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let not_json = |error: serde_json::Error| TrustError::Json(error.to_string());
+        let Format { format } = serde_json::from_slice(json).map_err(not_json)?;
+        let said = KeyFormat::of(format).ok_or(TrustError::Format(format))?;
+        let trust: Self = serde_json::from_slice(json).map_err(not_json)?;
+        match trust.root.format() {
+            keys if keys == said => Ok(trust),
+            keys => Err(TrustError::OtherFormat { said, keys }),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Values that must not be swapped for one another.
 
-use alloc::{borrow::Cow, string::String};
+use alloc::borrow::Cow;
 use core::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -92,10 +92,6 @@ hex_bytes!(
     Salt, 32
 );
 hex_bytes!(
-    /// An ed25519 public key.
-    PublicKey, 32
-);
-hex_bytes!(
     /// Chosen afresh by the loader at every start; ties a running system to one disk.
     Nonce, 16
 );
@@ -104,14 +100,6 @@ impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
-    }
-}
-
-impl PublicKey {
-    /// How DSSE signatures name this key: hexadecimal of the first 16 bytes of its SHA-256.
-    pub fn keyid(&self) -> String {
-        let digest = Digest::of(&self.0);
-        hex::encode(digest.0.first_chunk::<16>().unwrap_or(&[0; 16]))
     }
 }
 

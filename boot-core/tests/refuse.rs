@@ -9,9 +9,10 @@ use boot_core::{
     dsse::{DsseError, Envelope},
     event::{Event, EventKind, Stage, TEXT_MAX},
     floor::Level,
-    keyring::{self, Chain, KeySet, KeySetError, Keyring, KeyringError},
+    keyring::{Chain, KeySet, KeySetError, Keyring, KeyringError, payload_type},
     layout::{Guid, TYPE_ESP},
     manifest::{Kind, Manifest, ManifestError},
+    public_key::KeyFormat,
     record::{Corrupt, Record},
     slot_header::{HeaderError, SlotHeader, SlotParts, clear_header, read_slot},
     store::{BootState, CopyHealth, EVENT_RING, PARTITION_SIZE, QUARANTINE_RING, STRIDE},
@@ -187,42 +188,43 @@ fn manifests_with_impossible_fields_are_refused() {
 
 #[test]
 fn distinct_keys_are_counted_not_signatures() {
+    const TYPE: &str = payload_type(KeyFormat::V1);
     let keys = || [1, 2, 3].map(|byte| TestKey(byte).public()).to_vec();
-    let two_of_three = KeySet::new(2, keys()).unwrap();
-    let mut envelope = Envelope::new(keyring::PAYLOAD_TYPE, *b"{}");
+    let two_of_three = KeySet::new(KeyFormat::V1, 2, keys()).unwrap();
+    let mut envelope = Envelope::new(TYPE, *b"{}");
     TestKey(1).sign(&mut envelope);
     TestKey(1).sign(&mut envelope);
     TestKey(4).sign(&mut envelope);
     let one = Err(DsseError::Signatures { good: 1, needed: 2 });
-    assert_eq!(envelope.verify(keyring::PAYLOAD_TYPE, &two_of_three), one);
+    assert_eq!(envelope.verify(TYPE, &two_of_three), one);
     TestKey(3).sign(&mut envelope);
     envelope
         .signatures
         .iter_mut()
         .for_each(|it| it.keyid.clear());
-    assert_eq!(
-        envelope.verify(keyring::PAYLOAD_TYPE, &two_of_three),
-        Ok(&b"{}"[..])
-    );
+    assert_eq!(envelope.verify(TYPE, &two_of_three), Ok(&b"{}"[..]));
     let wrong_type = envelope.verify("other", &two_of_three);
     assert!(matches!(wrong_type, Err(DsseError::PayloadType { .. })));
     assert_eq!(
-        KeySet::new(0, keys()),
+        KeySet::new(KeyFormat::V1, 0, keys()),
         Err(KeySetError::Threshold {
             threshold: 0,
             keys: 3
         })
     );
     assert_eq!(
-        KeySet::new(4, keys()),
+        KeySet::new(KeyFormat::V1, 4, keys()),
         Err(KeySetError::Threshold {
             threshold: 4,
             keys: 3
         })
     );
-    assert_eq!(KeySet::new(1, vec![]), Err(KeySetError::Count(0)));
     assert_eq!(
-        KeySet::new(1, vec![ROOT.public(); 2]),
+        KeySet::new(KeyFormat::V1, 1, vec![]),
+        Err(KeySetError::Count(0))
+    );
+    assert_eq!(
+        KeySet::new(KeyFormat::V1, 1, vec![ROOT.public(); 2]),
         Err(KeySetError::Duplicate)
     );
 }
@@ -230,7 +232,7 @@ fn distinct_keys_are_counted_not_signatures() {
 #[test]
 fn a_keyring_chain_leads_from_root_to_root() {
     let link = |serial, root: TestKey, signer: TestKey, product: &str| {
-        let set = |key: TestKey| KeySet::new(1, vec![key.public()]).unwrap();
+        let set = |key: TestKey| KeySet::new(KeyFormat::V1, 1, vec![key.public()]).unwrap();
         let (root, signing) = (set(root), set(SIGNING));
         let product = product.into();
         let ring = Keyring {
@@ -241,7 +243,7 @@ fn a_keyring_chain_leads_from_root_to_root() {
             signing,
             profile: None,
         };
-        let mut envelope = Envelope::new(keyring::PAYLOAD_TYPE, ring.to_payload());
+        let mut envelope = ring.to_envelope();
         signer.sign(&mut envelope);
         envelope
     };

@@ -19,11 +19,15 @@ use boot_core::{
     keyring::Chain,
     layout::{Sizes, plan},
     manifest::{Kind, Manifest},
+    public_key::KeyFormat,
     quarantine::QuarantineEntry,
     record::{Corrupt, Record, SlotContents},
     select::Why,
     slot_header::SlotHeader,
-    test_support::{MemoryDevice, ROOT, SIGNING, Signers, keyring_chain, manifest, program, trust},
+    test_support::{
+        MemoryDevice, P256_ROOT, P256_SIGNING, ROOT, SIGNING, Signers, keyring_chain,
+        keyring_chain_v2, manifest, program, trust, trust_v2,
+    },
     transition,
     trust::Trust,
     types::{NUMBERS_END, Salt},
@@ -253,11 +257,40 @@ fn dsse() {
     check_json(
         "dsse.json",
         &json!({
-            "seed": hex::encode([ROOT.0; 32]), "public_key": ROOT.public(),
+            "seed": hex::encode([ROOT.0; 32]), "public_key": KeyFormat::V1.write(&ROOT.public()),
             "keyid": ROOT.public().keyid(), "pae": hex::encode(expected), "envelope": json,
         }),
     );
     assert_eq!(Envelope::parse(json.as_bytes()), Ok(envelope));
+
+    let mut envelope = Envelope::new("http://example.com/HelloWorld", *b"hello world");
+    P256_ROOT.sign(&mut envelope);
+    let json = String::from_utf8(envelope.to_json()).unwrap();
+    check_json(
+        "dsse-ecdsa-p256.json",
+        &json!({
+            "private_key": hex::encode([P256_ROOT.0; 32]),
+            "public_key": KeyFormat::V2.write(&P256_ROOT.public()),
+            "keyid": P256_ROOT.public().keyid(), "pae": hex::encode(expected), "envelope": json,
+        }),
+    );
+    assert_eq!(Envelope::parse(json.as_bytes()), Ok(envelope));
+}
+
+#[test]
+fn signed_json_of_format_2() {
+    let now: Value = serde_json::from_slice(&keyring_chain_v2()).unwrap();
+    check_json("keyring-2.json", &now);
+    let fixed = fs::read(path("keyring-2.json")).unwrap();
+    let chain = Chain::verify(&fixed, &trust_v2().root, "test").unwrap();
+    let expected = [SIGNING.public(), P256_SIGNING.public()];
+    assert_eq!(chain.keyring.signing.keys(), expected);
+
+    let now: Value = serde_json::from_slice(&trust_v2().to_json()).unwrap();
+    check_json("trust-2.json", &now);
+    let fixed = Trust::from_json(&fs::read(path("trust-2.json")).unwrap()).unwrap();
+    assert_eq!(fixed, trust_v2());
+    assert_eq!(Trust::from_section(&fixed.to_section().unwrap()), Ok(fixed));
 }
 
 #[test]

@@ -163,7 +163,7 @@ pub fn sign_again(
     let digest = Digest::of(&payload);
     let mut signed = Envelope::new(manifest::PAYLOAD_TYPE, payload);
     let key = signing_key(&keys.join("signing.key"))?;
-    let public = PublicKey(key.verifying_key().to_bytes());
+    let public = PublicKey::Ed25519(key.verifying_key().to_bytes());
     signed.sign(&public, |message| {
         Ok::<_, anyhow::Error>(key.sign(message).to_bytes())
     })?;

@@ -1,21 +1,25 @@
 //! Signed images of a few kilobytes.
 
 use alloc::{string::String, vec, vec::Vec};
+use core::convert::Infallible;
 
 use ed25519_dalek::{Signer as _, SigningKey};
+
+use p256::ecdsa;
 
 use super::MemoryDevice;
 use crate::{
     device::Device,
     dsse::Envelope,
-    keyring::{self, KeySet, Keyring},
+    keyring::{KeySet, Keyring},
     layout,
     manifest::{self, Build, CHUNK_SIZE, Contents, Kind, Manifest, Root, Uki},
+    public_key::{KeyFormat, P256Point, PublicKey},
     record::SlotContents,
     slot::Target,
     slot_header::{SlotHeader, clear_header, write_header, write_parts},
     trust::Trust,
-    types::{Architecture, Digest, KeyringSerial, PublicKey, RootHash, Salt, SecurityVersion},
+    types::{Architecture, Digest, KeyringSerial, RootHash, Salt, SecurityVersion},
     verity::Geometry,
 };
 
@@ -30,14 +34,42 @@ impl TestKey {
 
     /// Its public half.
     pub fn public(self) -> PublicKey {
-        PublicKey(self.signing_key().verifying_key().to_bytes())
+        PublicKey::Ed25519(self.signing_key().verifying_key().to_bytes())
     }
 
     /// Signs `envelope`.
     pub fn sign(self, envelope: &mut Envelope) {
-        let sign = |bytes: &[u8]| {
-            Ok::<_, core::convert::Infallible>(self.signing_key().sign(bytes).to_bytes())
-        };
+        let sign = |bytes: &[u8]| Ok::<_, Infallible>(self.signing_key().sign(bytes).to_bytes());
+        envelope.sign(&self.public(), sign).unwrap();
+    }
+}
+
+/// The same of ECDSA over P-256: 32 times the same byte, from 1 to 254. Its signatures are those of RFC 6979.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TestP256Key(pub u8);
+
+impl TestP256Key {
+    fn signing_key(self) -> ecdsa::SigningKey {
+        ecdsa::SigningKey::from_slice(&[self.0; 32]).unwrap()
+    }
+
+    /// Its public half.
+    pub fn public(self) -> PublicKey {
+        let key = self.signing_key();
+        let point = key.verifying_key().to_sec1_point(true);
+        let bytes = point.as_bytes().try_into().unwrap();
+        PublicKey::EcdsaP256(P256Point::new(bytes).unwrap())
+    }
+
+    /// Its signature of `message`.
+    pub fn signature(self, message: &[u8]) -> [u8; 64] {
+        let signature: ecdsa::Signature = self.signing_key().sign(message);
+        signature.to_bytes().into()
+    }
+
+    /// Signs `envelope`.
+    pub fn sign(self, envelope: &mut Envelope) {
+        let sign = |bytes: &[u8]| Ok::<_, Infallible>(self.signature(bytes));
         envelope.sign(&self.public(), sign).unwrap();
     }
 }
@@ -47,6 +79,12 @@ pub const ROOT: TestKey = TestKey(1);
 
 /// See [`ROOT`].
 pub const SIGNING: TestKey = TestKey(2);
+
+/// Root key of [`trust_v2`].
+pub const P256_ROOT: TestP256Key = TestP256Key(1);
+
+/// See [`keyring_chain_v2`].
+pub const P256_SIGNING: TestP256Key = TestP256Key(2);
 
 /// Who signs an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +114,7 @@ pub fn trust() -> Trust {
         product: "test".into(),
         architecture: Architecture::X86_64,
         layout: layout::AB_1.into(),
-        root: KeySet::new(1, vec![ROOT.public()]).unwrap(),
+        root: KeySet::new(KeyFormat::V1, 1, vec![ROOT.public()]).unwrap(),
     }
 }
 
@@ -86,12 +124,37 @@ pub fn keyring_chain(signers: Signers) -> Vec<u8> {
         format: 1,
         serial: KeyringSerial(signers.serial),
         product: "test".into(),
-        root: KeySet::new(1, vec![signers.root.public()]).unwrap(),
-        signing: KeySet::new(1, vec![signers.signing.public()]).unwrap(),
+        root: KeySet::new(KeyFormat::V1, 1, vec![signers.root.public()]).unwrap(),
+        signing: KeySet::new(KeyFormat::V1, 1, vec![signers.signing.public()]).unwrap(),
         profile: None,
     };
-    let mut envelope = Envelope::new(keyring::PAYLOAD_TYPE, keyring.to_payload());
+    let mut envelope = keyring.to_envelope();
     signers.root.sign(&mut envelope);
+    Envelope::array_to_json(&[envelope])
+}
+
+/// The same trust in format 2: in a P-256 root key, [`P256_ROOT`].
+pub fn trust_v2() -> Trust {
+    Trust {
+        format: 2,
+        root: KeySet::new(KeyFormat::V2, 1, vec![P256_ROOT.public()]).unwrap(),
+        ..trust()
+    }
+}
+
+/// A chain of format 2, of one link: both [`SIGNING`] and [`P256_SIGNING`] sign manifests of product "test".
+pub fn keyring_chain_v2() -> Vec<u8> {
+    let signing = vec![SIGNING.public(), P256_SIGNING.public()];
+    let keyring = Keyring {
+        format: 2,
+        serial: KeyringSerial(1),
+        product: "test".into(),
+        root: trust_v2().root,
+        signing: KeySet::new(KeyFormat::V2, 2, signing).unwrap(),
+        profile: Some(KeySet::new(KeyFormat::V2, 1, vec![P256_SIGNING.public()]).unwrap()),
+    };
+    let mut envelope = keyring.to_envelope();
+    P256_ROOT.sign(&mut envelope);
     Envelope::array_to_json(&[envelope])
 }
 
@@ -186,6 +249,17 @@ impl Image {
             serial: KeyringSerial(signers.serial),
             uki,
         }
+    }
+
+    /// The same image, signed by the keys of [`keyring_chain_v2`].
+    #[must_use]
+    pub fn with_keys_v2(mut self) -> Self {
+        let mut envelope = Envelope::new(manifest::PAYLOAD_TYPE, self.manifest.to_payload());
+        SIGNING.sign(&mut envelope);
+        P256_SIGNING.sign(&mut envelope);
+        self.envelope = envelope.to_json();
+        (self.keyring, self.serial) = (keyring_chain_v2(), KeyringSerial(1));
+        self
     }
 
     /// What the record says of it.

@@ -7,6 +7,9 @@ mod machine;
 mod program;
 
 pub use device::{MemoryDevice, MemoryError};
-pub use image::{Image, ROOT, SIGNING, Signers, TestKey, keyring_chain, manifest, trust};
+pub use image::{
+    Image, P256_ROOT, P256_SIGNING, ROOT, SIGNING, Signers, TestKey, TestP256Key, keyring_chain,
+    keyring_chain_v2, manifest, trust, trust_v2,
+};
 pub use machine::Machine;
 pub use program::program;

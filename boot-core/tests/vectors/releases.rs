@@ -7,9 +7,18 @@
 use std::{collections::BTreeMap, fs};
 
 use boot_core::{
-    Digest, Nonce, Slot, Target, bundle::Header, event::Event, hand_over::HandOver, keyring::Chain,
-    manifest::Manifest, quarantine::QuarantineEntry, record::Record, slot_header::SlotHeader,
-    test_support::trust, transition, trust::Trust,
+    Digest, Nonce, Slot, Target,
+    bundle::Header,
+    event::Event,
+    hand_over::HandOver,
+    keyring::{Chain, KeySet},
+    manifest::Manifest,
+    quarantine::QuarantineEntry,
+    record::Record,
+    slot_header::SlotHeader,
+    test_support::trust,
+    transition,
+    trust::Trust,
 };
 use serde_json::{Value, json};
 
@@ -67,7 +76,7 @@ fn reads_as(files: &Files) -> Value {
             "recorded": hand_over.recorded, "disk": hand_over.disk, "manifest": hand_over.manifest,
             "record_versions": hand_over.record_versions,
         },
-        "keyring.json": { "serial": chain.keyring.serial, "signing": chain.keyring.signing.keys() },
+        "keyring.json": { "serial": chain.keyring.serial, "signing": keys(&chain.keyring.signing) },
         "manifest.json": {
             "version": manifest.version.as_str(), "security_version": manifest.security_version,
             "uki": manifest.uki.digest, "root": manifest.root.map(|root| root.hash),
@@ -81,8 +90,13 @@ fn reads_as(files: &Files) -> Value {
             "keyring": [header.keyring_offset, header.keyring_length],
             "uki": [header.uki_offset, header.uki_length], "manifest": header.manifest_digest,
         },
-        "trust.json": { "product": trust.product, "root": trust.root.keys() },
+        "trust.json": { "product": trust.product, "root": keys(&trust.root) },
     })
+}
+
+/// As they are written.
+fn keys(set: &KeySet) -> Value {
+    serde_json::to_value(set).unwrap()["keys"].take()
 }
 
 fn releases() -> Vec<String> {

@@ -163,6 +163,7 @@ fn loaders_trust(machine: &Machine, digest: &Digest) -> Option<Trust> {
 mod tests {
     use boot_core::keyring::KeySet;
     use boot_core::manifest::Kind;
+    use boot_core::public_key::KeyFormat;
     use boot_core::test_support::{Image, TestKey, trust};
 
     use super::*;
@@ -207,7 +208,7 @@ mod tests {
     fn what_the_loader_does_not_trust_is_not_admitted() {
         let image = Image::new(Kind::System, "1.0", 2);
         let other = Trust {
-            root: KeySet::new(1, vec![TestKey(9).public()]).unwrap(),
+            root: KeySet::new(KeyFormat::V1, 1, vec![TestKey(9).public()]).unwrap(),
             ..trust()
         };
         let said = HandOver {
@@ -243,7 +244,7 @@ mod tests {
     fn what_the_image_does_not_trust_and_the_loader_does_would_start() {
         let image = Image::new(Kind::System, "1.0", 2);
         let new = Trust {
-            root: KeySet::new(1, vec![TestKey(9).public()]).unwrap(),
+            root: KeySet::new(KeyFormat::V1, 1, vec![TestKey(9).public()]).unwrap(),
             ..trust()
         };
         let said = HandOver {

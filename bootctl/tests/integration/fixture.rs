@@ -11,6 +11,7 @@ use boot_core::bundle::{FrameTable, Header};
 use boot_core::dsse::Envelope;
 use boot_core::keyring::{KeySet, Keyring};
 use boot_core::manifest::{self, CHUNK_SIZE, Contents, Kind, Manifest, Root, Uki};
+use boot_core::public_key::KeyFormat;
 use boot_core::record::{Record, SlotContents};
 use boot_core::slot_header::{self, SlotHeader, UKI_OFFSET};
 use boot_core::store::BootState;
@@ -19,7 +20,7 @@ use boot_core::types::Salt;
 use boot_core::verity::{BlockHasher, TreeBuilder};
 use boot_core::{
     Architecture, Device, Digest, KeyringSerial, Nonce, PublicKey, SecurityVersion, Slot, Target,
-    keyring, layout, transition,
+    layout, transition,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::Value;
@@ -33,7 +34,7 @@ pub(crate) const ROOT_KEY: u8 = 1;
 pub(crate) const SIGNING_KEY: u8 = 2;
 
 pub(crate) fn public(seed: u8) -> PublicKey {
-    PublicKey(
+    PublicKey::Ed25519(
         SigningKey::from_bytes(&[seed; 32])
             .verifying_key()
             .to_bytes(),
@@ -55,7 +56,7 @@ pub(crate) fn trust() -> Trust {
         product: "demo".into(),
         architecture: Architecture::X86_64,
         layout: "ab-1".into(),
-        root: KeySet::new(1, vec![public(ROOT_KEY)]).unwrap(),
+        root: KeySet::new(KeyFormat::V1, 1, vec![public(ROOT_KEY)]).unwrap(),
     }
 }
 
@@ -64,11 +65,11 @@ fn chain(serial: u64) -> Vec<u8> {
         format: 1,
         serial: KeyringSerial(serial),
         product: "demo".into(),
-        root: KeySet::new(1, vec![public(ROOT_KEY)]).unwrap(),
-        signing: KeySet::new(1, vec![public(SIGNING_KEY)]).unwrap(),
+        root: KeySet::new(KeyFormat::V1, 1, vec![public(ROOT_KEY)]).unwrap(),
+        signing: KeySet::new(KeyFormat::V1, 1, vec![public(SIGNING_KEY)]).unwrap(),
         profile: None,
     };
-    let mut link = Envelope::new(keyring::PAYLOAD_TYPE, keyring.to_payload());
+    let mut link = keyring.to_envelope();
     sign(&mut link, ROOT_KEY);
     Envelope::array_to_json(&[link])
 }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use block_file::{Access, BlockFile};
 use boot_core::keyring::KeySet;
 use boot_core::pe;
+use boot_core::public_key::KeyFormat;
 use boot_core::test_support::program;
 use boot_core::trust::Trust;
 use boot_core::{Architecture, Device, Digest, Slot, Target, esp, transition};
@@ -261,7 +262,7 @@ fn what_must_not_be_written_is_refused_before_anything_is() {
         .run(&["update-loader", &put(&no_loader)])
         .fails(4, &["no Sternpost loader"]);
     let keys = Trust {
-        root: KeySet::new(1, vec![public(77)]).unwrap(),
+        root: KeySet::new(KeyFormat::V1, 1, vec![public(77)]).unwrap(),
         ..trust()
     };
     let keys = Image::loader("2.0", loader_trusting(&keys, 2));

@@ -109,6 +109,8 @@ impl ManifestReport {
 /// A keyring chain as it was found.
 #[derive(Debug, Serialize)]
 pub struct KeyringReport {
+    /// In which its keys are written.
+    pub format: u32,
     /// How many links it has.
     pub links: usize,
     /// The last of them.
@@ -126,6 +128,7 @@ impl KeyringReport {
     pub fn read(chain: &[u8]) -> Result<Self> {
         let Chain { keyring, links } = Chain::read_unverified(chain)?;
         Ok(Self {
+            format: keyring.format,
             links,
             serial: keyring.serial.0,
             product: keyring.product,

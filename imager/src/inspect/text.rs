@@ -329,7 +329,8 @@ impl Display for KeyringReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "  keyring     serial {}, {} link(s), {} of {} signing key(s): {}",
+            "  keyring     format {}, serial {}, {} link(s), {} of {} signing key(s): {}",
+            self.format,
             self.serial,
             self.links,
             self.threshold,

@@ -66,7 +66,7 @@ impl Authority {
             Self::Root(root) => {
                 let claimed = ManifestReport::read(envelope)?.manifest;
                 Ok(Trust {
-                    format: 1,
+                    format: root.format().number(),
                     product: claimed.product,
                     architecture: claimed.architecture,
                     layout: claimed.layout,

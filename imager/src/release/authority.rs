@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use boot_core::dsse::{self, Envelope};
-use boot_core::keyring::{self, Chain, KeySet, Keyring};
+use boot_core::keyring::{Chain, KeySet, Keyring};
 use boot_core::manifest::{self, Manifest};
+use boot_core::public_key::KeyFormat;
 use boot_core::trust::Trust;
 use boot_core::{Architecture, Digest, KeyringSerial, PublicKey};
 
@@ -42,25 +43,25 @@ pub fn make_keys(directory: &Path, product: &str, root: KeyCount, signing: KeyCo
             .collect::<Result<_>>()?;
         let public = keys
             .iter()
-            .map(|key| PublicKey(key.public().to_bytes()))
+            .map(|key| PublicKey::Ed25519(key.public().to_bytes()))
             .collect();
-        let set = KeySet::new(count.threshold, public)
+        let set = KeySet::new(KeyFormat::V1, count.threshold, public)
             .with_context(|| format!("making the {name} keys"))?;
         Ok((keys, set))
     };
     let (root_keys, root) = set("root", root)?;
     let (_, signing) = set("signing", signing)?;
     let keyring = Keyring {
-        format: 1,
+        format: root.format().number(),
         serial: KeyringSerial(1),
         product: product.to_owned(),
         root: root.clone(),
         signing,
         profile: None,
     };
-    let mut envelope = Envelope::new(keyring::PAYLOAD_TYPE, keyring.to_payload());
+    let mut envelope = keyring.to_envelope();
     for key in &root_keys {
-        envelope.sign(&PublicKey(key.public().to_bytes()), |message| {
+        envelope.sign(&PublicKey::Ed25519(key.public().to_bytes()), |message| {
             key.sign(message)
         })?;
     }
@@ -145,7 +146,7 @@ impl Authority {
     #[must_use]
     pub fn trust(&self, architecture: Architecture, layout: &str) -> Trust {
         Trust {
-            format: 1,
+            format: self.root.format().number(),
             product: self.keyring.product.clone(),
             architecture,
             layout: layout.to_owned(),
@@ -165,20 +166,20 @@ impl Authority {
         let digest = Digest::of(&payload);
         let mut envelope = Envelope::new(manifest::PAYLOAD_TYPE, payload);
         let message = dsse::pae(&envelope.payload_type, &envelope.payload);
-        let allowed: Vec<[u8; 32]> = self
-            .keyring
-            .signing
-            .keys()
-            .iter()
-            .map(|key| key.0)
-            .collect();
+        // Those of another algorithm are for whoever has them to sign with.
+        let of_ours = |key: &PublicKey| match key {
+            PublicKey::Ed25519(bytes) => Some(*bytes),
+            PublicKey::EcdsaP256(_) => None,
+        };
+        let keys = self.keyring.signing.keys();
+        let allowed: Vec<[u8; 32]> = keys.iter().filter_map(of_ours).collect();
         let mut used = Vec::new();
         for signer in &self.signers {
             let (key, signature) = signers::sign_as_one_of(&**signer, &message, &allowed)
                 .with_context(|| format!("signing the manifest of version {}", manifest.version))?;
             if !used.contains(&key) {
                 used.push(key);
-                envelope.sign(&PublicKey(key), |_| anyhow::Ok(signature))?;
+                envelope.sign(&PublicKey::Ed25519(key), |_| anyhow::Ok(signature))?;
             }
         }
         let needed = usize::from(self.keyring.signing.threshold());

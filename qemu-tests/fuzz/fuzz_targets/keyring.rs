@@ -2,23 +2,27 @@
 //!
 //! Any JSON: nothing is believed that is not signed, memory is bounded. And keyrings alone, which only those who sign
 //! can get this far: what is read is written to what is read as the same. Without its signatures a chain reads as with
-//! them.
+//! them. All of it in both formats.
 #![no_main]
 
 use boot_core::keyring::{CHAIN_MAX, Chain, KEYS_MAX, Keyring};
-use boot_core::test_support::{Signers, keyring_chain, trust};
+use boot_core::test_support::{Signers, keyring_chain, keyring_chain_v2, trust, trust_v2};
 use libfuzzer_sys::fuzz_target;
 use sternpost_fuzz::memory;
 
 fuzz_target!(|data: &[u8]| {
-    let root = trust().root;
     let most = data.len().min(CHAIN_MAX) * 64 + (16 << 10);
     let unverified = memory::within(most, || Chain::read_unverified(data));
-    if let Ok(chain) = memory::within(most, || Chain::verify(data, &root, "test")) {
-        assert_eq!(unverified.as_ref(), Ok(&chain));
-        // Only one thing that the root key ever signed is within reach.
-        let known = Chain::verify(&keyring_chain(Signers::default()), &root, "test");
-        assert_eq!(Ok(chain.keyring), known.map(|known| known.keyring));
+    for (trust, known) in [
+        (trust(), keyring_chain(Signers::default())),
+        (trust_v2(), keyring_chain_v2()),
+    ] {
+        if let Ok(chain) = memory::within(most, || Chain::verify(data, &trust.root, "test")) {
+            assert_eq!(unverified.as_ref(), Ok(&chain));
+            // Only one thing that the root key ever signed is within reach.
+            let known = Chain::verify(&known, &trust.root, "test");
+            assert_eq!(Ok(chain.keyring), known.map(|known| known.keyring));
+        }
     }
     if let Ok(keyring) = serde_json::from_slice::<Keyring>(data) {
         for set in [&keyring.root, &keyring.signing]

@@ -1,4 +1,4 @@
-//! Who must have signed: chains and manifests signed by any of four keys, then damaged.
+//! Who must have signed: chains of both formats signed by any of four keys, two of each algorithm, then damaged.
 //!
 //! The verifier and a few lines that count signatures must agree on whether it is believed.
 #![no_main]
@@ -6,7 +6,8 @@
 use arbitrary::Arbitrary;
 use boot_core::KeyringSerial;
 use boot_core::dsse::Envelope;
-use boot_core::keyring::{self, Chain, KeySet, Keyring, LINKS_MAX};
+use boot_core::keyring::{Chain, KeySet, Keyring, LINKS_MAX};
+use boot_core::public_key::KeyFormat;
 use libfuzzer_sys::fuzz_target;
 use sternpost_fuzz::KEYS;
 
@@ -17,8 +18,13 @@ struct Set {
     threshold: u8,
 }
 
+/// Most are of format 2, in which all keys can be written.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+struct Format(u8);
+
 #[derive(Arbitrary, Debug)]
 struct Link {
+    format: Format,
     serial: u8,
     other_product: bool,
     other_type: bool,
@@ -47,6 +53,7 @@ enum Damage {
 
 #[derive(Arbitrary, Debug)]
 struct Input {
+    format: Format,
     trusted: Set,
     links: Vec<Link>,
 }
@@ -57,9 +64,19 @@ impl Set {
     }
 
     /// None where there can be no such set, which is for `keyring` to refuse.
-    fn make(self) -> Option<KeySet> {
+    fn make(self, format: Format) -> Option<KeySet> {
         let keys = self.members().into_iter().map(|key| KEYS[key].1).collect();
-        KeySet::new(self.threshold % 5, keys).ok()
+        KeySet::new(format.get(), self.threshold % 5, keys).ok()
+    }
+}
+
+impl Format {
+    fn get(self) -> KeyFormat {
+        if self.0 < 64 {
+            KeyFormat::V1
+        } else {
+            KeyFormat::V2
+        }
     }
 }
 
@@ -79,19 +96,17 @@ impl Link {
     fn make(&self) -> Option<Envelope> {
         let product = if self.other_product { "other" } else { "test" };
         let keyring = Keyring {
-            format: 1,
+            format: self.format.get().number(),
             serial: KeyringSerial(self.serial.into()),
             product: product.into(),
-            root: self.root.make()?,
-            signing: self.signing.make()?,
+            root: self.root.make(self.format)?,
+            signing: self.signing.make(self.format)?,
             profile: None,
         };
-        let payload_type = if self.other_type {
-            "text/plain"
-        } else {
-            keyring::PAYLOAD_TYPE
-        };
-        let mut envelope = Envelope::new(payload_type, keyring.to_payload());
+        let mut envelope = keyring.to_envelope();
+        if self.other_type {
+            envelope.payload_type = "text/plain".into();
+        }
         for signer in &self.signers {
             let (key, _) = KEYS[usize::from(signer.key % 4)];
             key.sign(&mut envelope);
@@ -121,7 +136,7 @@ fuzz_target!(|input: Input| {
     if links.iter().any(|link| link.signers.len() > 6) {
         return;
     }
-    let Some(root) = input.trusted.make() else {
+    let Some(root) = input.trusted.make(input.format) else {
         return;
     };
     let Some(envelopes) = links.iter().map(Link::make).collect::<Option<Vec<_>>>() else {
@@ -132,11 +147,12 @@ fuzz_target!(|input: Input| {
     let mut believed = (1..=LINKS_MAX).contains(&links.len());
     for link in links {
         believed &= link.is_signed_by(signers) && !link.other_product && last < Some(link.serial);
+        believed &= link.format.get() == input.format.get();
         (signers, last) = (link.root, Some(link.serial));
     }
     let found = Chain::verify(&Envelope::array_to_json(&envelopes), &root, "test");
     assert_eq!(found.is_ok(), believed, "{found:?}");
     if let (Ok(chain), Some(link)) = (found, links.last()) {
-        assert_eq!(Some(chain.keyring.signing), link.signing.make());
+        assert_eq!(Some(chain.keyring.signing), link.signing.make(link.format));
     }
 });

@@ -9,8 +9,9 @@ pub mod install;
 pub mod memory;
 
 use arbitrary::Arbitrary;
-use boot_core::test_support::TestKey;
-use boot_core::types::PublicKey;
+use boot_core::PublicKey;
+use boot_core::dsse::Envelope;
+use boot_core::test_support::{TestKey, TestP256Key};
 use crc::{CRC_32_ISO_HDLC, Crc};
 use std::sync::LazyLock;
 
@@ -70,6 +71,38 @@ impl Flip {
     }
 }
 
-/// Four keys, their public halves computed once.
-pub static KEYS: LazyLock<[(TestKey, PublicKey); 4]> =
-    LazyLock::new(|| [1, 2, 3, 4].map(|seed| (TestKey(seed), TestKey(seed).public())));
+/// A private key of either algorithm.
+#[derive(Clone, Copy, Debug)]
+pub enum Key {
+    Ed25519(TestKey),
+    EcdsaP256(TestP256Key),
+}
+
+impl Key {
+    /// Its public half.
+    pub fn public(self) -> PublicKey {
+        match self {
+            Self::Ed25519(key) => key.public(),
+            Self::EcdsaP256(key) => key.public(),
+        }
+    }
+
+    /// Signs `envelope`.
+    pub fn sign(self, envelope: &mut Envelope) {
+        match self {
+            Self::Ed25519(key) => key.sign(envelope),
+            Self::EcdsaP256(key) => key.sign(envelope),
+        }
+    }
+}
+
+/// Two keys of each algorithm, those of ed25519 first, their public halves computed once.
+pub static KEYS: LazyLock<[(Key, PublicKey); 4]> = LazyLock::new(|| {
+    let keys = [
+        Key::Ed25519(TestKey(1)),
+        Key::Ed25519(TestKey(2)),
+        Key::EcdsaP256(TestP256Key(1)),
+        Key::EcdsaP256(TestP256Key(2)),
+    ];
+    keys.map(|key| (key, key.public()))
+});
