@@ -113,10 +113,7 @@ impl BootReport {
         Self {
             version: 1,
             slot,
-            kind: match slot {
-                Target::A | Target::B => Kind::System,
-                Target::Recovery => Kind::Recovery,
-            },
+            kind: Kind::of(slot),
             disk: None,
             partitions: BTreeMap::new(),
             table: BTreeMap::new(),

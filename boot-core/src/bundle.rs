@@ -54,7 +54,7 @@ pub struct Header {
     pub envelope_length: u32,
     /// Bytes of the keyring chain.
     pub keyring_length: u32,
-    /// Frames of the UKI.
+    /// Frames of the UKI; 0 in kinds that have none.
     pub uki_frames: u32,
     /// Frames of the root's data.
     pub root_frames: u32,
@@ -134,7 +134,7 @@ impl Header {
             (
                 "number of UKI frames",
                 self.uki_frames.into(),
-                1,
+                0,
                 UKI_MAX.div_ceil(CHUNK_SIZE),
             ),
             (
@@ -216,7 +216,8 @@ impl Header {
 
     /// Whether frames and leaves are as many as the verified `manifest` needs.
     pub fn check_against(&self, manifest: &Manifest) -> Result<(), BundleError> {
-        let uki_frames = disk_len(manifest.uki.chunks.len());
+        let uki = manifest.uki.as_ref();
+        let uki_frames = disk_len(uki.map_or(0, |uki| uki.chunks.len()));
         let (data_size, blocks) = manifest
             .root
             .as_ref()

@@ -83,8 +83,8 @@ pub enum Rejected {
         /// What this is.
         expected: String,
     },
-    /// A recovery system in a slot, or the other way round.
-    #[error("it is a {found} image, expected {expected}")]
+    /// What has its place elsewhere: a recovery system in a slot, or the other way round.
+    #[error("its kind is {found}, expected {expected}")]
     Kind {
         /// What the manifest says.
         found: Kind,
@@ -149,7 +149,7 @@ impl Verified {
 
     /// Whether the UKI that was read is the manifest's.
     pub fn check_uki(&self, found: &Digest) -> Result<(), Rejected> {
-        if *found == self.manifest.uki.digest {
+        if *found == self.manifest.uki()?.digest {
             Ok(())
         } else {
             Err(Rejected::UkiDigest { found: *found })
@@ -190,10 +190,7 @@ impl Verify for Trust {
             return Err(Rejected::HeaderDigest { header, found });
         }
         let manifest = &verified.manifest;
-        let expected = match expect.target {
-            Target::A | Target::B => Kind::System,
-            Target::Recovery => Kind::Recovery,
-        };
+        let expected = Kind::of(expect.target);
         if manifest.kind != expected {
             return Err(Rejected::Kind {
                 found: manifest.kind,
@@ -201,8 +198,9 @@ impl Verify for Trust {
             });
         }
         expect.floor.admits(verified.level())?;
-        if header.uki_length != manifest.uki.size {
-            let (found, expected) = (header.uki_length, manifest.uki.size);
+        let uki = manifest.uki()?;
+        if header.uki_length != uki.size {
+            let (found, expected) = (header.uki_length, uki.size);
             return Err(Rejected::UkiSize { found, expected });
         }
         Ok(verified)

@@ -57,11 +57,15 @@ fn of_a_manifest() {
         manifest.check()
     };
     let largest = changed(|it| {
-        it.uki.size = UKI_MAX;
-        it.uki.chunks = vec![Digest::ZERO; usize::try_from(UKI_MAX / CHUNK_SIZE).unwrap()];
+        let uki = it.uki.as_mut().unwrap();
+        uki.size = UKI_MAX;
+        uki.chunks = vec![Digest::ZERO; usize::try_from(UKI_MAX / CHUNK_SIZE).unwrap()];
     });
     assert_eq!(largest, Ok(()));
-    let nothing = changed(|it| (it.uki.size, it.uki.chunks) = (0, Vec::new()));
+    let nothing = changed(|it| {
+        let uki = it.uki.as_mut().unwrap();
+        (uki.size, uki.chunks) = (0, Vec::new());
+    });
     let empty = "UKI is empty or larger than 1 GiB";
     assert_eq!(nothing, Err(ManifestError::Field(empty)));
     let no_root = changed(|it| it.root.as_mut().unwrap().data_size = 0);

@@ -77,7 +77,7 @@ fn a_slot_is_rejected_with_what_is_wrong_with_it() {
     let old = changed(|it| it.security_version = SecurityVersion(1));
     assert_eq!(text(&old), "its security version 1 is below the floor 2");
     let kind = changed(|it| (it.kind, it.root) = (Kind::Recovery, None));
-    assert_eq!(text(&kind), "it is a recovery image, expected system");
+    assert_eq!(text(&kind), "its kind is recovery, expected system");
     let format = changed(|it| it.format = 2);
     assert_eq!(check(&format), Err(ManifestError::Format(2).into()));
 
@@ -131,6 +131,44 @@ fn a_slot_is_rejected_with_what_is_wrong_with_it() {
 }
 
 #[test]
+fn no_kind_stands_in_the_place_of_another() {
+    for kind in Kind::ALL {
+        let uki = vec![1; 5000];
+        let image = Image::signed(manifest(kind, "1", 2, &uki), uki, Signers::default());
+        assert_eq!(
+            Manifest::parse(&image.manifest.to_payload()).as_ref(),
+            Ok(&image.manifest)
+        );
+        for target in Target::ALL {
+            let mut slot = image.device(target, 512);
+            let floor = Level::new(2, 0);
+            let found = verify::check_manifest(&mut slot, &trust(), &Expect { target, floor });
+            let expected = Kind::of(target);
+            let found = found.map(|(_, verified)| verified.manifest.kind);
+            match kind == expected {
+                true => assert_eq!(found, Ok(kind)),
+                false => assert_eq!(
+                    found,
+                    Err(Rejected::Kind {
+                        found: kind,
+                        expected
+                    })
+                ),
+            }
+        }
+        // Nor has it the parts of another.
+        let mut other = image.manifest;
+        other.uki = match other.uki {
+            None => changed(|_| {}).manifest.uki,
+            Some(_) => None,
+        };
+        assert!(other.check().is_err(), "{kind}");
+        let no_uki = other.uki().err();
+        assert_eq!(no_uki, kind.has_uki().then_some(ManifestError::NoUki(kind)));
+    }
+}
+
+#[test]
 fn whether_a_slot_would_start_is_asked_of_all_of_it() {
     for block_size in [512, 4096] {
         let image = changed(|_| {});
@@ -163,11 +201,16 @@ fn whether_a_slot_would_start_is_asked_of_all_of_it() {
 #[test]
 fn manifests_with_impossible_fields_are_refused() {
     let refused = |change: fn(&mut Manifest)| changed(change).manifest.check().is_err();
-    assert!(refused(|it| it.uki.size = 0));
-    assert!(refused(|it| it.uki.chunk_size = 4096));
-    assert!(refused(|it| it.uki.chunks.push(Digest::ZERO)));
+    assert!(refused(|it| it.uki.as_mut().unwrap().size = 0));
+    assert!(refused(|it| it.uki.as_mut().unwrap().chunk_size = 4096));
+    let more = |it: &mut Manifest| it.uki.as_mut().unwrap().chunks.push(Digest::ZERO);
+    assert!(refused(more));
+    assert!(refused(|it| it.uki = None));
     assert!(refused(|it| it.root = None));
     assert!(refused(|it| it.kind = Kind::Recovery));
+    assert!(refused(|it| it.kind = Kind::Content));
+    assert!(!refused(|it| (it.kind, it.uki) = (Kind::Content, None)));
+    assert!(!refused(|it| (it.kind, it.root) = (Kind::Installer, None)));
     assert!(refused(|it| it.product = "a b".into()));
     assert!(refused(|it| it.root.as_mut().unwrap().data_size = 4097));
     assert!(refused(|it| it.root.as_mut().unwrap().size += 4096));
@@ -630,9 +673,10 @@ fn bundles_that_do_not_fit_their_manifest_are_refused() {
         keyring_length: 9,
         ..Header::default()
     };
+    let nothing = Header::decode(&header.encode()).unwrap();
     assert_eq!(
-        Header::decode(&header.encode()),
-        Err(BundleError::Length("number of UKI frames"))
+        nothing.check_against(&manifest),
+        Err(BundleError::Mismatch("number of UKI frames"))
     );
     (header.uki_frames, header.root_frames, header.leaves_length) = (1, 1, 32);
     assert_eq!(header.check_against(&manifest), Ok(()));

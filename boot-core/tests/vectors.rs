@@ -246,6 +246,34 @@ fn loader() {
     assert_eq!(now, vector("esp.hex", &now));
 }
 
+/// Kinds that this build reads and no program makes yet.
+#[test]
+fn content_extension_and_installer() {
+    let uki = [0x55; 4097];
+    for kind in [Kind::Content, Kind::Extension, Kind::Installer] {
+        let name = format!("manifest-{kind}.json");
+        let manifest = manifest(kind, "1.2.3", 4, &uki);
+        check_json(
+            &name,
+            &serde_json::from_slice(&manifest.to_payload()).unwrap(),
+        );
+        let fixed = fs::read(path(&name)).unwrap();
+        assert_eq!(Manifest::parse(&fixed), Ok(manifest));
+    }
+    let header = Header {
+        flags: 0,
+        envelope_length: 900,
+        keyring_length: 700,
+        uki_frames: 0,
+        root_frames: 1,
+        leaves_length: 32,
+    };
+    let bytes = check_bytes("bundle-header-content.hex", header.encode());
+    assert_eq!(Header::decode(&bytes), Ok(header));
+    let content = manifest(Kind::Content, "1.2.3", 4, &[]);
+    assert_eq!(header.check_against(&content), Ok(()));
+}
+
 #[test]
 fn dsse() {
     let mut envelope = Envelope::new("http://example.com/HelloWorld", *b"hello world");

@@ -439,7 +439,7 @@ impl<'t, V: Verify> Boot<'t, V> {
         floor: Level,
     ) -> Result<(Verified, P::Image), Rejected> {
         let (header, verified) = self.check_manifest(platform, target, floor)?;
-        let size = verified.manifest.uki.size;
+        let size = verified.manifest.uki()?.size;
         let (image, digest) = platform
             .load_uki(target, header.uki_offset, size)
             .map_err(Rejected::Unreadable)?;

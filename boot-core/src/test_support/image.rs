@@ -158,7 +158,7 @@ pub fn keyring_chain_v2() -> Vec<u8> {
     Envelope::array_to_json(&[envelope])
 }
 
-/// A manifest for `uki`, with a root of one block where the kind has one.
+/// A manifest for `uki`, where the kind has one, with a root of one block, where it has one.
 pub fn manifest(kind: Kind, version: &str, security_version: u64, uki: &[u8]) -> Manifest {
     let size = Geometry::new(1)
         .and_then(|geometry| geometry.total_size())
@@ -172,13 +172,13 @@ pub fn manifest(kind: Kind, version: &str, security_version: u64, uki: &[u8]) ->
         security_version: SecurityVersion(security_version),
         state_epoch: 1,
         architecture: Architecture::X86_64,
-        uki: Uki {
+        uki: kind.has_uki().then(|| Uki {
             size: uki.len() as u64,
             digest: Digest::of(uki),
             chunk_size: CHUNK_SIZE,
             chunks: uki.chunks(CHUNK_SIZE as usize).map(Digest::of).collect(),
-        },
-        root: (kind == Kind::System).then_some(Root {
+        }),
+        root: kind.has_root().then_some(Root {
             hash: RootHash([7; 32]),
             salt: Salt([8; 32]),
             data_size: 4096,

@@ -79,7 +79,7 @@ fn reads_as(files: &Files) -> Value {
         "keyring.json": { "serial": chain.keyring.serial, "signing": keys(&chain.keyring.signing) },
         "manifest.json": {
             "version": manifest.version.as_str(), "security_version": manifest.security_version,
-            "uki": manifest.uki.digest, "root": manifest.root.map(|root| root.hash),
+            "uki": manifest.uki().unwrap().digest, "root": manifest.root.map(|root| root.hash),
         },
         "quarantine.hex": {
             "sequence": entry.sequence, "time": entry.time, "digest": entry.digest,

@@ -11,18 +11,19 @@
 //!
 //! An older loader hands over neither: then it is the image's trust and the record alone.
 
+use block_file::Access;
 use boot_core::floor::{Floors, Level};
 use boot_core::hand_over::HandOver;
+use boot_core::manifest::Kind;
 use boot_core::record::Record;
 use boot_core::slot_header::SlotParts;
 use boot_core::trust::Trust;
 use boot_core::verify::{Expect, Rejected, Verified, Verify, verify_manifest};
-use boot_core::{Digest, Target, esp};
+use boot_core::{Digest, esp};
 
 use crate::boot::slot_check;
 use crate::failure::{Failure, Result};
 use crate::machine::Machine;
-use block_file::Access;
 
 /// Whom this machine trusts, and its floors.
 #[derive(Debug, Clone)]
@@ -104,9 +105,9 @@ impl Admission {
         }
     }
 
-    /// The floor for `target`: the higher one of what the loader said and what the record says by now.
-    pub fn floor(&self, target: Target, record: &Record) -> Level {
-        self.floors.max(record.floors).of(target)
+    /// The floor for what is of `kind`: the higher one of what the loader said and what the record says by now.
+    pub fn floor(&self, kind: Kind, record: &Record) -> Level {
+        kind.floor(&self.floors.max(record.floors))
     }
 
     /// Fails unless the loader would take a manifest that is in no slot, where it goes by a root of trust of its own.
@@ -161,8 +162,8 @@ fn loaders_trust(machine: &Machine, digest: &Digest) -> Option<Trust> {
 
 #[cfg(test)]
 mod tests {
+    use boot_core::Target;
     use boot_core::keyring::KeySet;
-    use boot_core::manifest::Kind;
     use boot_core::public_key::KeyFormat;
     use boot_core::test_support::{Image, TestKey, trust};
 
@@ -198,8 +199,8 @@ mod tests {
         assert!(matches!(refused, Err(Rejected::NotAdmitted(_))));
         let mut record = Record::empty();
         record.floors.system = Level::new(4, 1);
-        assert_eq!(admission.floor(Target::B, &record), Level::new(4, 2));
-        let recovery = admission.floor(Target::Recovery, &record);
+        assert_eq!(admission.floor(Kind::System, &record), Level::new(4, 2));
+        let recovery = admission.floor(Kind::Recovery, &record);
         assert_eq!(recovery, Level::new(1, 1));
         assert_eq!(verify(&Admission::from(trust()), &old), Ok(()));
     }

@@ -114,8 +114,7 @@ fn update(
     let mut source = source::open(from, &progress, &Reach::of(machine))?;
     let wanted = Wanted {
         kind: Kind::Loader,
-        // A loader is as old as the systems that it was made with: none that may not be fallen back to.
-        floor: admission.floor(Target::A, record),
+        floor: admission.floor(Kind::Loader, record),
         room: Room {
             boot: UKI_OFFSET + esp::LOADER_MAX as u64,
             root: 0,

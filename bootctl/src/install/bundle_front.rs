@@ -2,7 +2,7 @@
 
 use boot_core::bundle::{BundleError, FrameTable, HEADER_SIZE, Header, MAGIC};
 use boot_core::floor::Level;
-use boot_core::manifest::{Kind, Manifest};
+use boot_core::manifest::{Kind, Manifest, Place, Uki};
 use boot_core::record::SlotContents;
 use boot_core::slot_header::UKI_OFFSET;
 use boot_core::verify::{Rejected, verify_manifest};
@@ -28,6 +28,8 @@ pub(crate) struct BundleFront {
     pub keyring: Vec<u8>,
     /// What was signed.
     pub manifest: Manifest,
+    /// The manifest's; of a loader, the loader.
+    pub uki: Uki,
     pub digest: Digest,
     /// Serial of the keyring that it was signed under.
     pub serial: KeyringSerial,
@@ -78,7 +80,8 @@ impl BundleFront {
         let (serial, level) = (verified.keyring.serial, verified.level());
         let manifest = verified.manifest;
         suits(&manifest, level, wanted)?;
-        fits(&manifest, wanted.room)?;
+        let uki = manifest.uki().map_err(|e| rejected(e.into()))?.clone();
+        fits(&manifest, &uki, wanted.room)?;
         header.check_against(&manifest).map_err(not_a_bundle)?;
         let mut table = vec![0; header.table_length() as usize];
         source.read_exact_at(header.table_offset(), &mut table)?;
@@ -88,6 +91,7 @@ impl BundleFront {
             envelope,
             keyring,
             manifest,
+            uki,
             digest: verified.digest,
             serial,
             table,
@@ -190,13 +194,21 @@ fn rejected(rejected: Rejected) -> Failure {
         Rejected::Layout { .. } => {
             "this disk has to be written anew with a disk image of that layout"
         }
-        Rejected::Kind { found, .. } => match found {
-            Kind::System => "install it with `bootctl install`; nothing was changed",
-            Kind::Recovery => {
+        Rejected::Kind { found, .. } => match found.place() {
+            Place::Slot => "install it with `bootctl install`; nothing was changed",
+            Place::Recovery => {
                 "replace recovery with `bootctl update-recovery`; nothing was changed"
             }
-            Kind::Loader => {
+            Place::Esps => {
                 "a loader goes onto the ESPs, with `bootctl update-loader`; nothing was changed"
+            }
+            Place::State => {
+                "it is a file for `state`, which this version of bootctl cannot install yet: upgrade the system to one \
+                 that can; nothing was changed"
+            }
+            Place::Medium => {
+                "it is for a medium that a machine is installed from, which this version of bootctl cannot use yet: \
+                 fetch the bundle of a system; nothing was changed"
             }
         },
         _ => "fetch another bundle; nothing was changed",
@@ -232,8 +244,8 @@ fn suits(manifest: &Manifest, level: Level, wanted: &Wanted) -> Result<()> {
     Ok(())
 }
 
-fn fits(manifest: &Manifest, room: Room) -> Result<()> {
-    let boot = UKI_OFFSET.saturating_add(manifest.uki.size.next_multiple_of(4096));
+fn fits(manifest: &Manifest, uki: &Uki, room: Room) -> Result<()> {
+    let boot = UKI_OFFSET.saturating_add(uki.size.next_multiple_of(4096));
     let root = manifest.root.as_ref().map_or(0, |r| r.size);
     for (what, needs, has) in [("UKI", boot, room.boot), ("root", root, room.root)] {
         if needs > has {

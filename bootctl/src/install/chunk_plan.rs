@@ -49,7 +49,7 @@ pub(super) fn plan<D: Device>(
 ) -> Result<ChunkPlan> {
     let mut chunks = Vec::with_capacity(front.table.lengths().len());
     let mut buf = vec![0; CHUNK_SIZE as usize];
-    let uki = &front.manifest.uki;
+    let uki = &front.uki;
     for (chunk, digest) in Chunk::all(uki.size).zip(&uki.chunks) {
         let found = uki_chunk::read(&mut target.boot, chunk, &mut buf);
         chunks.push(if found.is_ok_and(|it| Digest::of(it) == *digest) {

@@ -108,7 +108,7 @@ pub fn install<D: Device>(
 
     let wanted = Wanted {
         kind: Kind::System,
-        floor: options.admission.floor(slot.into(), &record),
+        floor: options.admission.floor(Kind::System, &record),
         room: Room {
             boot: target.boot.size(),
             root: target.root.size(),
@@ -151,7 +151,7 @@ pub fn install<D: Device>(
         ))
         .next("put another version at that address, or start this one again"));
     }
-    let size = front.manifest.uki.size + front.manifest.root.as_ref().map_or(0, |r| r.data_size);
+    let size = front.uki.size + front.manifest.root.as_ref().map_or(0, |r| r.data_size);
     let mut leaves = Leaves::new(front.header.leaves_length, &options.scratch);
     let upper = front.read_leaves(source, &mut leaves)?.unwrap_or_default();
     progress.note(&format!(
@@ -296,7 +296,7 @@ fn finish<D: Device>(
         slot.into(),
         front.envelope.len(),
         front.keyring.len(),
-        front.manifest.uki.size,
+        front.uki.size,
         front.digest,
     )
     .ok_or_else(|| Failure::verification("manifest and keyring chain do not fit before the UKI"))?;

@@ -22,10 +22,10 @@ pub(super) fn all<D: Device>(
 ) -> Result<()> {
     let manifest = &front.manifest;
     let root_size = manifest.root.as_ref().map_or(0, |r| r.data_size);
-    progress.begin("verifying", manifest.uki.size + root_size);
+    progress.begin("verifying", front.uki.size + root_size);
     let mut buf = vec![0; CHUNK_SIZE as usize];
     let mut whole = Sha256::new();
-    for (chunk, digest) in Chunk::all(manifest.uki.size).zip(&manifest.uki.chunks) {
+    for (chunk, digest) in Chunk::all(front.uki.size).zip(&front.uki.chunks) {
         let bytes = uki_chunk::read(&mut target.boot, chunk, &mut buf).map_err(disk)?;
         if Digest::of(bytes) != *digest {
             return Err(differs("UKI", uki_chunk::offset(chunk)));
@@ -33,7 +33,7 @@ pub(super) fn all<D: Device>(
         whole.update(bytes);
         progress.add(chunk.len as u64);
     }
-    if Digest(whole.finalize().into()) != manifest.uki.digest {
+    if Digest(whole.finalize().into()) != front.uki.digest {
         return Err(unpack::contradicts_itself());
     }
     if let Some(root) = &manifest.root {

@@ -4,7 +4,7 @@
 //! again when it is copied, and fetched if it is not what its leaf said.
 
 use boot_core::Device;
-use boot_core::manifest::Manifest;
+use boot_core::manifest::Uki;
 use boot_core::slot_header::read_slot;
 use boot_core::types::Salt;
 use boot_core::verity::{BLOCK, Geometry, HASH};
@@ -19,7 +19,7 @@ const STEP: u64 = 256 * 1024;
 /// The other slot, as far as it is of use.
 pub(super) struct Reference<'d, D> {
     parts: &'d mut SlotDevices<D>,
-    manifest: Manifest,
+    uki: Uki,
     uki_offset: u64,
     /// Start of a leaf, and the block that it is of; sorted.
     index: Vec<[u32; 3]>,
@@ -41,12 +41,12 @@ impl<'d, D: Device> Reference<'d, D> {
         let (manifest, _) = slot.manifest_unverified().ok()?;
         let mut reference = Self {
             parts,
-            manifest,
+            uki: manifest.uki?,
             uki_offset: slot.header.uki_offset,
             index: Vec::new(),
         };
         // Another salt makes other leaves of the same blocks: nothing can be compared.
-        if let Some(root) = &reference.manifest.root
+        if let Some(root) = &manifest.root
             && salt == Some(&root.salt)
         {
             let blocks = root.data_blocks().min(INDEXED);
@@ -102,12 +102,12 @@ impl<'d, D: Device> Reference<'d, D> {
 
     /// The chunk of the UKI that has this digest, as far as the manifest can tell.
     pub(super) fn find_uki(&self, digest: &boot_core::Digest) -> Option<usize> {
-        self.manifest.uki.chunks.iter().position(|c| c == digest)
+        self.uki.chunks.iter().position(|c| c == digest)
     }
 
     /// Reads a chunk of the UKI into `buf`, which is as long as its blocks.
     pub(super) fn read_uki(&mut self, chunk: usize, buf: &mut [u8]) -> bool {
-        let offset = self.uki_offset + chunk as u64 * self.manifest.uki.chunk_size;
+        let offset = self.uki_offset + chunk as u64 * self.uki.chunk_size;
         self.parts.boot.read_at(offset, buf).is_ok()
     }
 }

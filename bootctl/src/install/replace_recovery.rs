@@ -54,7 +54,7 @@ pub fn replace<D: Device>(
     let known = not_needed(&record, slots, control.context().booted, admission)?;
     let wanted = Wanted {
         kind: Kind::Recovery,
-        floor: admission.floor(Target::Recovery, &record),
+        floor: admission.floor(Kind::Recovery, &record),
         room: Room {
             boot: target.size(),
             root: 0,
@@ -141,7 +141,7 @@ fn fill<D: Device>(
     source: &mut dyn Source,
     progress: &Progress,
 ) -> Result<u64> {
-    let uki = &front.manifest.uki;
+    let uki = &front.uki;
     let mut unpacker = Unpacker::new()?;
     let mut buf = vec![0; CHUNK_SIZE as usize];
     let mut fetched = 0;
@@ -182,7 +182,7 @@ fn finish<D: Device>(
         Target::Recovery,
         front.envelope.len(),
         front.keyring.len(),
-        front.manifest.uki.size,
+        front.uki.size,
         front.digest,
     )
     .ok_or_else(|| Failure::verification("manifest and keyring chain do not fit before the UKI"))?;

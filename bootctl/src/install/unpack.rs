@@ -65,7 +65,7 @@ pub(crate) fn payload(
     source: &mut dyn Source,
     progress: &Progress,
 ) -> Result<Vec<u8>> {
-    let uki = &front.manifest.uki;
+    let uki = &front.uki;
     let mut unpacker = Unpacker::new()?;
     let mut bytes = vec![0; uki.size as usize];
     source.expect_until(front.end());

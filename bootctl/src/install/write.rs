@@ -88,7 +88,7 @@ impl<'a, 'r, D: Device> Writer<'a, 'r, D> {
     }
 
     fn uki_chunk(&mut self, index: u32, from: Origin) -> Result<()> {
-        let uki = &self.front.manifest.uki;
+        let uki = &self.front.uki;
         let (chunk, digest) = (Chunk::of(uki.size, index), uki.chunks[index as usize]);
         match from {
             Origin::Place => return Ok(()),

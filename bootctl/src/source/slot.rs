@@ -4,7 +4,7 @@
 //! Frames are made when they are read, and store their chunk as it is: so their lengths are known before.
 
 use boot_core::bundle::{FrameTable, Header};
-use boot_core::manifest::{Chunk, Manifest};
+use boot_core::manifest::{Chunk, Manifest, Uki};
 use boot_core::slot_header::{UKI_OFFSET, read_slot};
 use boot_core::verity::{BLOCK, BlockHasher, Geometry};
 use boot_core::{Device, Slot};
@@ -21,6 +21,7 @@ pub struct InSlot<D> {
     name: String,
     parts: SlotDevices<D>,
     manifest: Manifest,
+    uki: Uki,
     /// Everything before the frames.
     front: Vec<u8>,
     table: FrameTable,
@@ -40,9 +41,13 @@ impl<D: Device> InSlot<D> {
         let found_manifest = found.manifest_unverified();
         let (manifest, _) = found_manifest.map_err(|e| unreadable(e.to_string()))?;
         let leaves = leaves(&mut parts.root, &manifest).map_err(unreadable)?;
-        let uki_frames = manifest.uki.chunks.len() as u32;
+        let uki = manifest
+            .uki()
+            .map_err(|e| unreadable(e.to_string()))?
+            .clone();
+        let uki_frames = uki.chunks.len() as u32;
         let root_size = manifest.root.as_ref().map_or(0, |root| root.data_size);
-        let sizes = [manifest.uki.size, root_size];
+        let sizes = [uki.size, root_size];
         let lengths = sizes
             .into_iter()
             .flat_map(Chunk::all)
@@ -69,6 +74,7 @@ impl<D: Device> InSlot<D> {
             name,
             parts,
             manifest,
+            uki,
             front,
             table,
             current: None,
@@ -82,10 +88,10 @@ impl<D: Device> InSlot<D> {
     /// Makes the frame `index`, unless it is the one that was made last.
     fn frame(&mut self, index: u32) -> Result<&[u8]> {
         if self.current.as_ref().is_none_or(|(made, _)| *made != index) {
-            let uki_frames = self.manifest.uki.chunks.len() as u32;
+            let uki_frames = self.uki.chunks.len() as u32;
             let (device, start, chunk) = match index.checked_sub(uki_frames) {
                 None => {
-                    let chunk = Chunk::of(self.manifest.uki.size, index);
+                    let chunk = Chunk::of(self.uki.size, index);
                     (&mut self.parts.boot, UKI_OFFSET, chunk)
                 }
                 Some(of_root) => {

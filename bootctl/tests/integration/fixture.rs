@@ -116,12 +116,7 @@ impl Image {
                 security_version: SecurityVersion(1),
                 state_epoch: 1,
                 architecture: Architecture::X86_64,
-                uki: Uki {
-                    size: 0,
-                    digest: Digest::ZERO,
-                    chunk_size: CHUNK_SIZE,
-                    chunks: vec![],
-                },
+                uki: None,
                 root: None,
                 contents: Contents::default(),
                 build: manifest::Build::default(),
@@ -148,11 +143,20 @@ impl Image {
 
     /// A recovery system.
     pub(crate) fn recovery(version: &str) -> Self {
-        let mut image = Self::small(version);
-        image.manifest.kind = Kind::Recovery;
-        image.manifest.root = None;
-        image.root = vec![];
-        image
+        Self::small(version).of_kind(Kind::Recovery)
+    }
+
+    /// Another kind of the same, with the parts that it has.
+    pub(crate) fn of_kind(mut self, kind: Kind) -> Self {
+        self.manifest.kind = kind;
+        if !kind.has_uki() {
+            self.uki.clear();
+        }
+        if !kind.has_root() {
+            self.root.clear();
+        }
+        self.seal();
+        self
     }
 
     /// What the record says of a slot that holds it.
@@ -183,27 +187,22 @@ impl Image {
     /// A loader.
     pub(crate) fn loader(version: &str, program: Vec<u8>) -> Self {
         let mut image = Self::new(version);
-        image.manifest.kind = Kind::Loader;
-        image.manifest.root = None;
-        image.root = vec![];
         image.uki = program;
-        image.seal();
-        image
+        image.of_kind(Kind::Loader)
     }
 
     /// Has the manifest say what UKI and root are.
     pub(crate) fn seal(&mut self) {
-        self.manifest.uki = Uki {
+        let kind = self.manifest.kind;
+        let chunks = self.uki.chunks(CHUNK_SIZE as usize);
+        self.manifest.uki = kind.has_uki().then(|| Uki {
             size: self.uki.len() as u64,
             digest: Digest::of(&self.uki),
             chunk_size: CHUNK_SIZE,
-            chunks: self
-                .uki
-                .chunks(CHUNK_SIZE as usize)
-                .map(Digest::of)
-                .collect(),
-        };
-        if self.manifest.kind != Kind::System {
+            chunks: chunks.map(Digest::of).collect(),
+        });
+        if !kind.has_root() {
+            self.manifest.root = None;
             return;
         }
         let salt = Salt([3; 32]);

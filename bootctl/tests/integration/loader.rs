@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use block_file::{Access, BlockFile};
 use boot_core::keyring::KeySet;
+use boot_core::manifest::Kind;
 use boot_core::pe;
 use boot_core::public_key::KeyFormat;
 use boot_core::test_support::program;
@@ -231,13 +232,23 @@ fn what_must_not_be_written_is_refused_before_anything_is() {
     let system = put(&Image::new("2.0"));
     machine.run(&["update-loader", &system]).fails(
         4,
-        &["it is a system image, expected loader", "bootctl install"],
+        &["its kind is system, expected loader", "bootctl install"],
     );
     let good = bundle(&machine, 2);
-    machine.run(&["install", &good]).fails(
-        4,
-        &["it is a loader image, expected system", "update-loader"],
-    );
+    machine
+        .run(&["install", &good])
+        .fails(4, &["its kind is loader, expected system", "update-loader"]);
+    for (kind, next) in [
+        (Kind::Content, "cannot install yet"),
+        (Kind::Extension, "cannot install yet"),
+        (Kind::Installer, "cannot use yet"),
+    ] {
+        let other = put(&Image::small("2.0").of_kind(kind));
+        for (command, expected) in [("install", "system"), ("update-loader", "loader")] {
+            let said = format!("its kind is {kind}, expected {expected}");
+            machine.run(&[command, &other]).fails(4, &[&said, next]);
+        }
+    }
     let mut forged = Image::loader("2.0", loader(2));
     forged.signing_key = 9;
     machine

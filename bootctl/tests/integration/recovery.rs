@@ -4,6 +4,7 @@ use std::fs;
 
 use block_file::{Access, BlockFile};
 use boot_core::floor::Level;
+use boot_core::manifest::Kind;
 use boot_core::select::RECOVERY_STREAK;
 use boot_core::store::BootState;
 use boot_core::test_support::MemoryDevice;
@@ -127,11 +128,18 @@ fn what_is_not_meant_for_it_or_needs_it_leaves_recovery_alone() {
     let system = machine.file("system.spb", &Image::new("3.0").bundle());
     machine
         .run(&["update-recovery", &system])
-        .fails(4, &["it is a system image, expected recovery"]);
+        .fails(4, &["its kind is system, expected recovery"]);
     machine.run(&["install", &newer]).fails(
         4,
-        &["it is a recovery image, expected system", "update-recovery"],
+        &["its kind is recovery, expected system", "update-recovery"],
     );
+    for kind in [Kind::Content, Kind::Extension, Kind::Installer] {
+        let other = Image::small("8.0").of_kind(kind).bundle();
+        let said = format!("its kind is {kind}, expected recovery");
+        machine
+            .run(&["update-recovery", &machine.file("other.spb", &other)])
+            .fails(4, &[&said, "this version of bootctl cannot"]);
+    }
     let mut forged = Image::recovery("8.0");
     forged.signing_key = 9;
     let forged = machine.file("forged.spb", &forged.bundle());

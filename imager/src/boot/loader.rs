@@ -116,7 +116,7 @@ pub fn sign(program: &Path, authority: &Authority, release: &Release) -> Result<
         security_version: SecurityVersion(release.security_version),
         state_epoch: 0,
         architecture: trust.architecture,
-        uki: crate::build::describe_uki(program)?,
+        uki: Some(crate::build::describe_uki(program)?),
         root: None,
         contents: Contents::default(),
         build: Build {

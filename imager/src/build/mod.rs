@@ -545,7 +545,7 @@ impl Maker<'_> {
             security_version: SecurityVersion(identity.security_version),
             state_epoch: recipe.state_epoch,
             architecture: identity.architecture,
-            uki: describe_uki(&uki)?,
+            uki: Some(describe_uki(&uki)?),
             root,
             contents: Contents {
                 kernel: built.kernel_version.clone(),

@@ -78,7 +78,7 @@ impl Outputs<'_> {
                 "version": image.manifest.version,
                 "security_version": image.manifest.security_version,
                 "manifest_digest": image.signed.digest,
-                "uki_digest": image.manifest.uki.digest,
+                "uki_digest": image.manifest.uki.as_ref().map(|uki| uki.digest),
                 "root_hash": image.manifest.root.as_ref().map(|root| root.hash),
             })
         };

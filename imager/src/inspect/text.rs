@@ -301,12 +301,10 @@ impl Display for ManifestReport {
             )?;
         }
         writeln!(f, ", VM runtime {}", manifest.contents.vm)?;
-        writeln!(
-            f,
-            "  UKI         {}, SHA-256 {}",
-            HumanBytes(manifest.uki.size),
-            manifest.uki.digest
-        )?;
+        if let Some(uki) = &manifest.uki {
+            let size = HumanBytes(uki.size);
+            writeln!(f, "  UKI         {size}, SHA-256 {}", uki.digest)?;
+        }
         if let Some(root) = &manifest.root {
             writeln!(
                 f,

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use boot_core::bundle::WINDOW_LOG_MAX;
 use boot_core::floor::{Floors, Level};
 use boot_core::keyring::KeySet;
-use boot_core::manifest::{CHUNK_SIZE, Kind, Manifest, Root};
+use boot_core::manifest::{CHUNK_SIZE, Kind, Manifest, Root, Uki};
 use boot_core::slot_header::{self, HeaderError, ReadSlotError};
 use boot_core::store::BootState;
 use boot_core::trust::Trust;
@@ -104,19 +104,21 @@ fn bundle(path: &Path, authority: &Authority) -> Result<Checks> {
     checks.add("manifest", Ok(summary(&verified)));
     checks.add("parts", parts(&bundle, &verified.manifest));
     if checks.good() {
-        let payload = bundle_uki(&bundle, &verified.manifest);
-        match verified.manifest.kind {
-            Kind::Loader => checks.add(
-                "loader",
-                payload.and_then(|bytes| Ok(trusted(&bytes, authority)?.summary())),
-            ),
-            _ => checks.add(
-                "UKI",
-                payload.and_then(|bytes| {
-                    ensure_deaf(&bytes)?;
-                    Ok(size_and_digest(&bytes))
-                }),
-            ),
+        if let Some(uki) = &verified.manifest.uki {
+            let payload = bundle_uki(&bundle, uki);
+            match verified.manifest.kind {
+                Kind::Loader => checks.add(
+                    "loader",
+                    payload.and_then(|bytes| Ok(trusted(&bytes, authority)?.summary())),
+                ),
+                _ => checks.add(
+                    "UKI",
+                    payload.and_then(|bytes| {
+                        ensure_deaf(&bytes)?;
+                        Ok(size_and_digest(&bytes))
+                    }),
+                ),
+            }
         }
         if let Some(root) = &verified.manifest.root {
             checks.add("root", bundle_root(&bundle, root));
@@ -144,8 +146,7 @@ fn parts(bundle: &BundleFile, manifest: &Manifest) -> Result<String> {
 }
 
 /// The UKI, or the loader, once every byte of it is known to be what was signed.
-fn bundle_uki(bundle: &BundleFile, manifest: &Manifest) -> Result<Vec<u8>> {
-    let uki = &manifest.uki;
+fn bundle_uki(bundle: &BundleFile, uki: &Uki) -> Result<Vec<u8>> {
     let chunks = in_chunks(uki.size, |offset, length| {
         let n = u32::try_from(offset / CHUNK_SIZE)?;
         let chunk = unpack(bundle, n, length)?;
@@ -323,7 +324,7 @@ fn slot(
     let expect = Expect { target, floor };
     // The manifest first, so that no more is read than a signed manifest says.
     let verified = trust.verify(&parts, &expect)?;
-    let mut uki = vec![0; usize::try_from(verified.manifest.uki.size)?];
+    let mut uki = vec![0; usize::try_from(parts.header.uki_length)?];
     boot.read_at(parts.header.uki_offset, &mut uki)
         .context("reading the UKI")?;
     verified.check_uki(&Digest::of(&uki))?;

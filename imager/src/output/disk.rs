@@ -62,13 +62,13 @@ pub struct Parts<'a> {
 /// The partition table that fits the parts.
 pub fn table(parts: &Parts<'_>) -> Result<Table> {
     let manifest = &parts.system.manifest;
-    let boot = |image: &SlotImage| {
-        slot_header::UKI_OFFSET + slot_size(image.manifest.uki.size, parts.headroom)
+    let boot = |image: &SlotImage| -> Result<u64> {
+        Ok(slot_header::UKI_OFFSET + slot_size(image.manifest.uki()?.size, parts.headroom))
     };
-    let boot_ab = boot(parts.system);
+    let boot_ab = boot(parts.system)?;
     let sizes = layout::Sizes {
         boot: boot_ab,
-        recovery: parts.recovery.map_or(boot_ab, boot),
+        recovery: parts.recovery.map_or(Ok(boot_ab), boot)?,
         root: slot_size(
             manifest.root.as_ref().map_or(0, |root| root.size),
             parts.headroom,
@@ -187,7 +187,8 @@ impl SlotImage {
     /// Bytes of UKI and root.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.manifest.uki.size + self.manifest.root.as_ref().map_or(0, |root| root.size)
+        let uki = self.manifest.uki.as_ref().map_or(0, |uki| uki.size);
+        uki + self.manifest.root.as_ref().map_or(0, |root| root.size)
     }
 }
 
@@ -199,11 +200,12 @@ fn copy(region: &mut Region, label: &str, path: &Path) -> Result<u64> {
 
 fn write_slot(mut region: Region, target: Target, image: &SlotImage) -> Result<()> {
     let label = target.label_boot();
+    let uki_size = image.manifest.uki()?.size;
     let header = SlotHeader::new(
         target,
         image.signed.envelope.len(),
         image.chain.len(),
-        image.manifest.uki.size,
+        uki_size,
         image.signed.digest,
     )
     .with_context(|| format!("manifest, keyring or UKI are too large for {label}"))?;
@@ -216,7 +218,7 @@ fn write_slot(mut region: Region, target: Target, image: &SlotImage) -> Result<(
     let uki =
         std::fs::read(&image.uki).with_context(|| format!("reading {}", image.uki.display()))?;
     ensure!(
-        uki.len() as u64 == image.manifest.uki.size,
+        uki.len() as u64 == uki_size,
         "the UKI changed while the image was made"
     );
     write_sparse(&mut region, header.uki_offset, &uki).with_context(what)?;

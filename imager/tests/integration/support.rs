@@ -65,7 +65,7 @@ impl Fixture {
                 security_version: SecurityVersion(1),
                 state_epoch: 1,
                 architecture: Architecture::X86_64,
-                uki: describe(&uki),
+                uki: Some(describe(&uki)),
                 root: root.as_ref().map(|_| hashed.root.clone()),
                 contents: Contents::default(),
                 build: Build::default(),

@@ -112,7 +112,8 @@ impl Platform for Firmware<'_> {
         let device = self.slot(target).ok_or("no such partition")?;
         if believes && let Ok(header) = read_header(device) {
             let sample = self.world.sample(&header.manifest_digest);
-            return Ok(((), sample.ok_or("no such image")?.image.manifest.uki.digest));
+            let uki = sample.and_then(|sample| sample.image.manifest.uki.as_ref());
+            return Ok(((), uki.ok_or("no such image")?.digest));
         }
         if offset.saturating_add(length.next_multiple_of(4096)) > device.size() {
             return Err("past the end of the partition".into());

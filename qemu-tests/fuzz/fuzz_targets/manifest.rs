@@ -4,7 +4,7 @@
 #![no_main]
 
 use boot_core::dsse::PAYLOAD_MAX;
-use boot_core::manifest::{CHUNK_SIZE, Kind, Manifest, ManifestError, UKI_MAX};
+use boot_core::manifest::{CHUNK_SIZE, Manifest, ManifestError, UKI_MAX};
 use libfuzzer_sys::fuzz_target;
 use sternpost_fuzz::memory;
 
@@ -13,10 +13,12 @@ fuzz_target!(|data: &[u8]| {
     let Ok(manifest) = memory::within(most, || Manifest::parse(data)) else {
         return;
     };
-    let uki = &manifest.uki;
-    assert!((1..=UKI_MAX).contains(&uki.size));
-    assert_eq!(uki.chunks.len() as u64, uki.size.div_ceil(CHUNK_SIZE));
-    assert_eq!(manifest.root.is_some(), manifest.kind == Kind::System);
+    assert_eq!(manifest.uki.is_some(), manifest.kind.has_uki());
+    if let Some(uki) = &manifest.uki {
+        assert!((1..=UKI_MAX).contains(&uki.size));
+        assert_eq!(uki.chunks.len() as u64, uki.size.div_ceil(CHUNK_SIZE));
+    }
+    assert_eq!(manifest.root.is_some(), manifest.kind.has_root());
     if let Some(root) = &manifest.root {
         assert!(root.data_blocks() * 4096 == root.data_size && root.size >= root.data_size);
     }

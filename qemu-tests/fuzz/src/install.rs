@@ -141,8 +141,9 @@ enum Signed {
     Salt,
     SecurityVersion(u8),
     Expires(u64),
+    NoUki,
     NoRoot,
-    Recovery,
+    Kind(u8),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -175,13 +176,14 @@ enum Frame<'a> {
 impl Signed {
     fn apply(&self, manifest: &mut Manifest) {
         let root = &mut manifest.root;
+        let uki = manifest.uki.as_mut().expect("a system has one");
         match *self {
-            Self::UkiSize(size) => manifest.uki.size = size,
-            Self::UkiDigest => manifest.uki.digest = Digest([1; 32]),
-            Self::ChunkDigest => manifest.uki.chunks[0] = Digest([1; 32]),
+            Self::UkiSize(size) => uki.size = size,
+            Self::UkiDigest => uki.digest = Digest([1; 32]),
+            Self::ChunkDigest => uki.chunks[0] = Digest([1; 32]),
             Self::Chunks(count) => {
-                manifest.uki.chunks = vec![manifest.uki.digest; count.into()];
-                manifest.uki.size = u64::from(count) * CHUNK_SIZE;
+                uki.chunks = vec![uki.digest; count.into()];
+                uki.size = u64::from(count) * CHUNK_SIZE;
             }
             Self::DataBlocks(blocks) => {
                 if let (Some(root), Some(size)) = (root, Geometry::new(blocks)) {
@@ -198,8 +200,11 @@ impl Signed {
                 manifest.security_version = SecurityVersion(version.into());
             }
             Self::Expires(when) => manifest.expires = Some(when),
+            Self::NoUki => manifest.uki = None,
             Self::NoRoot => *root = None,
-            Self::Recovery => manifest.kind = Kind::Recovery,
+            Self::Kind(kind) => {
+                manifest.kind = Kind::ALL[usize::from(kind) % Kind::ALL.len()];
+            }
         }
     }
 }
@@ -383,7 +388,8 @@ fn damage(parts: &mut SlotDevices<Sparse>, root: bool, flip: Flip) {
 fn is_whole(target: &mut SlotDevices<Sparse>, manifest: &Manifest) {
     let header = slot_header::read_header(&mut target.boot).expect("it was written");
     let uki = hashed::digest(&mut target.boot, header.uki_offset, header.uki_length);
-    assert_eq!(uki, Ok(manifest.uki.digest));
+    let expected = manifest.uki().expect("a system has one").digest;
+    assert_eq!(uki, Ok(expected));
     let root = manifest.root.as_ref().expect("a system has one");
     let mut data = vec![0; root.data_size as usize];
     target.root.read_at(0, &mut data).expect("it fits");

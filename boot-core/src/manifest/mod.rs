@@ -2,7 +2,9 @@
 //!
 //! JSON of at most 64 KiB in a DSSE envelope. Fields that are not known are ignored, because loaders
 //! meet manifests newer than themselves; what such a loader must not start says so by a higher
-//! `format`.
+//! `format`. What follows from what a manifest describes, says its [`Kind`].
+
+mod kind;
 
 use alloc::{
     string::{String, ToString},
@@ -10,6 +12,8 @@ use alloc::{
 };
 
 use serde::{Deserialize, Serialize};
+
+pub use kind::{Kind, Place};
 
 use crate::{
     bytes::memory_len,
@@ -89,9 +93,10 @@ pub struct Manifest {
     pub state_epoch: u64,
     /// The machines it runs on.
     pub architecture: Architecture,
-    /// The UKI; of a loader, the loader.
-    pub uki: Uki,
-    /// The root filesystem; recovery and loaders have none.
+    /// The UKI, in kinds that have one; of a loader, the loader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uki: Option<Uki>,
+    /// The filesystem, in kinds that have one: the root of a system, or a file on `state`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<Root>,
     /// What is inside.
@@ -103,28 +108,6 @@ pub struct Manifest {
     /// Seconds since 1970 after which it is not installed any more. Never looked at when booting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<u64>,
-}
-
-/// What a manifest describes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// A system for slot A or B.
-    System,
-    /// The recovery system.
-    Recovery,
-    /// A loader.
-    Loader,
-}
-
-impl core::fmt::Display for Kind {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::System => "system",
-            Self::Recovery => "recovery",
-            Self::Loader => "loader",
-        })
-    }
 }
 
 /// The UKI of an image.
@@ -141,7 +124,7 @@ pub struct Uki {
     pub chunks: Vec<Digest>,
 }
 
-/// The root filesystem of an image.
+/// The filesystem of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
     /// Root hash of its dm-verity tree.
@@ -208,6 +191,9 @@ pub enum ManifestError {
     /// A format that this build does not know.
     #[error("the manifest has format {0}, this program knows {FORMAT}: it needs a newer loader")]
     Format(u32),
+    /// There is no UKI in what this kind describes.
+    #[error("what is of kind {0} has no UKI")]
+    NoUki(Kind),
     /// A field with a value that makes no sense.
     #[error("the manifest's {0}")]
     Field(&'static str),
@@ -239,6 +225,14 @@ impl Manifest {
     /// The bytes to sign: compact JSON.
     pub fn to_payload(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The UKI.
+    ///
+    /// # Errors
+    /// [`ManifestError::NoUki`], in kinds that have none.
+    pub fn uki(&self) -> Result<&Uki, ManifestError> {
+        self.uki.as_ref().ok_or(ManifestError::NoUki(self.kind))
     }
 
     /// What a slot's entry in the record says of an image with this manifest. `digest` is that of the
@@ -276,21 +270,24 @@ impl Manifest {
             "layout is not 1 to 64 visible ASCII characters",
         )?;
         require(
-            self.uki.size > 0 && self.uki.size <= UKI_MAX,
-            "UKI is empty or larger than 1 GiB",
+            self.uki.is_some() == self.kind.has_uki(),
+            "UKI is missing, or there in a kind that has none",
         )?;
+        self.uki.as_ref().map_or(Ok(()), |uki| {
+            require(
+                uki.size > 0 && uki.size <= UKI_MAX,
+                "UKI is empty or larger than 1 GiB",
+            )?;
+            require(uki.chunk_size == CHUNK_SIZE, "UKI chunk size is not 4 MiB")?;
+            let chunks = u64::try_from(uki.chunks.len()).unwrap_or(u64::MAX);
+            require(
+                chunks == uki.size.div_ceil(CHUNK_SIZE),
+                "number of UKI chunks does not match its size",
+            )
+        })?;
         require(
-            self.uki.chunk_size == CHUNK_SIZE,
-            "UKI chunk size is not 4 MiB",
-        )?;
-        let chunks = u64::try_from(self.uki.chunks.len()).unwrap_or(u64::MAX);
-        require(
-            chunks == self.uki.size.div_ceil(CHUNK_SIZE),
-            "number of UKI chunks does not match its size",
-        )?;
-        require(
-            self.root.is_some() == (self.kind == Kind::System),
-            "root is missing from a system, or there in another kind",
+            self.root.is_some() == self.kind.has_root(),
+            "root is missing, or there in a kind that has none",
         )?;
         self.root.as_ref().map_or(Ok(()), |root| {
             let blocks = root.data_size.checked_div(BLOCK).unwrap_or(0);
