@@ -8,7 +8,9 @@ use boot_core::{
     hashed,
     keyring::{CHAIN_MAX, Chain, KeyringError},
     layout::{self, Label, Sizes, TYPE_ESP},
-    manifest::{CHUNK_SIZE, Kind, Manifest, ManifestError, UKI_MAX},
+    manifest::{
+        CHUNK_SIZE, EVENTS_MAX, Kind, Manifest, ManifestError, MeasuredEvent, PCR_MAX, UKI_MAX,
+    },
     record::Record,
     slot_header::{HeaderError, clear_header, read_header},
     test_support::{Image, MemoryDevice, Signers, manifest, trust},
@@ -71,6 +73,36 @@ fn of_a_manifest() {
     let no_root = changed(|it| it.root.as_mut().unwrap().data_size = 0);
     let no_multiple = "root data size is not a multiple of 4096";
     assert_eq!(no_root, Err(ManifestError::Field(no_multiple)));
+    let event = |pcr, what: &str| MeasuredEvent {
+        pcr,
+        digest: Digest::ZERO,
+        what: what.into(),
+    };
+    let with = |events| {
+        let mut manifest = sound.clone();
+        manifest.events = events;
+        let check = manifest.check();
+        assert_eq!(
+            Manifest::parse(&manifest.to_payload()).is_ok(),
+            check.is_ok()
+        );
+        check.is_ok()
+    };
+    assert!(with(vec![event(0, "a"), event(PCR_MAX, &"x".repeat(64))]));
+    assert!(with(vec![event(4, "UKI"); EVENTS_MAX]));
+    assert!(!with(vec![event(4, "UKI"); EVENTS_MAX + 1]));
+    for (pcr, what) in [
+        (24, "UKI"),
+        (255, "UKI"),
+        (4, ""),
+        (4, "a b"),
+        (4, &"x".repeat(65)),
+    ] {
+        assert!(
+            !with(vec![event(4, "UKI"), event(pcr, what)]),
+            "{pcr} {what}"
+        );
+    }
     let mut root = sound.root.unwrap();
     root.data_size = 3 * 4096;
     assert_eq!(root.data_blocks(), 3);

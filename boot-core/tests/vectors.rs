@@ -18,7 +18,7 @@ use boot_core::{
     hand_over::{HandOver, Rejection, Timer, Times},
     keyring::Chain,
     layout::{Sizes, plan},
-    manifest::{Kind, Manifest},
+    manifest::{Kind, Manifest, MeasuredEvent},
     public_key::KeyFormat,
     quarantine::QuarantineEntry,
     record::{Corrupt, Record, SlotContents},
@@ -244,6 +244,30 @@ fn loader() {
     esp::write(&mut device, b"loader for x86_64", Architecture::X86_64).unwrap();
     let now = to_hex(&device.bytes);
     assert_eq!(now, vector("esp.hex", &now));
+}
+
+/// What a start measures, which this build reads and no program says yet.
+#[test]
+fn manifest_with_events() {
+    let event = |pcr, what: &str| MeasuredEvent {
+        pcr,
+        digest: Digest::of(what.as_bytes()),
+        what: what.into(),
+    };
+    let manifest = Manifest {
+        events: vec![
+            event(4, "UKI"),
+            event(11, ".linux"),
+            event(11, "enter-initrd"),
+        ],
+        ..manifest(Kind::System, "1.2.3", 4, &[0x55; 4097])
+    };
+    check_json(
+        "manifest-events.json",
+        &serde_json::from_slice(&manifest.to_payload()).unwrap(),
+    );
+    let fixed = fs::read(path("manifest-events.json")).unwrap();
+    assert_eq!(Manifest::parse(&fixed), Ok(manifest));
 }
 
 /// Kinds that this build reads and no program makes yet.

@@ -36,6 +36,12 @@ pub const CHUNK_SIZE: u64 = 4 << 20;
 /// Most bytes of a product name.
 pub const PRODUCT_MAX: usize = 64;
 
+/// Most events that a manifest names.
+pub const EVENTS_MAX: usize = 64;
+
+/// The last PCR of a TPM.
+pub const PCR_MAX: u8 = 23;
+
 /// Largest UKI that is read into memory.
 pub const UKI_MAX: u64 = 1 << 30;
 
@@ -99,6 +105,9 @@ pub struct Manifest {
     /// The filesystem, in kinds that have one: the root of a system, or a file on `state`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<Root>,
+    /// What a start of it measures, in the order in which it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<MeasuredEvent>,
     /// What is inside.
     #[serde(default)]
     pub contents: Contents,
@@ -122,6 +131,17 @@ pub struct Uki {
     pub chunk_size: u64,
     /// SHA-256 of each chunk; the last chunk may be short.
     pub chunks: Vec<Digest>,
+}
+
+/// An event that a start of an image makes in a PCR of the TPM. Not the PCR's value: that depends on more than the image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeasuredEvent {
+    /// The PCR, at most [`PCR_MAX`].
+    pub pcr: u8,
+    /// What it is extended by in the bank of SHA-256.
+    pub digest: Digest,
+    /// What is measured, for people: 1 to 64 visible ASCII characters.
+    pub what: String,
 }
 
 /// The filesystem of an image.
@@ -289,6 +309,14 @@ impl Manifest {
             self.root.is_some() == self.kind.has_root(),
             "root is missing, or there in a kind that has none",
         )?;
+        require(self.events.len() <= EVENTS_MAX, "events are more than 64")?;
+        for event in &self.events {
+            require(event.pcr <= PCR_MAX, "events name a PCR above 23")?;
+            require(
+                is_name(&event.what),
+                "events do not say in 1 to 64 visible ASCII characters what they are of",
+            )?;
+        }
         self.root.as_ref().map_or(Ok(()), |root| {
             let blocks = root.data_size.checked_div(BLOCK).unwrap_or(0);
             require(

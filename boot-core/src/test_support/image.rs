@@ -185,6 +185,7 @@ pub fn manifest(kind: Kind, version: &str, security_version: u64, uki: &[u8]) ->
             size,
             chunk_size: CHUNK_SIZE,
         }),
+        events: Vec::new(),
         contents: Contents {
             kernel: "6.12".into(),
             kubernetes: None,

@@ -118,6 +118,7 @@ impl Image {
                 architecture: Architecture::X86_64,
                 uki: None,
                 root: None,
+                events: Vec::new(),
                 contents: Contents::default(),
                 build: manifest::Build::default(),
                 expires: None,

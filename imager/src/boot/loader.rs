@@ -118,6 +118,7 @@ pub fn sign(program: &Path, authority: &Authority, release: &Release) -> Result<
         architecture: trust.architecture,
         uki: Some(crate::build::describe_uki(program)?),
         root: None,
+        events: Vec::new(),
         contents: Contents::default(),
         build: Build {
             time: release.time,

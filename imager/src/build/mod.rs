@@ -547,6 +547,7 @@ impl Maker<'_> {
             architecture: identity.architecture,
             uki: Some(describe_uki(&uki)?),
             root,
+            events: Vec::new(),
             contents: Contents {
                 kernel: built.kernel_version.clone(),
                 kubernetes: recipe.kubernetes.as_ref().map(|kubernetes| Kubernetes {

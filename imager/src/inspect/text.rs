@@ -313,6 +313,10 @@ impl Display for ManifestReport {
                 root.hash
             )?;
         }
+        for event in &manifest.events {
+            let (pcr, what) = (event.pcr, &event.what);
+            writeln!(f, "  PCR {pcr:<7} {what}: {}", event.digest)?;
+        }
         writeln!(
             f,
             "  built       by {} from {}",
@@ -359,6 +363,36 @@ mod tests {
             assert_eq!(day(seconds), expected);
         }
         assert!(day(i64::MAX).contains("seconds after 1970"));
+    }
+
+    #[test]
+    fn a_manifest_shows_what_it_names_and_nothing_else() {
+        let shown = |name: &str| {
+            let root = std::path::Path::new(env!("STERNPOST_SOURCE"));
+            let json = std::fs::read(root.join("docs/formats/vectors").join(name)).unwrap();
+            let report = ManifestReport {
+                digest: boot_core::Digest::of(&json),
+                manifest: boot_core::manifest::Manifest::parse(&json).unwrap(),
+                signed_by: Vec::new(),
+            };
+            report.to_string()
+        };
+        let events = shown("manifest-events.json");
+        assert!(events.contains("\n  UKI "), "{events}");
+        assert!(events.contains("\n  PCR 4       UKI: "), "{events}");
+        assert!(
+            events.contains("\n  PCR 11      enter-initrd: "),
+            "{events}"
+        );
+        let content = shown("manifest-content.json");
+        assert!(
+            content.contains("(content)") && content.contains("\n  root "),
+            "{content}"
+        );
+        assert!(
+            !content.contains("UKI") && !content.contains("PCR"),
+            "{content}"
+        );
     }
 
     #[test]

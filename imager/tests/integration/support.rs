@@ -67,6 +67,7 @@ impl Fixture {
                 architecture: Architecture::X86_64,
                 uki: Some(describe(&uki)),
                 root: root.as_ref().map(|_| hashed.root.clone()),
+                events: Vec::new(),
                 contents: Contents::default(),
                 build: Build::default(),
                 expires: None,

@@ -4,7 +4,7 @@
 #![no_main]
 
 use boot_core::dsse::PAYLOAD_MAX;
-use boot_core::manifest::{CHUNK_SIZE, Manifest, ManifestError, UKI_MAX};
+use boot_core::manifest::{CHUNK_SIZE, EVENTS_MAX, Manifest, ManifestError, PCR_MAX, UKI_MAX};
 use libfuzzer_sys::fuzz_target;
 use sternpost_fuzz::memory;
 
@@ -21,6 +21,10 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(manifest.root.is_some(), manifest.kind.has_root());
     if let Some(root) = &manifest.root {
         assert!(root.data_blocks() * 4096 == root.data_size && root.size >= root.data_size);
+    }
+    assert!(manifest.events.len() <= EVENTS_MAX);
+    for event in &manifest.events {
+        assert!(event.pcr <= PCR_MAX && (1..=64).contains(&event.what.len()));
     }
     match Manifest::parse(&manifest.to_payload()) {
         Ok(again) => assert_eq!(again, manifest),
