@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{manifest::Kind, slot::Target, types::Digest};
 
+/// The version that this build writes. Whoever reads a report is of the image that wrote it.
+pub const VERSION: u32 = 1;
+
 /// Name of the file in /run/sternpost.
 pub const FILE: &str = "boot.json";
 
@@ -111,7 +114,7 @@ impl BootReport {
     /// The report of a start of which nothing else is known yet.
     pub fn new(slot: Target, manifest_digest: Digest) -> Self {
         Self {
-            version: 1,
+            version: VERSION,
             slot,
             kind: Kind::of(slot),
             disk: None,

@@ -5,6 +5,8 @@
 
 #[path = "vectors/releases.rs"]
 mod releases;
+#[path = "vectors/table.rs"]
+mod table;
 
 use std::{fs, path::PathBuf};
 

@@ -99,7 +99,7 @@ fn keys(set: &KeySet) -> Value {
     serde_json::to_value(set).unwrap()["keys"].take()
 }
 
-fn releases() -> Vec<String> {
+pub(crate) fn releases() -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(path("releases"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
