@@ -20,12 +20,15 @@ pub const AB_1: &str = "ab-1";
 pub const ALIGNMENT: u64 = 1 << 20;
 
 /// What mkfs.ext4 is told whenever `state` is made: by `imager`, and by `bootctl` where it is to be
-/// erased. The agent looks for copies of the superblock by this size of blocks.
-pub const STATE_FILESYSTEM: [&str; 14] = [
+/// erased. The agent looks for copies of the superblock by this size of blocks. Features are those named here, whatever a
+/// newer mkfs.ext4 would switch on: kernel and e2fsck of an older slot and of recovery read it too.
+pub const STATE_FILESYSTEM: [&str; 16] = [
     "-q",
     "-F",
     "-b",
     "4096",
+    "-I",
+    "256",
     "-i",
     "16384",
     "-m",
@@ -33,7 +36,8 @@ pub const STATE_FILESYSTEM: [&str; 14] = [
     "-L",
     "state",
     "-O",
-    "64bit,metadata_csum,has_journal",
+    "none,64bit,dir_index,dir_nlink,ext_attr,extent,extra_isize,filetype,flex_bg,has_journal,huge_file,large_file,\
+     metadata_csum,resize_inode,sparse_super",
     "-J",
     "size=64",
 ];

@@ -163,6 +163,19 @@ fn every_number_in_the_code_is_in_the_table() {
     assert_eq!(table.now("[layout](layout.md)", layout), "reads, writes");
 }
 
+/// As `imager` and `bootctl` ask mkfs.ext4 for them.
+#[test]
+fn the_features_of_state_are_on_its_page() {
+    let page = fs::read_to_string(root().join("docs/formats/state.md")).unwrap();
+    let mut options = layout::STATE_FILESYSTEM.iter();
+    options.find(|it| **it == "-O").expect("features are named");
+    let mut asked = options.next().unwrap().split(',');
+    assert_eq!(asked.next(), Some("none"), "nothing by default");
+    let line: Vec<_> = asked.map(|feature| format!("`{feature}`")).collect();
+    let line = format!("\n{}\n", line.join(" "));
+    assert!(page.contains(&line), "docs/formats/state.md lacks {line}");
+}
+
 #[test]
 fn every_page_has_a_row_and_every_release_a_column() {
     let table = table();

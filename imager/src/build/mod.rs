@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use boot_core::manifest::{Build, CHUNK_SIZE, Contents, Kind, Kubernetes, Manifest, Root, Uki};
-use boot_core::{Digest, SecurityVersion, Version};
+use boot_core::{Digest, SecurityVersion, Version, layout};
 
 use crate::arch::Architecture;
 use crate::boot::modules::ModuleList;
@@ -607,6 +607,7 @@ impl Maker<'_> {
         let epoch = self.order.identity.epoch;
         let tools = self.workshop.tools().await?;
         let key = KeyBuilder::new("state-2")
+            .value("options", layout::STATE_FILESYSTEM.join(" "))
             .value("product", product)
             .value("time", epoch.to_string())
             .value("tools", tools.identity())
