@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue};
 use super::check;
 use super::read::{File, Said, Table};
 use super::{
-    Artefact, Compression, GoSource, ImageSource, Kind, Kubernetes, Overlay, Persist, Recipe,
-    Source,
+    Artefact, Compression, Console, GoSource, ImageSource, Kind, Kubernetes, Overlay, Persist,
+    Recipe, Source,
 };
 use crate::arch::{Architecture, Names as _};
 use crate::workshop::cache::is_sha256;
@@ -57,6 +57,7 @@ pub(super) fn load(path: &Path) -> Result<Recipe> {
         headroom: 2.5,
         compression: Compression::Uncompressed,
         recovery: None,
+        recovery_console: Console::Open,
         profile: None,
         kubernetes: None,
         vm: Vec::new(),
@@ -282,9 +283,7 @@ fn fields(recipe: &mut Recipe, file: &mut File<'_>, mut table: Table<'_, '_>) {
             _ => Compression::Erofs(compression),
         };
     }
-    if let Some((recovery, at)) = t.text_at(file, "recovery") {
-        recipe.recovery = Some(file.existing_file(&recovery, &at));
-    }
+    read_recovery(recipe, file, t);
     if let Some((profile, at)) = t.text_at(file, "profile") {
         recipe.profile = Some(file.existing_file(&profile, &at));
     }
@@ -304,6 +303,41 @@ fn fields(recipe: &mut Recipe, file: &mut File<'_>, mut table: Table<'_, '_>) {
     }
     check::of_recovery(file, recipe.kind, t);
     table.finish(file);
+}
+
+/// The recovery system: its recipe, or a table that says more.
+fn read_recovery(recipe: &mut Recipe, file: &mut File<'_>, table: &mut Table<'_, '_>) {
+    let is_table = |value: &toml::Spanned<DeValue<'_>>| value.get_ref().as_table().is_some();
+    if !table.value("recovery").is_some_and(is_table) {
+        if let Some((path, at)) = table.text_at(file, "recovery") {
+            recipe.recovery = Some(file.existing_file(&path, &at));
+        }
+        return;
+    }
+    let Some(mut recovery) = table.table(file, "recovery") else {
+        return;
+    };
+    if let Some((path, at)) = recovery.text_at(file, "recipe") {
+        recipe.recovery = Some(file.existing_file(&path, &at));
+    }
+    if let Some((console, at)) = recovery.text_at(file, "console") {
+        match console.as_str() {
+            "open" => recipe.recovery_console = Console::Open,
+            "password" => recipe.recovery_console = Console::Password,
+            "none" => recipe.recovery_console = Console::None,
+            other => file.wrong(
+                &at,
+                format!("`console` is open, password or none, not `{other}`"),
+            ),
+        }
+        if recipe.recovery.is_none() {
+            file.odd(
+                &at,
+                "there is no recovery system whose console this would be; name its recipe in `recovery.recipe`",
+            );
+        }
+    }
+    recovery.finish(file);
 }
 
 fn read_packages(recipe: &mut Recipe, file: &mut File<'_>, mut packages: Table<'_, '_>) {

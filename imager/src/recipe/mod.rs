@@ -62,6 +62,8 @@ pub struct Recipe {
     /// How the root is compressed.
     pub compression: Compression,
     pub recovery: Option<PathBuf>,
+    /// Who gets in at the console of the recovery system.
+    pub recovery_console: Console,
     pub profile: Option<PathBuf>,
     /// The Kubernetes distribution in the image.
     pub kubernetes: Option<Kubernetes>,
@@ -78,6 +80,17 @@ pub enum Kind {
     System,
     /// Runs from the recovery slot, wholly in memory.
     Recovery,
+}
+
+/// Who gets in at the console of the recovery system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// Whoever stands there, as root.
+    Open,
+    /// Whom the profile gives a password.
+    Password,
+    /// Nobody.
+    None,
 }
 
 /// A directory that outlives an upgrade.
@@ -211,6 +224,7 @@ impl Recipe {
         recovery.layout.clone_from(&self.layout);
         // It has to run where the system runs: with the same drivers.
         recovery.kernel.clone_from(&self.kernel);
+        recovery.recovery_console = self.recovery_console;
         Ok(Some(recovery))
     }
 }

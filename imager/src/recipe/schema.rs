@@ -98,8 +98,8 @@ pub struct Document {
     /// How the root is compressed: `none`, or `lz4`, `lz4hc`, `zstd` or `lzma` with a level after a
     /// comma. Without it: `none`, which makes the smallest upgrades.
     pub compression: Option<String>,
-    /// The recovery system's recipe, a file.
-    pub recovery: Option<String>,
+    /// The recovery system: its recipe, a file, or a table.
+    pub recovery: Option<Recovery>,
     /// The default profile, a file; `--profile` overrides it.
     pub profile: Option<String>,
     /// The Kubernetes distribution in the image.
@@ -117,6 +117,38 @@ pub enum OneOrMore {
     One(String),
     /// Several, each laid over those before it.
     More(Vec<String>),
+}
+
+/// The recovery system.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub enum Recovery {
+    /// Its recipe, a file.
+    Recipe(String),
+    /// Its recipe, and more.
+    Table(RecoveryTable),
+}
+
+/// The recovery system.
+#[derive(Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct RecoveryTable {
+    /// Its recipe, a file.
+    pub recipe: Option<String>,
+    /// Who gets in at its console, screen and serial line. Without it: `open`.
+    pub console: Option<Console>,
+}
+
+/// Who gets in at the console of the recovery system.
+#[derive(Debug, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub enum Console {
+    /// Whoever stands there: root is logged in.
+    Open,
+    /// Whom the profile gives a password, by that.
+    Password,
+    /// Nobody: nothing asks for a name there, and nothing gives a shell.
+    None,
 }
 
 /// What an image is for.

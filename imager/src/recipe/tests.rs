@@ -121,3 +121,27 @@ fn the_recipes_of_the_repository_load() {
         assert!(recipe.warnings.is_empty(), "{:?}", recipe.warnings);
     }
 }
+
+#[test]
+fn the_console_of_recovery_is_the_systems_recipe_to_say() {
+    let directory = tempfile::tempdir().unwrap();
+    let of_recovery = format!("kind = \"recovery\"\n{BASE}");
+    write(directory.path(), "recovery.toml", &of_recovery);
+    let base = format!("recovery = \"recovery.toml\"\n{BASE}");
+    write(directory.path(), "base.toml", &base);
+    for (text, console) in [
+        ("", Console::Open),
+        ("recovery.console = \"open\"\n", Console::Open),
+        ("[recovery]\nconsole = \"password\"\n", Console::Password),
+        ("recovery.console = \"none\"\n", Console::None),
+        (
+            "recovery = {recipe = \"recovery.toml\", console = \"none\"}\n",
+            Console::None,
+        ),
+    ] {
+        let text = format!("extends = \"base.toml\"\n{text}");
+        let path = write(directory.path(), "top.toml", &text);
+        let recovery = Recipe::load(&path).unwrap().recovery_system().unwrap();
+        assert_eq!(recovery.unwrap().recovery_console, console, "{text}");
+    }
+}

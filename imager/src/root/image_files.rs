@@ -9,8 +9,8 @@ use profile::{Diagnostics, ImageFacts, KubernetesFacts};
 
 use crate::arch::Architecture;
 use crate::build::programs::Programs;
-use crate::recipe::Recipe;
-use crate::root::{Content, ImageFile};
+use crate::recipe::{Kind, Recipe};
+use crate::root::{Content, ImageFile, console};
 
 /// What one build adds to a recipe.
 #[derive(Clone, Debug)]
@@ -88,6 +88,9 @@ pub fn image_files(
     if let Some(profile) = profile {
         let (text, _) = checked_profile(profile, &known)?;
         files.push(bytes("/usr/lib/sternpost/profile.yaml", text));
+    }
+    if recipe.kind == Kind::Recovery {
+        files.extend(console::files(recipe.recovery_console));
     }
     files.extend(unit_files(&programs.units)?);
     Ok(files)

@@ -32,6 +32,7 @@ use crate::workshop::cache::{Cache, Key, KeyBuilder, hash_bytes, hash_file};
 
 mod base;
 mod clean;
+mod console;
 mod foreign_arch;
 pub mod image_files;
 mod kernel;
