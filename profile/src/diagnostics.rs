@@ -62,6 +62,8 @@ pub(crate) struct Fault {
     pub(crate) severity: Severity,
     pub(crate) span: Range<usize>,
     pub(crate) path: Vec<String>,
+    /// The key below `path` that is not known, where that is what is wrong.
+    pub(crate) unknown: Option<String>,
     pub(crate) message: String,
     pub(crate) help: Option<String>,
 }
@@ -73,6 +75,7 @@ impl Fault {
             severity: Severity::Error,
             span,
             path: Vec::new(),
+            unknown: None,
             message: message.into(),
             help: help.map(Into::into),
         }

@@ -30,7 +30,8 @@
 //! [`parse`] works in three steps: a tree in which every value knows its place in the file, a check
 //! of that tree against the JSON Schema of [`Profile`] that collects everything that is wrong, and
 //! deserialization. [`parse_for`] adds what depends on the image. The same schema is published in
-//! docs/schemas/profile.schema.json, so an editor and the machine refuse the same things.
+//! docs/schemas/profile.schema.json, so an editor and the machine refuse the same things. Recovery, which may be older
+//! than a profile, reads it [leniently](Reading::Lenient), in the same way.
 //!
 //! # Rendering
 //!
@@ -66,27 +67,27 @@ pub use contribution::{
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use facts::{EffectiveFacts, ImageFacts, KubernetesFacts, MachineFacts};
 pub use render::{HealthPlan, PROXY_SETTINGS, RenderError, Rendered, SITE_AUTHORITIES, render};
-pub use schema::{Profile, json_schema};
+pub use schema::{Profile, Reading, json_schema};
 
 /// Reads a profile. `file` is the name used in messages.
 ///
 /// # Errors
 /// Everything that is wrong with it, each with line and column.
 pub fn parse(text: &str, file: &str) -> Result<Profile, Diagnostics> {
-    check(text, file, None).map(|(profile, _)| profile)
+    check(text, file, Reading::Strict).map(|(profile, _)| profile)
 }
 
-/// Reads a profile, for one image where it is given, and says what is hardly meant in one that can be used: the second
-/// value has warnings alone.
+/// Reads a profile, and says what is hardly meant in one that can be used: the second value has warnings alone, and, where
+/// it is read leniently, as errors what was left out.
 ///
 /// # Errors
 /// Everything that is wrong with it and everything that is hardly meant, each with line and column.
 pub fn check(
     text: &str,
     file: &str,
-    image: Option<&ImageFacts>,
+    reading: Reading<'_>,
 ) -> Result<(Profile, Diagnostics), Diagnostics> {
-    schema::read(text, file, image.map(EffectiveFacts::new))
+    schema::read(text, file, reading)
 }
 
 /// The text of a profile, to be shown: each byte of what the schema says is secret is overwritten. None for a text that is
@@ -102,5 +103,5 @@ pub fn without_secrets(text: &str) -> Option<String> {
 /// # Errors
 /// Everything that is wrong with it, each with line and column.
 pub fn parse_for(text: &str, file: &str, image: &ImageFacts) -> Result<Profile, Diagnostics> {
-    check(text, file, Some(image)).map(|(profile, _)| profile)
+    check(text, file, Reading::For(image)).map(|(profile, _)| profile)
 }

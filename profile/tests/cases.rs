@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use profile::{Diagnostic, Diagnostics, ImageFacts, MachineFacts};
+use profile::{Diagnostic, Diagnostics, ImageFacts, MachineFacts, Reading};
 
 fn here() -> PathBuf {
     PathBuf::from(env!("STERNPOST_SOURCE")).join("profile")
@@ -49,7 +49,7 @@ fn expected(text: &str) -> Vec<&str> {
 
 /// What is said about it, and the profile renders where it can be used.
 fn read(text: &str) -> Diagnostics {
-    match profile::check(text, "p.yaml", Some(&image())) {
+    match profile::check(text, "p.yaml", Reading::For(&image())) {
         Ok((profile, said)) => {
             let machine = MachineFacts {
                 machine_id: "0f3b5c1a2d4e46788a9bacbdcedfe0f1".into(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use profile::{ImageFacts, MachineFacts, parse, parse_for, render};
+use profile::{ImageFacts, MachineFacts, Reading, check, parse, parse_for, render};
 use proptest::prelude::*;
 
 fn image() -> ImageFacts {
@@ -23,6 +23,20 @@ fn machine() -> MachineFacts {
 
 /// Reads, shows what is wrong in every form, renders what is right.
 fn all_of_it(text: &str) {
+    let strict = check(text, "p.yaml", Reading::Strict);
+    match (check(text, "p.yaml", Reading::Lenient), strict) {
+        (Ok((profile, said)), Ok((strict, _))) => {
+            assert_eq!(profile, strict.of_host());
+            assert!(said.errors.is_empty(), "{said:?}");
+        }
+        (Ok((profile, said)), Err(_)) => {
+            render(&profile, &image(), &machine()).expect("recovery is any image");
+            let _ = said.to_text(false);
+        }
+        // Refused is what has no fields.
+        (Err(_), Err(said)) => assert!(said.errors.iter().all(|it| it.path.is_empty())),
+        (Err(said), Ok(_)) => panic!("{said}"),
+    }
     match parse_for(text, "p.yaml", &image()) {
         Err(diagnostics) => {
             assert!(!diagnostics.errors.is_empty());

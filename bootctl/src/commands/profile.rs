@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use profile::Reading;
 use serde_json::json;
 
 use crate::failure::{Code, Failure, Result};
@@ -120,7 +121,8 @@ fn is_ours(paths: &Paths) -> Result<()> {
 fn check(paths: &Paths, name: &str, text: &str, deny_warnings: bool) -> Result<Outcome> {
     // Without an image (on a build host) what depends on one is not checked.
     let image = facts::image_facts(paths).ok();
-    let (valid, said) = match profile::check(text, name, image.as_ref()) {
+    let reading = image.as_ref().map_or(Reading::Strict, Reading::For);
+    let (valid, said) = match profile::check(text, name, reading) {
         Ok((_, said)) => (true, said),
         Err(said) => (false, said),
     };

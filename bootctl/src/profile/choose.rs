@@ -9,7 +9,9 @@
 //! | is not there, or gone | the image's; nothing is said |
 //! | is not valid | the one that a good slot last ran with; else the image's without Kubernetes and virtual machines, because a cluster that exists would be given other names and networks |
 //!
-//! Recovery takes from a profile what makes a machine reachable and what it is to install by itself, and nothing else.
+//! Recovery takes from a profile what makes a machine reachable and what it is to install by itself, and nothing else. It
+//! may be older than the profile, so it reads it leniently: what it does not know and what is wrong is left out, `status`
+//! names each, and only a file that is no mapping of YAML is not valid.
 //!
 //! It is chosen once a boot, by `sternpost-render.service`; whoever asks later gets the same answer.
 //!
@@ -21,7 +23,7 @@ use boot_core::Target;
 use boot_core::boot_report::{self, BootReport};
 use profile::kubernetes::Cluster;
 use profile::schema::Kubernetes;
-use profile::{Diagnostic, ImageFacts, MachineFacts, Rendered};
+use profile::{Diagnostic, ImageFacts, MachineFacts, Reading, Rendered};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Code, Doing as _, Failure, Result};
@@ -43,6 +45,8 @@ pub struct ChosenProfile {
     pub cluster: Option<Cluster>,
     /// What is hardly meant in it.
     pub warnings: Vec<Diagnostic>,
+    /// What of it recovery does not know, or what is wrong: it does not count.
+    pub left_out: Vec<Diagnostic>,
 }
 
 fn invalid(what: impl std::fmt::Display) -> Failure {
@@ -142,6 +146,8 @@ enum Part {
     Whole,
     /// What the machine needs to be reached and repaired: no Kubernetes, no virtual machines.
     Host,
+    /// The same, and of that what this recovery understands.
+    Recovery,
 }
 
 /// `/run/sternpost/profile.json`: what was chosen in this boot. Profiles that are changed while it runs count from the next
@@ -164,8 +170,11 @@ impl Kept {
         } = self;
         let name = path.display().to_string();
         let read = match part {
-            Part::Host => profile::check(&text, &name, None).map(|(it, said)| (it.of_host(), said)),
-            Part::Whole => profile::check(&text, &name, Some(image)),
+            Part::Host => {
+                profile::check(&text, &name, Reading::Strict).map(|(it, said)| (it.of_host(), said))
+            }
+            Part::Whole => profile::check(&text, &name, Reading::For(image)),
+            Part::Recovery => profile::check(&text, &name, Reading::Lenient),
         };
         let (profile, said) = read
             .map_err(|diagnostics| invalid(format!("the profile is not valid\n{diagnostics}")))?;
@@ -179,6 +188,7 @@ impl Kept {
             problem,
             cluster: profile.kubernetes.as_ref().map(Kubernetes::cluster),
             warnings: said.warnings,
+            left_out: said.errors,
         })
     }
 }
@@ -229,10 +239,10 @@ fn choose(paths: &Paths) -> Result<ChosenProfile> {
     let mut wrong: Option<(PathBuf, Failure)> = None;
     for path in candidates(paths) {
         let stands_in = wrong.is_some() && path == of_image;
-        let part = if stands_in || is_recovery(paths) {
-            Part::Host
-        } else {
-            Part::Whole
+        let part = match (is_recovery(paths), stands_in) {
+            (true, _) => Part::Recovery,
+            (false, true) => Part::Host,
+            (false, false) => Part::Whole,
         };
         match load(paths, &path, &image, part) {
             Ok(mut chosen) => {

@@ -283,7 +283,7 @@ fn recovery_takes_from_a_profile_what_makes_a_machine_reachable() {
         "{}",
         networks()
     );
-    fs::write(state("good-profile.yaml"), "version: 9\n").unwrap();
+    fs::write(state("good-profile.yaml"), "hostname: [\n").unwrap();
     let said = apply();
     assert!(said.contains("good-profile.yaml is not in force"), "{said}");
     assert_eq!(hostname(), "site-7\n");
@@ -293,6 +293,49 @@ fn recovery_takes_from_a_profile_what_makes_a_machine_reachable() {
     machine.boots(Target::A, &Image::new("1.0"));
     apply();
     assert_eq!(hostname(), "site-8\n");
+}
+
+#[test]
+fn recovery_takes_what_it_knows_of_a_profile_that_is_newer() {
+    let machine = Fixture::new();
+    machine.boots(Target::Recovery, &Image::new("1.0"));
+    let state = |name: &str| machine.root().join("state/sternpost").join(name);
+    let newer = KUBERNETES.replace("version: 1\n", "version: 1\nwifi: {psk: hunter2}\n");
+    let newer = newer.replace("admin: true", "admin: true\n    shell: /bin/zsh");
+    fs::write(state("good-profile.yaml"), &newer).unwrap();
+    let said = machine.run(&["profile", "apply"]).ok().out();
+    assert!(said.contains("good-profile.yaml is in force"), "{said}");
+    let hostname = || fs::read_to_string(machine.root().join("etc/hostname")).unwrap();
+    assert_eq!(hostname(), "site-7\n");
+    let keys = machine.root().join("etc/ssh/authorized_keys.d/ann");
+    assert!(keys.exists());
+    let status = machine.run(&["status", "--json"]).ok().json();
+    let left_out = status["profile"]["left_out"].as_array().unwrap();
+    let messages: Vec<_> = left_out
+        .iter()
+        .map(|it| it["message"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        messages,
+        [
+            "a profile has no field `wifi`",
+            "each entry of `users` has no field `shell`"
+        ]
+    );
+    assert_eq!(status["profile"]["problem"], serde_json::Value::Null);
+    let text = machine.run(&["status"]).ok().out();
+    assert!(
+        text.contains("good-profile.yaml:2:1: left out: a profile has no field `wifi`"),
+        "{text}"
+    );
+    assert!(text.contains("recovery leaves out 2 of"), "{text}");
+    let shown = machine.run(&["profile", "show"]).ok().out();
+    assert!(!shown.contains("hunter2"), "{shown}");
+    // A slot takes none of it.
+    fs::rename(state("good-profile.yaml"), state("profile.yaml")).unwrap();
+    machine.boots(Target::A, &Image::new("1.0"));
+    let said = machine.run(&["profile", "apply"]).ok().out();
+    assert!(said.contains("profile.yaml is not in force"), "{said}");
 }
 
 /// Recovery came up by itself, and the profile that a good slot last ran with says what to install. Slot A is called good.

@@ -48,7 +48,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let recipe = Recipe::load(&path).unwrap();
         let text = "version: 1\nnetwork: {dns: [9.9.9.9, 9.9.9.9]}\n";
-        let (_, said) = profile::check(text, "p.yaml", None).unwrap();
+        let (_, said) = profile::check(text, "p.yaml", profile::Reading::Strict).unwrap();
         let mut lines = Vec::new();
         let all = |refuse, lines: &mut Vec<String>| {
             say(&[&recipe], Some(&said), refuse, |it| {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use boot_core::trust::Trust;
-use profile::{Diagnostics, ImageFacts, KubernetesFacts};
+use profile::{Diagnostics, ImageFacts, KubernetesFacts, Reading};
 
 use crate::arch::Architecture;
 use crate::build::programs::Programs;
@@ -56,7 +56,7 @@ pub fn image_facts(recipe: &Recipe, identity: &Identity, kernel: &str) -> ImageF
 pub fn checked_profile(path: &Path, facts: &ImageFacts) -> Result<(Vec<u8>, Diagnostics)> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("reading the profile {}", path.display()))?;
-    match profile::check(&text, &path.display().to_string(), Some(facts)) {
+    match profile::check(&text, &path.display().to_string(), Reading::For(facts)) {
         Ok((_, said)) => Ok((text.into_bytes(), said)),
         Err(diagnostics) => bail!(
             "the profile cannot be used:\n{}",

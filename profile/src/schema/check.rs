@@ -18,6 +18,8 @@ pub(crate) struct Checker<'a> {
     pub(crate) faults: Vec<Fault>,
     /// Spans that hold secrets.
     pub(crate) secrets: Vec<core::ops::Range<usize>>,
+    /// Spans of the values of fields that are not known.
+    pub(crate) unknown: Vec<core::ops::Range<usize>>,
     path: Vec<String>,
     /// How many secrets the value lies in that is being looked at.
     within_secrets: usize,
@@ -29,6 +31,7 @@ impl<'a> Checker<'a> {
             root,
             faults: Vec::new(),
             secrets: Vec::new(),
+            unknown: Vec::new(),
             path: Vec::new(),
             within_secrets: 0,
         }
@@ -269,6 +272,10 @@ impl<'a> Checker<'a> {
             .unwrap_or_else(|| format!("known here: {}", names.join(", ")));
         let message = format!("{} has no field `{}`", self.subject(), shorten(&entry.key));
         self.report(&entry.key_span, message, Some(help));
+        if let Some(fault) = self.faults.last_mut() {
+            fault.unknown = Some(entry.key.clone());
+        }
+        self.unknown.push(entry.value.span.clone());
     }
 
     fn list(&mut self, node: &Node, schema: &'a Value) -> Option<Value> {

@@ -18,6 +18,7 @@ mod servers;
 mod tree;
 pub(crate) mod validate;
 
+pub use read::Reading;
 pub(crate) use read::{read, without_secrets};
 
 use std::net::IpAddr;

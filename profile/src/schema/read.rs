@@ -1,65 +1,215 @@
 //! Text to [`Profile`], or to everything that is wrong with it.
+//!
+//! | [`Reading`] | what is wrong |
+//! | --- | --- |
+//! | `Strict`, `For` an image | refuses the whole: a machine is what its profile says, or it is not changed |
+//! | `Lenient` | is left out, and named; the rest counts |
+//!
+//! Leniently it is read again and again, each time without what was wrong the last time, until nothing is: each of these
+//! readings is the strict one, so that what comes out is a profile that would have been accepted as it stands.
+
+use core::ops::Range;
+
+use serde_json::Value;
 
 use super::check::Checker;
-use super::tree::{self, Kind, Node};
+use super::tree::{self, Entry, Kind, Node};
 use super::{Profile, json_schema, validate};
-use crate::diagnostics::{Fault, Problem};
-use crate::{Diagnostics, EffectiveFacts};
+use crate::diagnostics::{Fault, Problem, Severity};
+use crate::{Diagnostics, EffectiveFacts, ImageFacts};
 
-/// The text of a profile with its secrets overwritten, byte for byte. Of a text that is no profile at all nothing is
-/// given.
+/// How a profile is read.
+#[derive(Debug, Clone, Copy)]
+pub enum Reading<'a> {
+    /// One mistake refuses the whole of it.
+    Strict,
+    /// The same, and it is refused for what this image cannot be.
+    For(&'a ImageFacts),
+    /// As recovery reads it, which may be older than the profile: what it needs ([`Profile::of_host`]), without every
+    /// field that it does not know or that is wrong. The errors beside the profile say what was left out. Refused is
+    /// only what is not a mapping of YAML.
+    Lenient,
+}
+
+/// What recovery has no use for: nothing that stands there is to spoil the rest.
+const NOT_OF_HOST: [&str; 3] = ["kubernetes", "vm", "health"];
+
+/// The text of a profile with its secrets overwritten, byte for byte; what the schema does not know may be one. Of a text
+/// that is no profile at all nothing is given.
 pub(crate) fn without_secrets(text: &str) -> Option<String> {
-    let root = tree::read(text).ok()?;
+    let (root, _) = tree::read(text).ok()?;
     let schema = json_schema();
     let mut checker = Checker::new(&schema);
     checker.value(&root, &schema);
-    Some(crate::diagnostics::without_secrets(text, &checker.secrets))
+    let hidden = [checker.secrets, checker.unknown].concat();
+    Some(crate::diagnostics::without_secrets(text, &hidden))
 }
 
-/// The profile and what is hardly meant in it, or everything that is wrong with it.
+/// The profile and what is to be said of it, or everything that is wrong with it.
 pub(crate) fn read(
     text: &str,
     file: &str,
-    facts: Option<EffectiveFacts<'_>>,
+    reading: Reading<'_>,
 ) -> Result<(Profile, Diagnostics), Diagnostics> {
-    let root = match tree::read(text) {
-        Ok(root) => root,
-        Err(faults) => return Err(Diagnostics::new(file, text, faults, &[])),
+    let (root, faults) =
+        tree::read(text).map_err(|faults| Diagnostics::new(file, text, faults, &[]))?;
+    let facts = match reading {
+        Reading::Lenient => return leniently(text, file, root, faults),
+        Reading::Strict => None,
+        Reading::For(image) => Some(EffectiveFacts::new(image)),
     };
+    if !faults.is_empty() {
+        return Err(Diagnostics::new(file, text, faults, &[]));
+    }
+    let found = Found::of(&root, &json_schema(), facts);
+    let said = Diagnostics::new(file, text, found.faults, &found.secrets);
+    match found.profile {
+        Some(profile) if said.errors.is_empty() => Ok((profile, said)),
+        _ => Err(said),
+    }
+}
+
+/// What recovery needs of a tree, without whatever is wrong.
+fn leniently(
+    text: &str,
+    file: &str,
+    mut root: Node,
+    mut said: Vec<Fault>,
+) -> Result<(Profile, Diagnostics), Diagnostics> {
+    root.cut(&NOT_OF_HOST.map(|it| vec![it.to_owned()]).into());
     let schema = json_schema();
-    let mut checker = Checker::new(&schema);
-    let value = checker.value(&root, &schema);
-    let (mut faults, secrets) = (checker.faults, checker.secrets);
-    if let Some(facts) = facts {
-        foreign_distribution(&root, facts, &mut faults);
-    }
-    let profile = match value.filter(|_| faults.is_empty()) {
-        Some(value) => match serde_json::from_value::<Profile>(value) {
-            Ok(profile) => profile,
-            // Schema and types disagree: a mistake of ours, still a message and no panic.
-            Err(error) => {
-                let message = format!("this profile cannot be read: {error}");
-                let fault = Fault::new(0..0, message, None);
-                return Err(Diagnostics::new(file, text, vec![fault], &secrets));
+    let mut secrets: Option<Vec<Range<usize>>> = None;
+    // What is left can always be read once nothing but the version is.
+    let mut is_bare = false;
+    loop {
+        let found = Found::of(&root, &schema, None);
+        // The first reading saw all that is read of it.
+        let secrets = secrets.get_or_insert(found.secrets);
+        let is_error = |it: &Fault| it.severity == Severity::Error;
+        let (errors, warnings): (Vec<_>, Vec<_>) = found.faults.into_iter().partition(is_error);
+        said.extend(errors.iter().cloned());
+        match found.profile {
+            Some(profile) if errors.is_empty() => {
+                said.extend(warnings);
+                return Ok((profile, Diagnostics::new(file, text, said, secrets)));
             }
-        },
-        None => {
-            if faults.is_empty() {
-                faults.push(Fault::new(0..0, "this is not a profile", None));
+            _ if is_bare || !matches!(root.kind, Kind::Map(_)) => {
+                return Err(Diagnostics::new(file, text, said, secrets));
             }
-            return Err(Diagnostics::new(file, text, faults, &secrets));
+            _ => {}
         }
-    };
-    let mut problems = validate::problems(&profile);
-    if let Some(facts) = facts {
-        problems.extend(validate::problems_with_facts(&profile, facts));
+        let paths = errors.iter().map(to_leave_out).collect();
+        let mut progress = root.cut(&paths);
+        progress |= root.complete();
+        if !progress {
+            // What is wrong is not written there: what would hold it has to go.
+            progress = root.cut(&paths.iter().map(|it| root.deepest(it)).collect());
+        }
+        if !progress {
+            root.kind = Kind::Map(Vec::new());
+            root.complete();
+            is_bare = true;
+        }
     }
-    let faults = problems.into_iter().map(|it| it.placed(&root)).collect();
-    let said = Diagnostics::new(file, text, faults, &secrets);
-    if said.errors.is_empty() {
-        Ok((profile, said))
-    } else {
-        Err(said)
+}
+
+/// The path of what is left out for a fault: the value that it is about, or the mapping in which something is missing.
+fn to_leave_out(fault: &Fault) -> Vec<String> {
+    let mut path = fault.path.clone();
+    path.extend(fault.unknown.clone());
+    // Without one of its conditions an entry would be about interfaces that are not meant.
+    if let [network, interfaces, _, matches, ..] = &path[..]
+        && (network.as_str(), interfaces.as_str(), matches.as_str())
+            == ("network", "interfaces", "match")
+    {
+        path.truncate(3);
+    }
+    path
+}
+
+impl Node {
+    /// As much of a path as there is.
+    fn deepest(&self, path: &[String]) -> Vec<String> {
+        let mut node = self;
+        let is_there = |part: &&String| match node.child(part) {
+            Some(next) => {
+                node = next;
+                true
+            }
+            None => false,
+        };
+        path.iter().take_while(is_there).cloned().collect()
+    }
+
+    /// Adds what every profile has, where it is not there; whether it was not.
+    fn complete(&mut self) -> bool {
+        let Kind::Map(entries) = &mut self.kind else {
+            return false;
+        };
+        let key = "version";
+        let is_missing = !entries.iter().any(|it| it.key == key);
+        if is_missing {
+            let kind = Kind::Scalar {
+                text: "1".to_owned(),
+                plain: true,
+            };
+            entries.push(Entry {
+                key: key.to_owned(),
+                key_span: 0..0,
+                value: Self { span: 0..0, kind },
+            });
+        }
+        is_missing
+    }
+}
+
+/// What one reading of a tree comes to.
+struct Found {
+    /// None if it cannot be one; there may be one that is refused all the same.
+    profile: Option<Profile>,
+    /// Not empty without a profile.
+    faults: Vec<Fault>,
+    secrets: Vec<Range<usize>>,
+}
+
+impl Found {
+    fn of(root: &Node, schema: &Value, facts: Option<EffectiveFacts<'_>>) -> Self {
+        let mut checker = Checker::new(schema);
+        let value = checker.value(root, schema);
+        let (mut faults, secrets) = (checker.faults, checker.secrets);
+        if let Some(facts) = facts {
+            foreign_distribution(root, facts, &mut faults);
+        }
+        let read = value
+            .filter(|_| faults.is_empty())
+            .map(serde_json::from_value::<Profile>);
+        let profile = match read {
+            Some(Ok(profile)) => {
+                let mut problems = validate::problems(&profile);
+                if let Some(facts) = facts {
+                    problems.extend(validate::problems_with_facts(&profile, facts));
+                }
+                faults.extend(problems.into_iter().map(|it| it.placed(root)));
+                Some(profile)
+            }
+            // Schema and types disagree: a mistake of ours, still a message and no panic.
+            Some(Err(error)) => {
+                let message = format!("this profile cannot be read: {error}");
+                faults.push(Fault::new(0..0, message, None));
+                None
+            }
+            None => {
+                if faults.is_empty() {
+                    faults.push(Fault::new(0..0, "this is not a profile", None));
+                }
+                None
+            }
+        };
+        Self {
+            profile,
+            faults,
+            secrets,
+        }
     }
 }
 
@@ -75,6 +225,7 @@ impl Problem {
             severity: self.severity,
             span,
             path: self.path,
+            unknown: None,
             message: self.message,
             help: self.help,
         }

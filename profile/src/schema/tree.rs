@@ -45,29 +45,60 @@ impl Node {
     pub(crate) fn nearest(&self, path: &[String]) -> &Self {
         let mut node = self;
         for part in path {
-            let next = match &node.kind {
-                Kind::Map(entries) => entries
-                    .iter()
-                    .find(|entry| entry.key == *part)
-                    .map(|e| &e.value),
-                Kind::List(items) => part.parse::<usize>().ok().and_then(|n| items.get(n)),
-                Kind::Scalar { .. } => None,
-            };
-            match next {
+            match node.child(part) {
                 Some(next) => node = next,
                 None => break,
             }
         }
         node
     }
+
+    /// What a part of a path leads to.
+    pub(crate) fn child(&self, part: &str) -> Option<&Self> {
+        match &self.kind {
+            Kind::Map(entries) => entries
+                .iter()
+                .find(|entry| entry.key == part)
+                .map(|entry| &entry.value),
+            Kind::List(items) => part.parse::<usize>().ok().and_then(|n| items.get(n)),
+            Kind::Scalar { .. } => None,
+        }
+    }
+
+    /// Takes out what lies at these paths, and says whether there was anything; what follows in a list moves up.
+    pub(crate) fn cut(&mut self, paths: &BTreeSet<Vec<String>>) -> bool {
+        self.cut_below(&mut Vec::new(), paths)
+    }
+
+    fn cut_below(&mut self, at: &mut Vec<String>, paths: &BTreeSet<Vec<String>>) -> bool {
+        let mut any = false;
+        let mut stays = |part: &str, node: &mut Self| {
+            at.push(part.to_owned());
+            let is_cut = paths.contains(&*at);
+            any |= is_cut || node.cut_below(at, paths);
+            at.pop();
+            !is_cut
+        };
+        match &mut self.kind {
+            Kind::Map(entries) => entries.retain_mut(|it| stays(&it.key, &mut it.value)),
+            Kind::List(items) => {
+                let mut n = 0_usize..;
+                items.retain_mut(|it| {
+                    let n = n.next().unwrap_or_default();
+                    stays(&n.to_string(), it)
+                });
+            }
+            Kind::Scalar { .. } => {}
+        }
+        any
+    }
 }
 
-/// Reads one document.
+/// Reads one document: its tree, and every key that occurs twice (the first one is in the tree), anchor, alias and tag.
 ///
 /// # Errors
-/// The first thing that keeps the text from being a tree, or every key that occurs twice, anchor,
-/// alias and tag.
-pub(crate) fn read(text: &str) -> Result<Node, Vec<Fault>> {
+/// The first thing that keeps the text from being a tree.
+pub(crate) fn read(text: &str) -> Result<(Node, Vec<Fault>), Vec<Fault>> {
     if text.len() > MAX_BYTES {
         let message = format!(
             "this file has {} bytes; a profile has at most {MAX_BYTES}",
@@ -80,14 +111,9 @@ pub(crate) fn read(text: &str) -> Result<Node, Vec<Fault>> {
         parser: Parser::new_from_str(text),
         faults: Vec::new(),
     };
-    let root = match reader.document() {
-        Ok(root) => root,
-        Err(Stop) => return Err(reader.faults),
-    };
-    if reader.faults.is_empty() {
-        Ok(root)
-    } else {
-        Err(reader.faults)
+    match reader.document() {
+        Ok(root) => Ok((root, reader.faults)),
+        Err(Stop) => Err(reader.faults),
     }
 }
 

@@ -1,13 +1,14 @@
 //! Profiles: docs/schemas/profile.schema.json.
 //!
 //! - what is wrong is said with a place in the file, and without the secret that stands there;
-//! - what is right renders: files below /etc and /run, each path once.
+//! - what is right renders: files below /etc and /run, each path once;
+//! - leniently, only what has no fields is refused, and a right profile is what it is when it is read strictly.
 #![no_main]
 
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use profile::{ImageFacts, MachineFacts, parse_for, render};
+use profile::{ImageFacts, MachineFacts, Reading, check, parse_for, render};
 
 static IMAGE: LazyLock<ImageFacts> = LazyLock::new(|| {
     serde_json::from_value(serde_json::json!({
@@ -21,6 +22,16 @@ static IMAGE: LazyLock<ImageFacts> = LazyLock::new(|| {
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
     let lines = text.matches('\n').count() + 1;
+    let strict = check(&text, "p.yaml", Reading::Strict);
+    match (check(&text, "p.yaml", Reading::Lenient), strict) {
+        (Ok((profile, said)), Ok((strict, _))) => {
+            assert_eq!(profile, strict.of_host());
+            assert!(said.errors.is_empty());
+        }
+        (Ok((_, said)), Err(_)) => drop(said.to_text(false)),
+        (Err(_), Err(said)) => assert!(said.errors.iter().all(|it| it.path.is_empty())),
+        (Err(said), Ok(_)) => panic!("{said}"),
+    }
     match parse_for(&text, "p.yaml", &IMAGE) {
         Err(diagnostics) => {
             assert!(!diagnostics.errors.is_empty());

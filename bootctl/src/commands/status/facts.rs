@@ -11,6 +11,7 @@ use boot_core::select::{Selector, Why};
 use boot_core::slot_header::read_header;
 use boot_core::trust::Trust;
 use boot_core::{Digest, KeyringSerial, Nonce, SecurityVersion, Slot, Target, Version};
+use profile::Diagnostic;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -282,34 +283,41 @@ pub struct Profile {
     /// Why it is not the one on `state`.
     pub problem: Option<String>,
     /// What is hardly meant in it, if it is the machine's own: of an image's, whoever built the image was told.
-    pub warnings: Vec<Warning>,
+    pub warnings: Vec<Said>,
+    /// What of it recovery leaves out, because it does not know it or because it is wrong: in a system slot the whole of
+    /// such a profile is refused.
+    pub left_out: Vec<Said>,
 }
 
-/// What can be used, and is hardly meant.
+/// Something about a profile.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Warning {
+pub struct Said {
     /// Line, from 1.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// What is odd.
+    /// What is odd, or wrong.
     pub message: String,
     /// What to write instead.
     pub help: Option<String>,
 }
 
-/// The warnings of the profile in force, where somebody at the machine can change it.
-fn warnings(paths: &Paths, chosen: Option<&ChosenProfile>) -> Vec<Warning> {
-    let own = chosen.filter(|it| it.path == paths.state("profile.yaml"));
-    own.into_iter()
-        .flat_map(|it| &it.warnings)
-        .map(|it| Warning {
+impl From<&Diagnostic> for Said {
+    fn from(it: &Diagnostic) -> Self {
+        Self {
             line: it.line,
             column: it.column,
             message: it.message.clone(),
             help: it.help.clone(),
-        })
-        .collect()
+        }
+    }
+}
+
+/// The warnings of the profile in force, where somebody at the machine can change it.
+fn warnings(paths: &Paths, chosen: Option<&ChosenProfile>) -> Vec<Said> {
+    let own = chosen.filter(|it| it.path == paths.state("profile.yaml"));
+    let warnings = own.into_iter().flat_map(|it| &it.warnings);
+    warnings.map(Said::from).collect()
 }
 
 /// Looks at everything.
@@ -412,6 +420,11 @@ pub(super) fn gather(machine: &Machine) -> Result<Status> {
             file: it.profile.clone(),
             problem: it.problem.clone(),
             warnings: warnings(&paths, chosen.as_ref()),
+            left_out: chosen
+                .iter()
+                .flat_map(|it| &it.left_out)
+                .map(Said::from)
+                .collect(),
         }),
         clock: applied.and_then(|it| it.clock),
         timeline: machine.boot.timeline.clone(),

@@ -182,6 +182,15 @@ pub(super) fn find(
             "`bootctl profile check` says everything that is wrong with it",
         );
     }
+    let left_out = status.profile.as_ref().map_or(0, |it| it.left_out.len());
+    if left_out > 0 {
+        add(
+            format!(
+                "recovery leaves out {left_out} of the profile's fields and values, which it does not know or which are wrong; each is named below"
+            ),
+            "`bootctl update-recovery` from a good slot, if the profile is newer than recovery; else change the profile",
+        );
+    }
     if let Some(why) = clock::implausible(&machine.paths()) {
         add(
             why,

@@ -47,10 +47,12 @@ pub(super) fn text(status: &Status) -> String {
         let _ = write!(out, "\n! {}\n  next: {}", problem.what, problem.next);
     }
     if let Some(profile) = &status.profile {
-        for warning in &profile.warnings {
-            let (file, line, column) = (profile.file.display(), warning.line, warning.column);
-            let _ = write!(out, "\n? {file}:{line}:{column}: {}", warning.message);
-            if let Some(help) = &warning.help {
+        let left_out = profile.left_out.iter().map(|it| ("left out: ", it));
+        let warnings = profile.warnings.iter().map(|it| ("", it));
+        for (kind, said) in left_out.chain(warnings) {
+            let (file, line, column) = (profile.file.display(), said.line, said.column);
+            let _ = write!(out, "\n? {file}:{line}:{column}: {kind}{}", said.message);
+            if let Some(help) = &said.help {
                 let _ = write!(out, "\n  next: {help}");
             }
         }
