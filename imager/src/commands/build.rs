@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
+use boot_core::floor::STEP;
 
 use super::{Context, print};
 use crate::arch::{self, Architecture};
@@ -100,7 +101,13 @@ pub(super) fn time_asked_for() -> Result<Option<u64>> {
 }
 
 pub(super) fn run(context: &Context, args: Args) -> Result<()> {
-    let recipe = Recipe::load(&args.recipe)?;
+    let mut recipe = Recipe::load(&args.recipe)?;
+    if let Some(version) = args.security_version.filter(|it| *it > STEP) {
+        recipe.warnings.push(format!(
+            "--security-version: warning: machines take nothing more than {STEP} above their floor, which is 0 at first: \
+             {version} is for those alone whose floor was driven up"
+        ));
+    }
     let time = time_asked_for()?;
     let order = Order {
         identity: Identity {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
+use boot_core::floor::STEP;
+
 use super::read::{File, Table};
 use super::{Artefact, Kind, Persist, Recipe};
 use crate::arch::Architecture;
@@ -44,6 +46,19 @@ pub(super) fn word(file: &mut File<'_>, field: &str, text: &str, at: &Range<usiz
         file.wrong(
             at,
             format!("`{field}` is at most 64 letters, digits, `_`, `-` and `.`, the first neither `-` nor `.`"),
+        );
+    }
+}
+
+/// How new the image is, to machines with floors.
+pub(super) fn security_version(file: &mut File<'_>, version: u64, at: &Range<usize>) {
+    if version > STEP {
+        file.wrong(
+            at,
+            format!(
+                "a new machine has the floor 0 and takes nothing more than {STEP} above it, so it would never raise it to \
+                 {version}; for machines whose floor was driven up, build with `--security-version`"
+            ),
         );
     }
 }

@@ -184,10 +184,11 @@ fn fields(recipe: &mut Recipe, file: &mut File<'_>, mut table: Table<'_, '_>) {
         // Of several recipes laid over one another, the newest change counts.
         recipe.time = recipe.time.max(time);
     }
-    replace(
-        &mut recipe.security_version,
-        t.number(file, "security_version"),
-    );
+    if let Some(version) = t.number(file, "security_version") {
+        let at = t.value("security_version").map_or(0..0, |it| it.span());
+        check::security_version(file, version, &at);
+        recipe.security_version = version;
+    }
     replace(&mut recipe.state_epoch, t.number(file, "state_epoch"));
     if let Some((layout, at)) = t.text_at(file, "layout") {
         if !LAYOUTS.contains(&layout.as_str()) {

@@ -63,6 +63,7 @@ pub struct Document {
     pub time: Option<String>,
     /// Raised when an older image must not come back, by one or to a date (20261201): a machine takes no more than 2^32
     /// above its floor, which is 0 at first. `--security-version` overrides it.
+    #[schemars(range(max = 4_294_967_296_u64))]
     pub security_version: Option<u64>,
     /// Raised when the state of older versions is not read any more.
     pub state_epoch: Option<u64>,

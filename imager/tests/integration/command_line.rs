@@ -169,7 +169,7 @@ fn a_build_without_keys_says_how_to_make_them() {
 #[test]
 fn a_build_says_what_is_hardly_meant_and_refuses_it_where_asked() {
     let directory = tempfile::tempdir().unwrap();
-    let write = |name, text| std::fs::write(directory.path().join(name), text).unwrap();
+    let write = |name, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
     let recipe = "product = \"edge\"\nheadroom = 1\nprofile = \"p.yaml\"\n\
                   [kernel]\nx86_64 = \"linux-image-amd64\"\n[packages]\ncommon = [\"systemd\"]\n";
     write("edge.toml", recipe);
@@ -207,6 +207,15 @@ fn a_bundle_is_not_run_as_a_disk() {
 #[test]
 fn completions_and_man_pages_are_written() {
     let directory = tempfile::tempdir().unwrap();
+    // Out of the reach of a new machine, which somebody may mean.
+    write("edge.toml", &recipe.replace("headroom = 1\n", ""));
+    write("p.yaml", "version: 1\n");
+    let arguments = [&arguments[..], &["--security-version", "4294967297"]].concat();
+    let output = imager(&arguments, directory.path());
+    assert_eq!(output.status.code(), Some(1));
+    let expected = "machines take nothing more than 4294967296 above";
+    assert!(said(&output).contains(expected), "{}", said(&output));
+    assert!(said(&output).contains("one warning, which"));
     let completions = imager(&["completions", "bash"], directory.path());
     assert!(said(&completions).contains("imager"));
     let man = imager(&["man", "man"], directory.path());
