@@ -38,6 +38,7 @@ pub mod image_files;
 mod kernel;
 mod microcode;
 pub mod package_list;
+mod persist;
 mod sysusers;
 pub mod tree;
 
@@ -306,6 +307,7 @@ impl PreparedRoot {
                 }
                 kernel::check(&tree, &self.kernel)?;
                 clean::finish(&mut tree);
+                persist::make_places(&mut tree, &self.recipe.persist)?;
                 step.note("mkfs.erofs");
                 self.erofs(workshop, tree, &key, epoch, &out.join("root.erofs"))
                     .await
@@ -335,7 +337,11 @@ impl PreparedRoot {
             let bytes = Bytes::Memory(text.into_bytes().into());
             tree.insert(path, Entry::new(Node::File(bytes), 0o644));
         };
-        text(tree, "/usr/lib/sternpost/persist.conf", self.persist());
+        text(
+            tree,
+            "/usr/lib/sternpost/persist.conf",
+            persist::list(&self.recipe.persist),
+        );
         text(
             tree,
             "/usr/lib/sternpost/packages.json",
@@ -355,24 +361,10 @@ impl PreparedRoot {
         Ok(())
     }
 
-    /// `/usr/lib/sternpost/persist.conf`.
-    fn persist(&self) -> String {
-        let mut text = String::from("# What outlives an upgrade; made from the recipe.\n");
-        for entry in &self.recipe.persist {
-            let scope = if entry.per_epoch {
-                "per-epoch"
-            } else {
-                "shared"
-            };
-            text.push_str(&format!("{scope} {}\n", entry.path));
-        }
-        text
-    }
-
     /// Everything that goes into the erofs image.
     fn key(&self, workshop: &Workshop, files: &[ImageFile], epoch: u64) -> Result<Key> {
         let cache = workshop.cache();
-        let mut key = KeyBuilder::new("root-4")
+        let mut key = KeyBuilder::new("root-5")
             .value("base", self.base.key())
             .value("clean", clean::VERSION)
             .value("kernel", self.kernel.key.to_string())
@@ -380,7 +372,7 @@ impl PreparedRoot {
             .value("compression", format!("{:?}", self.recipe.compression))
             .value("exclude", self.recipe.exclude.join(" "))
             .value("discard", self.recipe.discard.join(" "))
-            .value("persist", self.persist())
+            .value("persist", persist::list(&self.recipe.persist))
             .value("packages", package_list::to_json(&self.packages)?)
             .value("mkfs", workshop.tools_identity()?);
         for (artefact, found) in self.recipe.artefacts.iter().zip(&self.artefacts) {

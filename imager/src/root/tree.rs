@@ -252,7 +252,7 @@ impl Tree {
     }
 
     /// Where a path leads: links among its parents are followed, whether what they lead to is there or not.
-    fn place(&self, path: &str) -> Option<String> {
+    pub(crate) fn place(&self, path: &str) -> Option<String> {
         let path = clean(path)?;
         let mut todo: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
         let mut done: Vec<String> = Vec::new();
