@@ -1,5 +1,6 @@
 //! Checks a disk image or bundle as machines will: signatures, the UKI's digest, every byte of root.
 
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
@@ -50,6 +51,19 @@ impl Checks {
         self.checks.iter().all(|check| check.good)
     }
 
+    /// What was opened; none, and a check that failed, where it is damaged so far that nothing else can be looked at.
+    fn opened<T>(&mut self, what: &str, opened: Result<T>) -> Result<Option<T>> {
+        match opened {
+            Ok(opened) => Ok(Some(opened)),
+            // What could not be read may be whole.
+            Err(error) if error.chain().any(|it| it.is::<io::Error>()) => Err(error),
+            Err(error) => {
+                self.add(what, Err(error));
+                Ok(None)
+            }
+        }
+    }
+
     fn add(&mut self, what: impl Into<String>, result: Result<String>) {
         let good = result.is_ok();
         let found = result.unwrap_or_else(|error| format!("{error:#}"));
@@ -89,8 +103,10 @@ pub fn verify(path: &Path, authority: &Authority) -> Result<Checks> {
 }
 
 fn bundle(path: &Path, authority: &Authority) -> Result<Checks> {
-    let bundle = BundleFile::open(path)?;
     let mut checks = Checks::default();
+    let Some(bundle) = checks.opened("bundle", BundleFile::open(path))? else {
+        return Ok(checks);
+    };
     let verified = authority
         .trust(&bundle.envelope)
         .and_then(|trust| Ok(verify_manifest(&trust, &bundle.envelope, &bundle.keyring)?));
@@ -216,8 +232,10 @@ fn unpack(bundle: &BundleFile, index: u32, length: usize) -> Result<Vec<u8>> {
 }
 
 fn disk(path: &Path, authority: &Authority) -> Result<Checks> {
-    let (image, table) = gpt::open(path)?;
     let mut checks = Checks::default();
+    let Some((image, table)) = checks.opened("disk image", gpt::open(path))? else {
+        return Ok(checks);
+    };
     let region = |label: &str| table.region(&image, label);
     let record = region("boot-state").and_then(|region| {
         BootState::new(region)

@@ -56,6 +56,21 @@ fn verify_ends_with_4_when_something_is_wrong() {
     assert!(said(&bad).contains("FAILED"), "{}", said(&bad));
     let usage = imager(&["verify", "image.spb"], &directory);
     assert_eq!(usage.status.code(), Some(2));
+    // The header, the part of it that says what the file is, and all that comes after it.
+    for damage in [9..10, 0..1, 12..usize::MAX] {
+        fixture.bundle("image.spb");
+        let mut bytes = std::fs::read(&bundle).unwrap();
+        match damage.end {
+            usize::MAX => bytes.truncate(damage.start),
+            _ => bytes[damage].iter_mut().for_each(|byte| *byte ^= 1),
+        }
+        std::fs::write(&bundle, bytes).unwrap();
+        let bad = imager(&["verify", "image.spb", "--keys", "keys"], &directory);
+        assert_eq!(bad.status.code(), Some(4), "{}", said(&bad));
+        assert!(said(&bad).contains("FAILED"), "{}", said(&bad));
+    }
+    let missing = imager(&["verify", "none.spb", "--keys", "keys"], &directory);
+    assert_eq!(missing.status.code(), Some(1), "{}", said(&missing));
 }
 
 #[test]
@@ -136,7 +151,7 @@ fn who_reads_only_the_beginning_hears_no_complaint() {
         unread(&["verify", "image.spb", "--keys", "keys"])
             .status
             .code(),
-        Some(1)
+        Some(4)
     );
     // A full disk is no reader.
     let full = std::fs::File::options()
