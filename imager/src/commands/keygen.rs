@@ -50,5 +50,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     print(format_args!(
         "Keep root*.key offline; whoever has signing*.key can sign images.\n"
     ))?;
+    print(format_args!(
+        "Next: write `product = \"{}\"` into a recipe, and `imager build RECIPE.toml --keys {}`.\n",
+        args.product,
+        args.directory.display()
+    ))?;
     Ok(())
 }

@@ -17,6 +17,7 @@ use crate::workshop::tools::Tools;
 pub mod cache;
 pub mod durable;
 mod namespaces;
+mod patience;
 pub mod progress;
 pub mod sandbox;
 pub mod tool;

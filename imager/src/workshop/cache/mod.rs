@@ -29,10 +29,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest as _, Sha256};
 
-use crate::workshop::durable;
+use crate::workshop::{durable, patience, progress};
 
 pub mod prune;
 mod seal;
@@ -200,7 +201,22 @@ impl Cache {
     fn flock(&self, path: &Path, how: FlockArg) -> Result<Flock<File>> {
         let file =
             to_lock(path, true).with_context(|| format!("cannot open {}", path.display()))?;
-        Flock::lock(file, how)
+        let at_once = match how {
+            FlockArg::LockShared => FlockArg::LockSharedNonblock,
+            _ => FlockArg::LockExclusiveNonblock,
+        };
+        let locked = match Flock::lock(file, at_once) {
+            Err((file, Errno::EWOULDBLOCK)) => {
+                let word = format!(
+                    "  … waiting for another build that uses this cache and has locked {}",
+                    path.display()
+                );
+                let say = move || progress::say(&word);
+                patience::wait(patience::PATIENCE, say, || Flock::lock(file, how))
+            }
+            done => done,
+        };
+        locked
             .map_err(|(_, errno)| errno)
             .with_context(|| {
                 format!(
