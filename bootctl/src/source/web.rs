@@ -2,7 +2,7 @@
 //!
 //! Both are what `profile apply` wrote, in recovery too. A proxy in the environment of whoever runs `bootctl` comes
 //! first.
-//! Where a machine has no store of certificates at all, those trust that were compiled in.
+//! Where a machine has no store of certificates, those are trusted that were compiled in, beside the profile's.
 
 use std::net::IpAddr;
 
@@ -14,6 +14,7 @@ use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::typestate::AgentScope;
 use ureq::{Agent, Proxy};
+use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 use crate::os::paths::Paths;
 
@@ -38,9 +39,17 @@ impl Web {
             let mut lines = settings.lines();
             lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
         };
-        let files = [STORE, SITE_AUTHORITIES].map(|file| paths.at(file));
-        let there = files.iter().filter(|file| file.exists());
-        let certificates = there.flat_map(|file| load_certs_from_paths(Some(file), None).certs);
+        let [store, site] = [STORE, SITE_AUTHORITIES].map(|file| {
+            let path = Some(paths.at(file)).filter(|path| path.exists());
+            path.map_or_else(Vec::new, |path| {
+                load_certs_from_paths(Some(&path), None).certs
+            })
+        });
+        // Without either, the same ones are trusted by default.
+        let store = match store.is_empty() && !site.is_empty() {
+            true => TLS_SERVER_ROOT_CERTS.to_vec(),
+            false => store,
+        };
         Self {
             proxy: value("HTTPS_PROXY").and_then(|url| {
                 let proxy = Proxy::new(url);
@@ -54,8 +63,10 @@ impl Web {
             direct: value("NO_PROXY")
                 .map(|list| list.split(',').map(str::to_owned).collect())
                 .unwrap_or_default(),
-            trusted: certificates
-                .map(|it| Certificate::from_der(&it).to_owned())
+            trusted: store
+                .iter()
+                .chain(&site)
+                .map(|it| Certificate::from_der(it).to_owned())
                 .collect(),
         }
     }
@@ -152,6 +163,30 @@ mod tests {
         ] {
             assert!(by_proxy(url).is_none(), "{url}");
         }
+    }
+
+    #[test]
+    fn authorities_of_the_site_take_nothing_from_who_is_trusted_anyway() {
+        let site = include_str!(
+            "../../../profile/tests/golden/proxy/files/etc/ssl/certs/50-sternpost-site.pem"
+        );
+        let of_site = site.matches("BEGIN CERTIFICATE").count();
+        let trusted = |files: &[&str]| {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = Paths::new(dir.path());
+            for file in files {
+                stand_in::put(&paths.at(file), site);
+            }
+            Web::of(&paths).trusted.len()
+        };
+        let public = TLS_SERVER_ROOT_CERTS.len();
+        assert!(public > 50 && of_site > 0);
+        // An image without a store.
+        assert_eq!(trusted(&[]), 0, "those by default");
+        assert_eq!(trusted(&[SITE_AUTHORITIES]), public + of_site);
+        // Where there is one, it alone says who is trusted beside the profile.
+        assert_eq!(trusted(&[STORE]), of_site);
+        assert_eq!(trusted(&[STORE, SITE_AUTHORITIES]), 2 * of_site);
     }
 
     #[test]
