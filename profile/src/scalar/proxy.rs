@@ -13,6 +13,13 @@ secret_text!(
     check_proxy_url
 );
 
+impl ProxyUrl {
+    /// Whether it says who asks: then it is for root's eyes.
+    pub(crate) fn has_credentials(&self) -> bool {
+        self.as_str().contains('@')
+    }
+}
+
 /// What reads it (systemd's environment files, Go, ureq) agrees on these characters; others are escaped, as in every
 /// address.
 fn check_proxy_url(text: &str) -> Result<(), String> {
