@@ -1,13 +1,11 @@
 //! `install`: what [`crate::install::into_slot`] does, told. What is refused is listed in `install::preconditions`.
 
-use std::time::Duration;
-
 use boot_core::record::SlotStatus;
 use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::json;
 
-use super::{SlotName, target_slot, then_reboot};
+use super::{SlotName, Wait, target_slot, then_reboot};
 use crate::failure::Result;
 use crate::install::into_slot::{Request, into_slot};
 use crate::machine::Machine;
@@ -27,9 +25,8 @@ pub struct Install {
     /// Which slot; needed in recovery, where none is booted. Else the one beside the booted one
     #[arg(long, value_enum)]
     pub slot: Option<SlotName>,
-    /// Go on for up to SECONDS while network or server fail, once the bundle has begun to arrive, not for a minute
-    #[arg(long, value_name = "SECONDS")]
-    pub wait: Option<u32>,
+    #[command(flatten)]
+    pub wait: Wait,
 }
 
 /// `bootctl install`.
@@ -42,7 +39,7 @@ pub fn install(machine: &Machine, arguments: &Install) -> Result<Outcome> {
             slot,
             force: arguments.force,
             activate: arguments.now,
-            patience: arguments.wait.map(|it| Duration::from_secs(it.into())),
+            patience: arguments.wait.patience(),
             unwanted: &[],
         },
     )?;

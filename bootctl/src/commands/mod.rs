@@ -16,7 +16,9 @@ pub mod time;
 pub mod update_loader;
 pub mod update_recovery;
 
-use clap::ValueEnum;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::failure::{Code, Failure, Result};
@@ -38,6 +40,21 @@ impl From<SlotName> for boot_core::Slot {
             SlotName::A => Self::A,
             SlotName::B => Self::B,
         }
+    }
+}
+
+/// How long a source is tried for, where nobody is there to say it again.
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// Go on for up to SECONDS while network or server fail, once the bundle has begun to arrive, not for a minute
+    #[arg(long, value_name = "SECONDS")]
+    pub wait: Option<u32>,
+}
+
+impl Wait {
+    /// None: as long as somebody would watch it.
+    pub fn patience(&self) -> Option<Duration> {
+        self.wait.map(|seconds| Duration::from_secs(seconds.into()))
     }
 }
 

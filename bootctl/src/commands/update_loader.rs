@@ -11,7 +11,7 @@ use boot_core::{Digest, Target, esp};
 use clap::Args;
 use serde_json::json;
 
-use super::then_reboot;
+use super::{Wait, then_reboot};
 use crate::boot;
 use crate::boot::admission::Admission;
 use crate::boot::control::Control;
@@ -34,11 +34,13 @@ pub struct UpdateLoader {
     pub source: Option<String>,
     /// Write the ESP that was not started from as a copy of the one that was; ends an update that
     /// has not been started yet
-    #[arg(long, conflicts_with_all = ["source", "now"])]
+    #[arg(long, conflicts_with_all = ["source", "now", "wait"])]
     pub copy: bool,
     /// Reboot when it is in place
     #[arg(long)]
     pub now: bool,
+    #[command(flatten)]
+    pub wait: Wait,
 }
 
 /// `bootctl update-loader`.
@@ -75,7 +77,13 @@ pub fn update_loader(machine: &Machine, arguments: &UpdateLoader) -> Result<Outc
                     .doing("keeping what is under way")
                     .next("the next start must know of the update: bring the state filesystem back first"));
             }
-            let outcome = update(machine, &mut control, &record, source, from)?;
+            let outcome = update(
+                machine,
+                &mut control,
+                &record,
+                (source.as_str(), &arguments.wait),
+                from,
+            )?;
             then_reboot(machine, arguments.now, outcome)
         }
         None => copy(machine, &mut control, from),
@@ -105,13 +113,14 @@ fn update(
     machine: &Machine,
     control: &mut Control<BlockFile>,
     record: &Record,
-    from: &str,
+    (from, wait): (&str, &Wait),
     started_from: Esp,
 ) -> Result<Outcome> {
     let progress = Progress::new();
     let admission = Admission::of(machine)?;
     let trust = admission.trust();
-    let mut source = source::open(from, &progress, &Reach::of(machine))?;
+    let reach = Reach::of(machine).for_as_long_as(wait.patience());
+    let mut source = source::open(from, &progress, &reach)?;
     let wanted = Wanted {
         kind: Kind::Loader,
         floor: admission.floor(Kind::Loader, record),

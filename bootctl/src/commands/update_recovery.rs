@@ -6,6 +6,7 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::json;
 
+use super::Wait;
 use crate::boot;
 use crate::boot::admission::Admission;
 use crate::failure::Result;
@@ -20,6 +21,8 @@ use crate::source::{self, Reach};
 pub struct UpdateRecovery {
     /// A bundle of a recovery system (.spb): a file, - for standard input, or an http:// or https:// address
     pub source: String,
+    #[command(flatten)]
+    pub wait: Wait,
 }
 
 /// `bootctl update-recovery`.
@@ -31,7 +34,8 @@ pub fn update_recovery(machine: &Machine, arguments: &UpdateRecovery) -> Result<
     let mut target = machine.open(Target::Recovery.label_boot(), Access::Alone)?;
     let [a, b] = Slot::BOTH.map(|slot| machine.open(slot.label_boot(), Access::Read));
     let progress = Progress::new();
-    let mut source = source::open(&arguments.source, &progress, &Reach::of(machine))?;
+    let reach = Reach::of(machine).for_as_long_as(arguments.wait.patience());
+    let mut source = source::open(&arguments.source, &progress, &reach)?;
     let replaced = replace_recovery::replace(
         &mut control,
         &mut target,

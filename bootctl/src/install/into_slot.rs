@@ -1,6 +1,6 @@
 //! An installation into a slot of this machine, under the lock of installations.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Installed, Options, install};
 use crate::boot;
@@ -45,8 +45,7 @@ pub fn into_slot(machine: &Machine, request: Request<'_>) -> Result<Installed> {
     // Without a slot to copy from, everything is fetched.
     let mut other = SlotDevices::open(machine, slot.other(), Access::Read).ok();
     let progress = Progress::new();
-    let mut reach = Reach::of(machine);
-    reach.retry.until = request.patience.map(|patience| Instant::now() + patience);
+    let reach = Reach::of(machine).for_as_long_as(request.patience);
     let mut source = source::open(request.source, &progress, &reach)?;
     let options = Options {
         admission: &admission,

@@ -14,6 +14,7 @@ mod slot;
 pub mod web;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use self::http::Retry;
 use self::web::Web;
@@ -58,6 +59,13 @@ impl Reach {
             retry: Retry::at(machine.pace),
             web: Web::of(&machine.paths()),
         }
+    }
+
+    /// The same for so long from now on, where nobody is there to say it again.
+    #[must_use]
+    pub fn for_as_long_as(mut self, patience: Option<Duration>) -> Self {
+        self.retry.until = patience.map(|patience| Instant::now() + patience);
+        self
     }
 }
 

@@ -36,13 +36,13 @@ fn loader(mark: u8) -> Vec<u8> {
     loader_trusting(&trust(), mark)
 }
 
-fn bundle(machine: &Fixture, mark: u8) -> String {
+pub(crate) fn bundle(machine: &Fixture, mark: u8) -> String {
     let image = Image::loader("2.0", loader(mark));
     machine.file("loader.spb", &image.bundle())
 }
 
 /// Both ESPs hold loader 1, the first of them started the machine.
-fn machine() -> Fixture {
+pub(crate) fn machine() -> Fixture {
     let machine = Fixture::new();
     for label in ["esp-a", "esp-b"] {
         machine.partition(label).set_len(ESP_SIZE).unwrap();

@@ -250,3 +250,24 @@ fn an_installation_may_be_told_for_how_long_to_go_on() {
     machine.run(&["install", "--wait", "600", &server.url]).ok();
     machine.assert_holds(&image, "staged");
 }
+
+#[test]
+fn so_may_an_update_of_recovery_and_of_the_loader() {
+    let machine = crate::recovery::both_good();
+    let image = Image::recovery("7.0");
+    let mut behaviours = vec![Behaviour::Ranges, Behaviour::StopAfter(1000)];
+    behaviours.extend([Behaviour::Status(503); 8]);
+    behaviours.push(Behaviour::Ranges);
+    let server = Server::new(image.bundle(), &behaviours);
+    let update = ["update-recovery", "--wait", "600", &server.url];
+    machine.run(&update).ok();
+    // What it is told goes for a source alone.
+    machine
+        .run(&["update-loader", "--copy", "--wait", "600"])
+        .code_is(2);
+    let loader = crate::loader::machine();
+    let bundle = std::fs::read(crate::loader::bundle(&loader, 2)).unwrap();
+    let server = Server::new(bundle, &behaviours);
+    let update = ["update-loader", "--wait", "600", &server.url];
+    loader.run(&update).ok();
+}
