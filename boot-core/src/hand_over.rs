@@ -27,6 +27,14 @@ pub const WATCHDOG_VARIABLE: &str = "SternpostWatchdog";
 /// Most bytes of that name.
 pub const WATCHDOG_MAX: usize = 32;
 
+/// Name of the variable, of the same vendor, in which the loader notes what firmware faulted in when a hardware timer was
+/// touched: the driver, the loader's version and the firmware's revision. It leaves that timer alone from then on. Stored,
+/// and the running system may delete it.
+pub const TIMER_FAULT_VARIABLE: &str = "SternpostTimerFault";
+
+/// Most bytes of that note.
+pub const TIMER_FAULT_MAX: usize = 128;
+
 /// Version that this build writes and reads.
 pub const VERSION: u32 = 1;
 
@@ -79,6 +87,9 @@ pub struct HandOver {
     /// The floors in force: the higher ones of what firmware and the record said; none from a loader that did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floors: Option<Floors>,
+    /// Whether all of firmware's floors could be read; none without Secure Boot, and from a loader that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware_floors: Option<bool>,
 }
 
 fn is_zero(number: &usize) -> bool {
@@ -218,6 +229,7 @@ mod tests {
                 system: Level::new(u64::MAX, u64::MAX),
                 recovery: Level::new(u64::MAX, u64::MAX),
             }),
+            firmware_floors: Some(false),
         }
     }
 

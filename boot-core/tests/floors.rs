@@ -5,7 +5,10 @@ mod support;
 
 use boot_core::{
     KeyringSerial, SecurityVersion, Slot, Target,
-    boot::variable::{ATTRIBUTES, Answer},
+    boot::{
+        Boot,
+        variable::{ATTRIBUTES, Answer},
+    },
     floor::{Floors, Level, STEP},
     manifest::Kind,
     record::Record,
@@ -82,6 +85,26 @@ fn rule_9_where_firmwares_floor_is_not_known_the_records_counts() {
             let chosen = machine.start(&trust()).unwrap();
             assert_eq!(chosen.target, expected, "{:#?}", machine.log);
         }
+    }
+}
+
+#[test]
+fn rule_9_whether_firmwares_floors_are_known_is_handed_over() {
+    let two = variable(&2_u64.to_le_bytes(), ATTRIBUTES);
+    for (answer, secure_boot, known) in [
+        (two.clone(), true, Some(true)),
+        (Answer::Absent, true, Some(true)),
+        (Answer::Error("DEVICE_ERROR".into()), true, Some(false)),
+        (Answer::TooLong, true, Some(false)),
+        (two, false, None),
+    ] {
+        let mut machine = machine(&Disk::sound(), None);
+        machine.secure_boot = secure_boot;
+        machine.variables[3] = answer;
+        let keys = trust();
+        let mut boot = Boot::new(&keys);
+        boot.next(&mut machine).unwrap();
+        assert_eq!(boot.firmware_floors_known(), known);
     }
 }
 

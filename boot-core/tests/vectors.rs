@@ -456,6 +456,7 @@ fn hand_over() {
             system: Level::new(3, 2),
             recovery: Level::new(1, 1),
         }),
+        firmware_floors: None,
     };
     check_json(
         "hand-over.json",
@@ -463,6 +464,20 @@ fn hand_over() {
     );
     assert_eq!(
         HandOver::from_json(&fs::read(path("hand-over.json")).unwrap()),
-        Ok(hand_over)
+        Ok(hand_over.clone())
+    );
+    let under_secure_boot = HandOver {
+        secure_boot: true,
+        firmware_floors: Some(false),
+        ..hand_over
+    };
+    let name = "hand-over-secure-boot.json";
+    check_json(
+        name,
+        &serde_json::from_slice(&under_secure_boot.to_json()).unwrap(),
+    );
+    assert_eq!(
+        HandOver::from_json(&fs::read(path(name)).unwrap()),
+        Ok(under_secure_boot)
     );
 }

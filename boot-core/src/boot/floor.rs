@@ -40,6 +40,12 @@ impl<V: Verify> Boot<'_, V> {
         recorded.unwrap_or_default().max(self.firmware.floors)
     }
 
+    /// Whether all of firmware's floors could be read; none without Secure Boot.
+    pub fn firmware_floors_known(&self) -> Option<bool> {
+        let all = [Target::A, Target::Recovery];
+        (!self.firmware.kept.is_empty()).then(|| all.iter().all(|it| self.firmware.knows(*it)))
+    }
+
     /// Asks firmware for its floors.
     pub(super) fn read_firmware_floors<P: Platform>(&mut self, platform: &mut P) {
         if !platform.secure_boot() {

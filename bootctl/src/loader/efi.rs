@@ -12,7 +12,8 @@ use std::{fmt, fs};
 use block_file::Access;
 use boot_core::device_path::{HardDrive, utf16};
 use boot_core::efi_variable;
-use boot_core::layout::BOOT_LOADER_INTERFACE;
+use boot_core::hand_over::{TIMER_FAULT_MAX, TIMER_FAULT_VARIABLE};
+use boot_core::layout::{BOOT_LOADER_INTERFACE, VENDOR};
 use boot_core::{Architecture, Device as _, esp};
 
 use super::Esp;
@@ -110,6 +111,21 @@ impl Variables {
     fn read(&self, name: &str, vendor: &str) -> io::Result<Option<Vec<u8>>> {
         let raw = self.read_raw(name, vendor)?;
         Ok(raw.and_then(|raw| raw.get(4..).map(<[u8]>::to_vec)))
+    }
+
+    /// What firmware faulted in when the loader touched a hardware timer, which it leaves alone since: driver, version of
+    /// the loader, revision of the firmware.
+    pub fn timer_fault(&self) -> Option<String> {
+        let found = self.read(TIMER_FAULT_VARIABLE, &VENDOR.to_string());
+        let mut bytes = found.ok()??;
+        bytes.truncate(TIMER_FAULT_MAX);
+        let text = String::from_utf8_lossy(&bytes);
+        Some(text.replace(char::is_control, " "))
+    }
+
+    /// Where the note of such a fault is, to be deleted.
+    pub fn place_of_timer_fault() -> String {
+        format!("/sys/firmware/efi/efivars/{TIMER_FAULT_VARIABLE}-{VENDOR}")
     }
 
     /// Sets a variable of the specification's. The kernel wants all of it in one write, and no truncation before.

@@ -235,6 +235,7 @@ mod tests {
                 times: boot_core::hand_over::Times::default(),
                 trust: None,
                 floors: None,
+                firmware_floors: None,
             };
             fs::write(run.join("handover.json"), handover.to_json()).unwrap();
         };

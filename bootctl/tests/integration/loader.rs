@@ -492,3 +492,51 @@ fn wherever_the_power_goes_there_is_a_loader_and_in_the_end_two() {
     }
     assert!(ends.iter().all(|count| *count > 20), "{ends:?}");
 }
+
+/// What makes the loader leave a timer alone, and what it went by under Secure Boot.
+#[test]
+fn status_names_what_firmware_faulted_in_and_floors_that_it_did_not_give() {
+    let machine = machine();
+    let status = || machine.run(&["status", "--json"]).ok().json();
+    let problems = || status()["problems"].to_string();
+    assert_eq!(status()["watchdog"]["timer_fault"], serde_json::Value::Null);
+    assert_eq!(status()["floors"], serde_json::Value::Null);
+    assert!(!problems().contains("firmware"), "{}", problems());
+
+    let name = "SternpostTimerFault-6e56d3ab-d913-4a68-afdf-73638fbec4a8";
+    let note = [&[7, 0, 0, 0][..], b"wdat_wdt 0.1.0 0x10000\x1b[2J"].concat();
+    fs::write(variable(&machine, name), note).unwrap();
+    assert_eq!(
+        status()["watchdog"]["timer_fault"],
+        "wdat_wdt 0.1.0 0x10000 [2J"
+    );
+    let said = problems();
+    assert!(said.contains("firmware faulted when the loader"), "{said}");
+    assert!(
+        said.contains(&format!("rm /sys/firmware/efi/efivars/{name}")),
+        "{said}"
+    );
+
+    let path = machine.root().join("run/sternpost/handover.json");
+    let mut handed_over: serde_json::Value =
+        serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let level =
+        |version: u64| serde_json::json!({"security_version": version, "keyring_serial": 1});
+    handed_over["floors"] = serde_json::json!({"system": level(7), "recovery": level(3)});
+    for (known, line) in [
+        (
+            true,
+            "with firmware's floors: 7 (keyring 1), recovery's 3 (keyring 1)",
+        ),
+        (false, "firmware's floors could not be read"),
+    ] {
+        handed_over["firmware_floors"] = known.into();
+        fs::write(&path, handed_over.to_string()).unwrap();
+        let text = machine.run(&["status"]).ok().out();
+        assert!(text.contains(line), "{text}");
+        assert_eq!(status()["floors"]["firmware_known"], known);
+        assert_eq!(status()["floors"]["system"]["security_version"], 7);
+        let is_a_problem = problems().contains("firmware's floors could not be read, or");
+        assert_eq!(is_a_problem, !known, "{}", problems());
+    }
+}

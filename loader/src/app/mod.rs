@@ -141,6 +141,7 @@ fn run(clock: Clock, start_us: u64) -> String {
             },
             trust: Some(trust.digest()),
             floors: Some(boot.floors()),
+            firmware_floors: boot.firmware_floors_known(),
         };
         let reason = match publish(&handed_over, &disk) {
             Ok(()) => {

@@ -19,9 +19,8 @@ const VOLATILE: VariableAttributes =
 /// The running system may read and delete it too: whoever rules that may reset the machine, and no more is in it.
 const STORED: VariableAttributes = VOLATILE.union(VariableAttributes::NON_VOLATILE);
 
+/// [`hand_over::TIMER_FAULT_VARIABLE`], as it is needed where there is no memory.
 const TIMER_FAULT: &CStr16 = cstr16!("SternpostTimerFault");
-/// Most bytes of it: a driver's name and two versions.
-const TIMER_FAULT_MAX: usize = 128;
 
 const fn vendor(guid: Guid) -> VariableVendor {
     VariableVendor(uefi::Guid::from_bytes(guid.0))
@@ -79,7 +78,7 @@ pub(super) fn watchdog() -> Option<String> {
 
 /// What firmware faulted in when a hardware timer was touched, as [`set_timer_fault`] noted it.
 pub(super) fn timer_fault() -> Option<String> {
-    let mut value = [0; TIMER_FAULT_MAX];
+    let mut value = [0; hand_over::TIMER_FAULT_MAX];
     let (what, _) = runtime::get_variable(TIMER_FAULT, &STERNPOST, &mut value).ok()?;
     core::str::from_utf8(what).ok().map(String::from)
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use block_file::Access;
 use boot_core::boot_report::StateReport;
+use boot_core::floor::Level;
 use boot_core::hand_over::{Rejection, Timer};
 use boot_core::record::Record;
 use boot_core::select::{Selector, Why};
@@ -19,7 +20,8 @@ use serde_json::Value;
 use super::problems::{self, Problem};
 use crate::boot::{self, slot_check};
 use crate::failure::Result;
-use crate::loader::{Esp, Update, efi, under_way};
+use crate::loader::efi::{self, Variables};
+use crate::loader::{Esp, Update, under_way};
 use crate::machine::Machine;
 use crate::machine::disk::{DiskFacts, errors_of_state};
 use crate::machine::facts::boot_id;
@@ -44,6 +46,8 @@ pub struct Status {
     pub slots: Option<Slots>,
     /// The boot-state record.
     pub record: RecordFacts,
+    /// The floors that this start went by; null from a loader that did not say.
+    pub floors: Option<FloorFacts>,
     /// What the service says; null if it has not said anything in this boot.
     pub health: Option<Report>,
     /// Why the machine is not well now.
@@ -177,6 +181,19 @@ pub struct RecordFacts {
     pub last_tried: Option<Target>,
 }
 
+/// The floors that a start went by: the higher ones of what the record and firmware said then.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct FloorFacts {
+    /// Of slots A and B: `security_version`, `keyring_serial`.
+    #[schemars(with = "BTreeMap<String, u64>")]
+    pub system: Level,
+    /// Of recovery.
+    #[schemars(with = "BTreeMap<String, u64>")]
+    pub recovery: Level,
+    /// Whether all of firmware's could be read; null without Secure Boot, or from a loader that did not say.
+    pub firmware_known: Option<bool>,
+}
+
 /// What ends a hang.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Watchdog {
@@ -189,6 +206,8 @@ pub struct Watchdog {
     /// The timer that the loader armed: `driver` and `seconds`.
     #[schemars(with = "Option<BTreeMap<String, Value>>")]
     pub timer: Option<Timer>,
+    /// What firmware faulted in when the loader touched a timer, which it leaves alone since.
+    pub timer_fault: Option<String>,
     /// What covers which stretch of a start.
     pub stretches: Vec<Stretch>,
 }
@@ -284,8 +303,8 @@ pub struct Profile {
     pub problem: Option<String>,
     /// What is hardly meant in it, if it is the machine's own: of an image's, whoever built the image was told.
     pub warnings: Vec<Said>,
-    /// What of it recovery leaves out, because it does not know it or because it is wrong: in a system slot the whole of
-    /// such a profile is refused.
+    /// What of it recovery leaves out, because it does not know it or because it is wrong: in a system slot the whole
+    /// of such a profile is refused.
     pub left_out: Vec<Said>,
 }
 
@@ -388,6 +407,14 @@ pub(super) fn gather(machine: &Machine) -> Result<Status> {
             one_shot: record.and_then(|r| r.one_shot),
             last_tried: record.and_then(|r| r.last_tried),
         },
+        floors: handover.and_then(|h| {
+            let floors = h.floors?;
+            Some(FloorFacts {
+                system: floors.system,
+                recovery: floors.recovery,
+                firmware_known: h.firmware_floors,
+            })
+        }),
         unwell: report.as_ref().and_then(Report::unwell),
         health: report,
         watchdog: Watchdog {
@@ -395,6 +422,7 @@ pub(super) fn gather(machine: &Machine) -> Result<Status> {
             hardware_seconds: machine.boot.watchdog_seconds,
             firmware_seconds: handover.map(|h| h.watchdog_seconds),
             timer: handover.and_then(|h| h.timer.clone()),
+            timer_fault: Variables::of(machine).timer_fault(),
             stretches: watchdog::stretches(machine),
         },
         state: State {

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::facts::Status;
+use crate::loader::efi::Variables;
 use crate::machine::facts::target_name;
 use crate::machine::leases::{self, Given};
 use crate::machine::{Machine, clock};
@@ -133,6 +134,26 @@ pub(super) fn find(
                 "bootctl install --slot {} --now SOURCE",
                 target_name(slot.into())
             ),
+        );
+    }
+    if let Some(fault) = &status.watchdog.timer_fault {
+        add(
+            format!(
+                "firmware faulted when the loader touched the hardware timer ({fault}), and it leaves it alone since: \
+                 nothing ends a hang between the loader and the initrd"
+            ),
+            &format!(
+                "an update of the firmware or of the loader has it tried again; or try it once more: \
+                 `chattr -i {0} && rm {0}`, then `bootctl reboot`",
+                Variables::place_of_timer_fault()
+            ),
+        );
+    }
+    if status.floors.as_ref().and_then(|it| it.firmware_known) == Some(false) {
+        add(
+            "firmware's floors could not be read, or somebody else made them: the record's alone counted in this start"
+                .into(),
+            "`bootctl reboot`: the loader makes anew what is not its own; if it stays so, firmware's store is failing",
         );
     }
     for (esp, found) in status.esps.each() {

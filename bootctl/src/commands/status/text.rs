@@ -97,6 +97,18 @@ fn slots(status: &Status, out: &mut String) {
     if let (Some(floor), Some(recovery)) = keyring {
         let _ = writeln!(out, "keyring floor {floor}, recovery's {recovery}");
     }
+    if let Some(floors) = &status.floors
+        && let Some(known) = floors.firmware_known
+    {
+        let (system, recovery) = (floors.system, floors.recovery);
+        let _ = match known {
+            true => writeln!(
+                out,
+                "with firmware's floors: {system}, recovery's {recovery}"
+            ),
+            false => writeln!(out, "firmware's floors could not be read"),
+        };
+    }
 }
 
 /// Where the bring-up stands: one line for all that is through, one for each lane that is not.
