@@ -11,7 +11,7 @@ use alloc::{
     vec::Vec,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use kind::{Kind, Place};
 
@@ -105,8 +105,13 @@ pub struct Manifest {
     /// The filesystem, in kinds that have one: the root of a system, or a file on `state`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<Root>,
-    /// What a start of it measures, in the order in which it does.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// What a start of it measures, in the order in which it does. Nothing starts or is kept from starting by them, so that
+    /// those of a later release that are other than these are read as none.
+    #[serde(
+        default,
+        deserialize_with = "events_or_none",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub events: Vec<MeasuredEvent>,
     /// What is inside.
     #[serde(default)]
@@ -309,14 +314,10 @@ impl Manifest {
             self.root.is_some() == self.kind.has_root(),
             "root is missing, or there in a kind that has none",
         )?;
-        require(self.events.len() <= EVENTS_MAX, "events are more than 64")?;
-        for event in &self.events {
-            require(event.pcr <= PCR_MAX, "events name a PCR above 23")?;
-            require(
-                is_name(&event.what),
-                "events do not say in 1 to 64 visible ASCII characters what they are of",
-            )?;
-        }
+        require(
+            are_events(&self.events),
+            "events are more than 64, of a PCR above 23, or without 1 to 64 visible ASCII characters that say of what",
+        )?;
         self.root.as_ref().map_or(Ok(()), |root| {
             let blocks = root.data_size.checked_div(BLOCK).unwrap_or(0);
             require(
@@ -340,6 +341,19 @@ impl Root {
     pub fn data_blocks(&self) -> u64 {
         self.data_size.checked_div(BLOCK).unwrap_or(0)
     }
+}
+
+fn are_events(events: &[MeasuredEvent]) -> bool {
+    let is_event = |it: &MeasuredEvent| it.pcr <= PCR_MAX && is_name(&it.what);
+    events.len() <= EVENTS_MAX && events.iter().all(is_event)
+}
+
+fn events_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<MeasuredEvent>, D::Error> {
+    let events = serde_json::Value::deserialize(from)?;
+    let events = serde_json::from_value(events).unwrap_or_default();
+    Ok(Some(events)
+        .filter(|it: &Vec<_>| are_events(it))
+        .unwrap_or_default())
 }
 
 fn is_name(text: &str) -> bool {
