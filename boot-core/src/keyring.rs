@@ -313,6 +313,14 @@ impl Chain {
     }
 }
 
+/// The format that a chain says it is of, by its first link.
+pub(crate) fn format_of_chain(json: &[u8]) -> Option<KeyFormat> {
+    let links = links(json).ok()?;
+    let first = links.first()?;
+    let is_of = |format: &KeyFormat| first.payload_type == payload_type(*format);
+    KeyFormat::ALL.into_iter().find(is_of)
+}
+
 fn links(json: &[u8]) -> Result<Vec<Envelope>, KeyringError> {
     if json.len() > CHAIN_MAX {
         return Err(KeyringError::TooLarge(json.len()));

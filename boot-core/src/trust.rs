@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bytes::{field, memory_len, put},
-    keyring::KeySet,
+    keyring::{self, KeySet},
     pe::EfiProgram,
     public_key::KeyFormat,
     types::{Architecture, Digest},
@@ -40,8 +40,12 @@ pub struct Trust {
     pub architecture: Architecture,
     /// Layout id that manifests must have.
     pub layout: String,
-    /// Signs the first link of a keyring chain.
+    /// Signs the first link of a keyring chain of this format.
     pub root: KeySet,
+    /// Signs the first link of one of format 1, beside a root of format 2: so that what machines hold goes on starting while
+    /// they come to the new format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_root: Option<KeySet>,
 }
 
 /// Why bytes are no root of trust.
@@ -72,6 +76,9 @@ pub enum TrustError {
         /// That of its keys.
         keys: KeyFormat,
     },
+    /// A former root that is none.
+    #[error("the former root of trust has to be of format 1, beside a root of format 2")]
+    FormerRoot,
     /// Bytes that are not those which were written.
     #[error("the loader is damaged: its checksum does not match")]
     Damaged,
@@ -97,9 +104,22 @@ impl Trust {
         let Format { format } = serde_json::from_slice(json).map_err(not_json)?;
         let said = KeyFormat::of(format).ok_or(TrustError::Format(format))?;
         let trust: Self = serde_json::from_slice(json).map_err(not_json)?;
-        match trust.root.format() {
-            keys if keys == said => Ok(trust),
-            keys => Err(TrustError::OtherFormat { said, keys }),
+        let keys = trust.root.format();
+        if keys != said {
+            return Err(TrustError::OtherFormat { said, keys });
+        }
+        match trust.former_root.as_ref().map(KeySet::format) {
+            None => Ok(trust),
+            Some(KeyFormat::V1) if said == KeyFormat::V2 => Ok(trust),
+            Some(_) => Err(TrustError::FormerRoot),
+        }
+    }
+
+    /// The set that signs the first link of this keyring chain, by the format that the chain is of.
+    pub fn root_for(&self, chain: &[u8]) -> &KeySet {
+        match &self.former_root {
+            Some(former) if keyring::format_of_chain(chain) == Some(former.format()) => former,
+            _ => &self.root,
         }
     }
 
@@ -171,8 +191,12 @@ impl Trust {
     /// One line for a log: product, architecture, layout and keys.
     pub fn summary(&self) -> String {
         let keys = self.root.keys().len();
+        let former = match self.former_root {
+            Some(_) => ", and a former root",
+            None => "",
+        };
         format!(
-            "product {}, {}, layout {}, {} of {keys} root key(s)",
+            "product {}, {}, layout {}, {} of {keys} root key(s){former}",
             self.product,
             self.architecture,
             self.layout,

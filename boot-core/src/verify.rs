@@ -255,7 +255,7 @@ pub fn verify_manifest(
     envelope: &[u8],
     keyring: &[u8],
 ) -> Result<Verified, Rejected> {
-    let chain = Chain::verify(keyring, &trust.root, &trust.product)?;
+    let chain = Chain::verify(keyring, trust.root_for(keyring), &trust.product)?;
     let envelope = Envelope::parse(envelope).map_err(Rejected::Signature)?;
     let payload = envelope
         .verify(manifest::PAYLOAD_TYPE, &chain.keyring.signing)

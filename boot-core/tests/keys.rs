@@ -17,7 +17,7 @@ use boot_core::{
         keyring_chain_v2, trust, trust_v2,
     },
     trust::{Trust, TrustError},
-    verify::{Expect, Rejected, Verify as _},
+    verify::{Expect, Rejected, Verify as _, verify_manifest},
 };
 use serde_json::{Value, json};
 
@@ -310,6 +310,45 @@ fn trust_says_how_its_keys_are_written() {
         &trust_v2().to_section().unwrap(),
     );
     assert_eq!(Trust::from_intact_program(&program), Ok(trust_v2()));
+}
+
+#[test]
+fn a_former_root_lets_machines_come_to_the_new_format() {
+    let both = Trust {
+        former_root: Some(trust().root),
+        ..trust_v2()
+    };
+    assert_eq!(Trust::from_json(&both.to_json()), Ok(both.clone()));
+    assert_ne!(both.digest(), trust_v2().digest());
+    let image = Image::new(Kind::System, "1.0", 1);
+    let starts = |trust: &Trust, image: &Image| {
+        let verified = verify_manifest(trust, &image.envelope, &image.keyring);
+        verified.map(|it| it.digest)
+    };
+    let (old, new) = (image.clone(), image.with_keys_v2());
+    for image in [&old, &new] {
+        assert_eq!(starts(&both, image), Ok(image.digest));
+    }
+    assert!(starts(&trust_v2(), &old).is_err() && starts(&trust(), &new).is_err());
+    // Each root signs chains of its own format, and no other.
+    let foreign = Trust {
+        former_root: Some(KeySet::new(V1, 1, vec![SIGNING.public()]).unwrap()),
+        ..trust_v2()
+    };
+    assert!(starts(&foreign, &old).is_err());
+    let refused = |trust: Trust| Trust::from_json(&trust.to_json());
+    let no_former = Err(TrustError::FormerRoot);
+    let root = trust().root;
+    let beside_its_own = Trust {
+        former_root: Some(root.clone()),
+        ..trust()
+    };
+    assert_eq!(refused(beside_its_own), no_former);
+    let of_format_2 = Trust {
+        former_root: Some(trust_v2().root),
+        ..trust_v2()
+    };
+    assert_eq!(refused(of_format_2), no_former);
 }
 
 #[test]

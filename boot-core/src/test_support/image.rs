@@ -115,6 +115,7 @@ pub fn trust() -> Trust {
         architecture: Architecture::X86_64,
         layout: layout::AB_1.into(),
         root: KeySet::new(KeyFormat::V1, 1, vec![ROOT.public()]).unwrap(),
+        former_root: None,
     }
 }
 

@@ -207,7 +207,7 @@ fn starts_what_starts(
     new: &Trust,
 ) -> Result<()> {
     // What verifies by the same keys need not be read twice.
-    if old.loaders().root == new.root {
+    if old.loaders() == new {
         return Ok(());
     }
     for target in Target::ALL {
@@ -219,7 +219,7 @@ fn starts_what_starts(
         }
         would_start(&mut device, target, new, record).map_err(|rejected| {
             Failure::refused(format!("the new loader would not start {target}: {rejected}"))
-                .next("install systems signed under the new root keys into both slots first, and recovery with them")
+                .next("install systems under a keyring that the new root keys have signed, too, into both slots first, and recovery with them; for other algorithms of keys, make the loader with the former root beside the new one")
         })?;
     }
     Ok(())

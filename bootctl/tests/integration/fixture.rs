@@ -57,6 +57,7 @@ pub(crate) fn trust() -> Trust {
         architecture: Architecture::X86_64,
         layout: "ab-1".into(),
         root: KeySet::new(KeyFormat::V1, 1, vec![public(ROOT_KEY)]).unwrap(),
+        former_root: None,
     }
 }
 

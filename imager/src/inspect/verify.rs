@@ -85,6 +85,7 @@ impl Authority {
                     architecture: claimed.architecture,
                     layout: claimed.layout,
                     root: root.clone(),
+                    former_root: None,
                 })
             }
         }

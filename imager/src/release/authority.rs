@@ -151,6 +151,7 @@ impl Authority {
             architecture,
             layout: layout.to_owned(),
             root: self.root.clone(),
+            former_root: None,
         }
     }
 
