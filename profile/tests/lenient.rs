@@ -142,6 +142,47 @@ fn of_a_field_that_is_given_twice_the_first_counts() {
     assert_eq!(left_out, ["3:1: `hostname` is given twice"]);
 }
 
+/// The names under which interfaces are left, of a list of them in YAML.
+fn interfaces(list: &str) -> Vec<String> {
+    let (profile, left_out) = read(&format!("version: 1\nnetwork:\n  interfaces: {list}\n"));
+    assert!(!left_out.is_empty());
+    let left = profile.network.interfaces.iter();
+    left.map(|it| serde_json::to_value(it).unwrap()["match"].to_string())
+        .collect()
+}
+
+#[test]
+fn an_interface_that_is_left_out_gets_nothing_that_was_for_others() {
+    // A pattern would match it now; a name of its own does not.
+    let left = interfaces(
+        "[{match: {name: enp1s0, slot: 3}}, {match: {name: 'en*'}, addresses: [192.0.2.7/24]}, \
+          {match: {driver: igb}}, {match: {name: enp2s0}}]",
+    );
+    assert_eq!(left, [r#"{"name":"enp2s0"}"#]);
+    // Before it, it did not get anything of it either.
+    let left = interfaces("[{match: {name: 'en*'}}, {match: {name: enp1s0, slot: 3}}]");
+    assert_eq!(left, [r#"{"name":"en*"}"#]);
+}
+
+#[test]
+fn what_is_not_to_ask_dhcp_does_not() {
+    let left = interfaces("[{match: {name: eth0}, dhcp: false, addresses: [of-tomorrow]}]");
+    assert!(left.is_empty(), "{left:?}");
+    let left = interfaces("[{match: {name: eth0}, dhcp: {v4: true}}]");
+    assert_eq!(left, [r#"{"name":"eth0"}"#]);
+}
+
+#[test]
+fn a_condition_that_is_an_alias_is_none_that_is_known() {
+    for condition in ["mac: *it, driver: igb", "driver: igb, ? [a] : b"] {
+        let (profile, left_out) = read(&format!(
+            "version: 1\nhostname: &it till-7\nnetwork: {{interfaces: [{{match: {{{condition}}}}}]}}\n"
+        ));
+        assert!(profile.network.interfaces.is_empty(), "{left_out:?}");
+        assert_eq!(profile.hostname.to_string(), "till-7");
+    }
+}
+
 #[test]
 fn there_is_always_something_to_be() {
     for text in ["{}", "a: b", "version: []", "network: {interfaces: {a: 1}}"] {

@@ -9,6 +9,7 @@
 //! readings is the strict one, so that what comes out is a profile that would have been accepted as it stands.
 
 use core::ops::Range;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -98,7 +99,8 @@ fn leniently(
             }
             _ => {}
         }
-        let paths = errors.iter().map(to_leave_out).collect();
+        let paths = errors.iter().map(|it| to_leave_out(&root, it)).collect();
+        let paths = with_wider_interfaces(&root, paths);
         let mut progress = root.cut(&paths);
         progress |= root.complete();
         if !progress {
@@ -114,17 +116,61 @@ fn leniently(
 }
 
 /// The path of what is left out for a fault: the value that it is about, or the mapping in which something is missing.
-fn to_leave_out(fault: &Fault) -> Vec<String> {
+fn to_leave_out(root: &Node, fault: &Fault) -> Vec<String> {
     let mut path = fault.path.clone();
     path.extend(fault.unknown.clone());
-    // Without one of its conditions an entry would be about interfaces that are not meant.
-    if let [network, interfaces, _, matches, ..] = &path[..]
-        && (network.as_str(), interfaces.as_str(), matches.as_str())
-            == ("network", "interfaces", "match")
-    {
-        path.truncate(3);
+    if let Some((_, [field, ..])) = in_interface(&path) {
+        // Without one of its conditions an entry would be about interfaces that are not meant; and one that is not to ask
+        // DHCP would do so.
+        let says_no =
+            matches!(&root.nearest(&path).kind, Kind::Scalar { text, .. } if text == "false");
+        if field == "match" || (field == "dhcp" && says_no) {
+            path.truncate(3);
+        }
     }
     path
+}
+
+/// Which interface a path is about, by its place in the list, and what of it.
+fn in_interface(path: &[String]) -> Option<(usize, &[String])> {
+    match path {
+        [network, interfaces, place, rest @ ..]
+            if network == "network" && interfaces == "interfaces" =>
+        {
+            Some((place.parse().ok()?, rest))
+        }
+        _ => None,
+    }
+}
+
+/// The paths, and after each interface that is left out those that are for a kind of interfaces: they would get what the
+/// one that is left out was for.
+fn with_wider_interfaces(root: &Node, mut paths: BTreeSet<Vec<String>>) -> BTreeSet<Vec<String>> {
+    let left_out = paths.iter().filter_map(|path| match in_interface(path) {
+        Some((place, [])) => Some(place),
+        _ => None,
+    });
+    let first = left_out.min();
+    let list = ["network", "interfaces"].map(str::to_owned);
+    let Kind::List(interfaces) = &root.nearest(&list).kind else {
+        return paths;
+    };
+    if let Some(first) = first {
+        let wide = interfaces.iter().enumerate().skip(first.saturating_add(1));
+        let wide = wide.filter(|(_, interface)| is_for_a_kind(interface));
+        paths.extend(wide.map(|(place, _)| [&list[..], &[place.to_string()]].concat()));
+    }
+    paths
+}
+
+/// Whether an interface's conditions name neither it nor its address.
+fn is_for_a_kind(interface: &Node) -> bool {
+    let condition = |key| interface.child("match")?.child(key);
+    let is_pattern = |name: &Node| match &name.kind {
+        Kind::Scalar { text, .. } => text.contains(['*', '?', '[']),
+        Kind::Map(_) | Kind::List(_) => true,
+    };
+    condition("mac").is_none() && condition("name").is_none_or(is_pattern)
 }
 
 impl Node {

@@ -40,6 +40,9 @@ pub(crate) struct Entry {
     pub(crate) value: Node,
 }
 
+/// Stands for what a profile does not have, where it was: no field has this name, and none takes it for a value.
+const NOTHING: &str = "\u{fffd}";
+
 impl Node {
     /// The value at a path, or the deepest one on the way to it.
     pub(crate) fn nearest(&self, path: &[String]) -> &Self {
@@ -281,8 +284,8 @@ impl<'a> Reader<'a> {
                 Ok(Node {
                     span,
                     kind: Kind::Scalar {
-                        text: String::new(),
-                        plain: true,
+                        text: NOTHING.to_owned(),
+                        plain: false,
                     },
                 })
             }
@@ -308,7 +311,12 @@ impl<'a> Reader<'a> {
             let key_node = self.node_from(event, at, depth + 1)?;
             let value = self.node(depth + 1)?;
             let Kind::Scalar { text: key, .. } = key_node.kind else {
-                self.fail(key_node.span, "a key is plain text", None);
+                self.fail(key_node.span.clone(), "a key is plain text", None);
+                entries.push(Entry {
+                    key: NOTHING.to_owned(),
+                    key_span: key_node.span,
+                    value,
+                });
                 continue;
             };
             if !keys.insert(key.clone()) {

@@ -207,7 +207,7 @@ pub(super) fn find(
     if left_out > 0 {
         add(
             format!(
-                "recovery leaves out {left_out} of the profile's fields and values, which it does not know or which are wrong; each is named below"
+                "recovery leaves out {left_out} of the profile's fields and values, which it does not know or which are wrong; up to a hundred are named below"
             ),
             "`bootctl update-recovery` from a good slot, if the profile is newer than recovery; else change the profile",
         );
