@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::arch::Architecture;
 use crate::debian::archive;
 use crate::debian::lock::{self, Lock, Package};
-use crate::recipe::{Compression, Recipe};
+use crate::recipe::{Compression, Kind, Recipe};
 use crate::root::package_list::Listed;
 use crate::root::tree::{Bytes, Entry, Node, Tree, host_files};
 use crate::sources::{self, Found};
@@ -307,6 +307,9 @@ impl PreparedRoot {
                 }
                 kernel::check(&tree, &self.kernel)?;
                 clean::finish(&mut tree);
+                if self.recipe.kind == Kind::Recovery {
+                    console::check(&tree, self.recipe.recovery_console)?;
+                }
                 persist::make_places(&mut tree, &self.recipe.persist)?;
                 step.note("mkfs.erofs");
                 self.erofs(workshop, tree, &key, epoch, &out.join("root.erofs"))
