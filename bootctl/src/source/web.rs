@@ -45,10 +45,11 @@ impl Web {
                 load_certs_from_paths(Some(&path), None).certs
             })
         });
-        // Without either, the same ones are trusted by default.
-        let store = match store.is_empty() && !site.is_empty() {
-            true => TLS_SERVER_ROOT_CERTS.to_vec(),
-            false => store,
+        // Without either, the same ones are trusted by default. A store that was emptied is one.
+        let has_store = paths.at(STORE).exists();
+        let store = match has_store || site.is_empty() {
+            true => store,
+            false => TLS_SERVER_ROOT_CERTS.to_vec(),
         };
         Self {
             proxy: value("HTTPS_PROXY").and_then(|url| {
