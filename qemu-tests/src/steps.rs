@@ -103,16 +103,30 @@ impl Machine<'_> {
     }
 
     /// Waits until the machine says on its console that `version` is healthy: looking from outside again and again
-    /// would take what an emulated machine needs to become so.
+    /// would take what an emulated machine needs to become so. What the console is given while a login prompt is being
+    /// made may be lost, so that it is asked once in the middle.
     ///
     /// # Errors
     /// It says something else, or nothing in time.
     pub fn wait_for_verdict(&mut self, version: &str, limit: Duration) -> Result<()> {
-        let line = self.wait_for_any(&[": healthy ", ": unhealthy, "], limit)?;
+        let patterns = [": healthy ", ": unhealthy, "];
+        let line = match self.wait_for_any(&patterns, limit / 2) {
+            Ok(line) => line,
+            Err(_) if self.has_been_well(version) => return Ok(()),
+            Err(_) => self.wait_for_any(&patterns, limit / 2)?,
+        };
         if !line.contains(&format!("version {version}: healthy")) {
             bail!("version {version} was to be healthy, the machine says: {line}");
         }
         Ok(())
+    }
+
+    /// Whether the machine can be asked, runs this version, and has found it healthy.
+    fn has_been_well(&mut self, version: &str) -> bool {
+        self.is_on()
+            && self.status().is_ok_and(|status| {
+                status["booted"]["version"] == version && status["health"]["verdict"] == "healthy"
+            })
     }
 
     /// `bootctl install --now`, up to the next start of the loader.
