@@ -6,8 +6,8 @@
 //! no program adds a link yet. An older chain still verifies here: whether the serial of its last link will do is asked
 //! of the machine's [`floor`](crate::floor).
 //!
-//! A chain is of the format of the root set that it is verified against, in all its links: keys of format 1 sign nothing
-//! of format 2, nor the other way round. Details: docs/formats/keyring.md.
+//! A chain is of the format of the root set that it is verified against, in all its links: keys of format 1 sign
+//! nothing of format 2, nor the other way round. Details: docs/formats/keyring.md.
 
 use alloc::{format, string::String, vec::Vec};
 

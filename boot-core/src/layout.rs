@@ -20,8 +20,8 @@ pub const AB_1: &str = "ab-1";
 pub const ALIGNMENT: u64 = 1 << 20;
 
 /// What mkfs.ext4 is told whenever `state` is made: by `imager`, and by `bootctl` where it is to be
-/// erased. The agent looks for copies of the superblock by this size of blocks. Features are those named here, whatever a
-/// newer mkfs.ext4 would switch on: kernel and e2fsck of an older slot and of recovery read it too.
+/// erased. The agent looks for copies of the superblock by this size of blocks. Features are those named here, whatever
+/// a newer mkfs.ext4 would switch on: kernel and e2fsck of an older slot and of recovery read it too.
 pub const STATE_FILESYSTEM: [&str; 16] = [
     "-q",
     "-F",

@@ -1,7 +1,7 @@
 //! Public keys: of which algorithm each is, how it is written, and whether it signed something.
 //!
-//! The algorithm of a signature is that of the key that it is checked against. Nothing that a signature says chooses it,
-//! so none can pass for one of another algorithm. Details: docs/formats/keyring.md, docs/formats/dsse.md.
+//! The algorithm of a signature is that of the key that it is checked against. Nothing that a signature says chooses
+//! it, so none can pass for one of another algorithm. Details: docs/formats/keyring.md, docs/formats/dsse.md.
 
 use alloc::{
     format,

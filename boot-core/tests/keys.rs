@@ -201,7 +201,7 @@ fn what_is_no_point_of_the_curve_is_refused_when_it_is_read() {
         bytes
     };
     let x = |digits: &str| bytes::<33>(&format!("02{digits}"));
-    // The prime: as much as an x of 0, and not written so. With an x of 5 the curve has points, with one of 2 it has not.
+    // The prime: as much as an x of 0, and not written so. With an x of 5 there are points, with one of 2 none.
     let prime = "ffffffff00000001000000000000000000000000ffffffffffffffffffffffff";
     assert!(P256Point::new(x(&format!("{:064x}", 5))).is_ok());
     let wrong = [

@@ -138,7 +138,8 @@ pub struct Uki {
     pub chunks: Vec<Digest>,
 }
 
-/// An event that a start of an image makes in a PCR of the TPM. Not the PCR's value: that depends on more than the image.
+/// An event that a start of an image makes in a PCR of the TPM. Not the PCR's value: that depends on more than the
+/// image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeasuredEvent {
     /// The PCR, at most [`PCR_MAX`].

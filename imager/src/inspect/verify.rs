@@ -381,3 +381,33 @@ fn disk_root(mut region: Region, root: &Root) -> Result<String> {
     );
     Ok(format!("{} bytes, root hash {}", root.data_size, root.hash))
 }
+
+#[cfg(test)]
+mod tests {
+    use boot_core::test_support::{self, Signers, keyring_chain_v2, trust_v2};
+
+    use super::*;
+    use crate::inspect::KeyringReport;
+    use crate::release::authority::read_root;
+
+    #[test]
+    fn keys_of_both_formats_are_read() {
+        let image = test_support::Image::new(Kind::System, "1", 1);
+        let both = image.clone().with_keys_v2();
+        let chain = test_support::keyring_chain(Signers::default());
+        let formats = [
+            (1, test_support::trust(), chain, image),
+            (2, trust_v2(), keyring_chain_v2(), both),
+        ];
+        for (format, trust, chain, image) in formats {
+            assert_eq!(KeyringReport::read(&chain).unwrap().format, format);
+            let directory = tempfile::tempdir().unwrap();
+            let json = serde_json::to_vec(&trust.root).unwrap();
+            std::fs::write(directory.path().join("root.json"), json).unwrap();
+            let authority = Authority::Root(read_root(directory.path()).unwrap());
+            let claimed = authority.trust(&image.envelope).unwrap();
+            assert_eq!(claimed, trust);
+            verify_manifest(&claimed, &image.envelope, &image.keyring).unwrap();
+        }
+    }
+}
