@@ -58,7 +58,7 @@ pub enum Command {
     Loader(loader::Args),
     /// Show what a disk image or bundle holds
     Inspect(inspect::Args),
-    /// Check signatures and every byte of a disk image or bundle
+    /// Check signatures and every signed byte of a disk image or bundle
     Verify(verify::Args),
     /// Boot a disk image in an emulated machine
     Run(run::Args),

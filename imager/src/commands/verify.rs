@@ -9,7 +9,7 @@ use super::{VerificationFailed, print};
 use crate::inspect::verify::{Authority, verify};
 use crate::release::authority::read_root;
 
-/// Check signatures and every byte of a disk image or bundle.
+/// Check signatures and every signed byte of a disk image or bundle.
 ///
 /// Checks what the loader checks before it starts a slot, and beyond that every byte of the root and
 /// its verity tree, and that both ESPs are the same. Ends with status 4 when anything is not as it

@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::boot::stub::ensure_deaf;
 use crate::inspect::{BundleFile, FileKind, ManifestReport, kind_of};
 use crate::output::gpt;
-use crate::output::image::Region;
+use crate::output::image::{Image, Region};
 use crate::output::verity::in_chunks;
 
 #[derive(Clone, Debug)]
@@ -237,6 +237,7 @@ fn disk(path: &Path, authority: &Authority) -> Result<Checks> {
     let Some((image, table)) = checks.opened("disk image", gpt::open(path))? else {
         return Ok(checks);
     };
+    checks.add("partition table", whole_table(&image));
     let region = |label: &str| table.region(&image, label);
     let record = region("boot-state").and_then(|region| {
         BootState::new(region)
@@ -283,6 +284,17 @@ fn disk(path: &Path, authority: &Authority) -> Result<Checks> {
     }
     checks.add("boot-state record", record.map(|record| describe(&record)));
     Ok(checks)
+}
+
+/// The backup lies in the last block, so that a file that is cut short has none.
+fn whole_table(image: &Image) -> Result<String> {
+    let table = boot_core::gpt::read(&mut image.clone())?;
+    ensure!(
+        table.is_whole(),
+        "the protective MBR or one of its copies is missing or damaged; the file has {} bytes, and may be cut short",
+        image.size()
+    );
+    Ok("both copies are valid".to_owned())
 }
 
 fn about(known: bool) -> Result<String> {

@@ -97,6 +97,27 @@ fn one_flipped_bit_anywhere_is_found_where_it_is() {
 }
 
 #[test]
+fn a_disk_that_is_cut_short_or_has_lost_its_backup_table_is_found() {
+    let fixture = Fixture::new();
+    for sector_size in [512, 4096] {
+        let failed = |damage: fn(&File, u64)| {
+            let path = fixture.disk("disk.raw", sector_size);
+            let file = File::options().write(true).open(&path).unwrap();
+            damage(&file, file.metadata().unwrap().len());
+            let failed = failures(&path, &authority(&fixture));
+            failed.into_iter().map(|it| it.what).collect::<Vec<_>>()
+        };
+        assert!(failed(|_, _| {}).is_empty());
+        let table = "partition table".to_owned();
+        assert!(failed(|file, size| file.set_len(size - 1).unwrap()).contains(&table));
+        assert!(
+            failed(|file, size| file.write_all_at(&[0; 4096], size - 4096).unwrap())
+                .contains(&table)
+        );
+    }
+}
+
+#[test]
 fn a_bundle_is_whole_and_one_flipped_bit_is_found() {
     let fixture = Fixture::new();
     let path = fixture.bundle("image.spb");
