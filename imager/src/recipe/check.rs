@@ -37,12 +37,31 @@ const COMPRESSIONS: [(&str, &[RangeInclusive<u32>]); 5] = [
 /// What decides how an image starts, beside the words that every image has.
 const STARTS: [&str; 4] = ["init=", "rdinit=", "root=", "sternpost."];
 
+/// What gives whoever stands at the console a shell, or the kernel's own commands.
+const OPENS: [&str; 10] = [
+    "systemd.debug_shell",
+    "systemd.debug-shell",
+    "systemd.unit=",
+    "systemd.setenv=",
+    "rd.",
+    "single",
+    "rescue",
+    "emergency",
+    "sysrq_always_enabled",
+    "1",
+];
+
 /// Words that every image has, and that may as well be others.
 const FREE: [&str; 2] = ["loglevel=", "systemd.getty_auto="];
 
-pub(super) fn word(file: &mut File<'_>, field: &str, text: &str, at: &Range<usize>) {
+/// Whether it may name a product or an image.
+pub(crate) fn is_word(text: &str) -> bool {
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if text.len() > 64 || !text.chars().all(good) || text.starts_with(['.', '-']) {
+    text.len() <= 64 && text.chars().all(good) && !text.starts_with(['.', '-'])
+}
+
+pub(super) fn word(file: &mut File<'_>, field: &str, text: &str, at: &Range<usize>) {
+    if !is_word(text) {
         file.wrong(
             at,
             format!("`{field}` is at most 64 letters, digits, `_`, `-` and `.`, the first neither `-` nor `.`"),
@@ -285,6 +304,20 @@ pub(super) fn kernel_word(file: &mut File<'_>, word: &str, at: &Range<usize>) {
             at,
             format!("`{own}` decides how a machine starts or recovers, which is the image's to say; leave it out"),
         );
+    } else if OPENS.into_iter().any(|it| is_or_begins(word, it)) {
+        file.odd(
+            at,
+            format!("`{word}` opens the console, or changes what is started, for whoever stands there; leave it out"),
+        );
+    }
+}
+
+/// Whether a word is `known`, with a value or without; or begins with it, where that ends in a sign.
+fn is_or_begins(word: &str, known: &str) -> bool {
+    if known.ends_with(['=', '.']) {
+        word.starts_with(known)
+    } else {
+        word.split('=').next() == Some(known)
     }
 }
 

@@ -8,6 +8,8 @@ use crate::arch::Architecture;
 mod check;
 mod load;
 mod read;
+
+pub(crate) use check::is_word;
 pub mod schema;
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;

@@ -12,6 +12,7 @@ use boot_core::public_key::KeyFormat;
 use boot_core::trust::Trust;
 use boot_core::{Architecture, Digest, KeyringSerial, PublicKey};
 
+use crate::recipe::is_word;
 use crate::release::signers::{self, KeyFile, SignCommand, Signer};
 
 /// How many keys `imager keygen` makes.
@@ -26,8 +27,21 @@ pub struct KeyCount {
 /// Makes a key directory: root keys, signing keys, and the keyring that the root keys sign.
 ///
 /// # Errors
-/// The directory holds keys already, or the counts make no sense.
+/// The directory holds keys already, no recipe may name the product, or the counts make no sense; nothing is made then.
 pub fn make_keys(directory: &Path, product: &str, root: KeyCount, signing: KeyCount) -> Result<()> {
+    ensure!(
+        !product.is_empty() && is_word(product),
+        "`{product}` is no product that a recipe can name: 1 to 64 letters, digits, `_`, `-` and `.`, the first neither \
+         `-` nor `.`"
+    );
+    for (name, count) in [("root", root), ("signing", signing)] {
+        ensure!(
+            (1..=count.keys).contains(&count.threshold),
+            "a threshold of {} cannot be met by {} {name} key(s); more are made with `--{name}-keys`",
+            count.threshold,
+            count.keys
+        );
+    }
     fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
     for name in ["root.json", "keyring.json", "root.key", "signing.key"] {
         let path = directory.join(name);

@@ -41,6 +41,32 @@ fn keygen_makes_private_keys_once() {
 }
 
 #[test]
+fn keygen_makes_nothing_that_cannot_be_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let refused = |arguments: &[&str]| {
+        let output = imager(
+            &[&["keygen"], arguments, &["keys"]].concat(),
+            directory.path(),
+        );
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(!directory.path().join("keys").exists());
+        said(&output)
+    };
+    let long = "x".repeat(65);
+    for product in ["my appliance", "", ".edge", &long] {
+        let said = refused(&["--product", product]);
+        assert!(said.contains("no product that a recipe can name"), "{said}");
+    }
+    for threshold in ["--root-threshold", "--signing-threshold"] {
+        let said = refused(&["--product", "edge", threshold, "2"]);
+        assert!(
+            said.contains("a threshold of 2 cannot be met by 1"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn verify_ends_with_4_when_something_is_wrong() {
     let fixture = Fixture::new();
     fixture.bundle("image.spb");
