@@ -185,11 +185,7 @@ impl Disk {
             .ok_or_else(|| anyhow!("{} has no partition {label}", self.path.display()))
     }
 
-    /// Reads these bytes of the whole disk.
-    ///
-    /// # Errors
-    /// They cannot be read, or do not all lie on it.
-    pub fn read(&self, place: &Range<u64>) -> Result<Vec<u8>> {
+    fn read(&self, place: &Range<u64>) -> Result<Vec<u8>> {
         let mut bytes = vec![0; (place.end - place.start) as usize];
         self.file()?
             .read_exact_at(&mut bytes, place.start)

@@ -51,21 +51,16 @@ impl<'d> Faults<'d> {
     ///
     /// # Errors
     /// There is no such partition.
-    pub fn at(self, label: &str, offset: u64, access: Access) -> Result<Faults<'d>> {
+    pub fn at(mut self, label: &str, offset: u64, access: Access) -> Result<Faults<'d>> {
         let (start, _) = self.disk.bounds(label)?;
-        Ok(self.at_sector((start + offset) / 512, access))
-    }
-
-    /// Every access of this kind that touches this sector of 512 bytes of the disk fails.
-    #[must_use]
-    pub fn at_sector(mut self, sector: u64, access: Access) -> Faults<'d> {
+        let sector = (start + offset) / 512;
         // "none" happens once, when the disk is opened, and leaves the rule in force.
         let _ = write!(
             self.rules,
             "[inject-error]\nevent = \"none\"\niotype = \"{}\"\nerrno = \"5\"\nsector = \"{sector}\"\n\n",
             access.name()
         );
-        self
+        Ok(self)
     }
 
     /// A machine whose first disk, which is this one, fails so.

@@ -67,7 +67,6 @@ mod state_full;
 mod state_keeps_what_can_be_kept;
 mod state_partition_missing;
 mod state_with_an_error;
-mod table_with_a_read_error;
 mod ten_plug_pulls_in_a_row;
 mod timer_described_by_wdat;
 mod two_disks_of_the_same_image;
@@ -91,7 +90,6 @@ pub const ALL: &[Scenario] = &[
     root_with_a_read_error::SCENARIO,
     first_esp_destroyed::SCENARIO,
     primary_table_destroyed::SCENARIO,
-    table_with_a_read_error::SCENARIO,
     newest_copy_of_the_record_destroyed::SCENARIO,
     both_copies_of_the_record_destroyed::SCENARIO,
     each_esp_destroyed_in_turn::SCENARIO,
