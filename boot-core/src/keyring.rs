@@ -315,9 +315,12 @@ impl Chain {
 
 /// The format that a chain says it is of, by its first link.
 pub(crate) fn format_of_chain(json: &[u8]) -> Option<KeyFormat> {
-    let links = links(json).ok()?;
-    let first = links.first()?;
-    let is_of = |format: &KeyFormat| first.payload_type == payload_type(*format);
+    format_of_type(links(json).ok()?.first()?)
+}
+
+/// The format whose payload type an envelope has.
+fn format_of_type(envelope: &Envelope) -> Option<KeyFormat> {
+    let is_of = |format: &KeyFormat| envelope.payload_type == payload_type(*format);
     KeyFormat::ALL.into_iter().find(is_of)
 }
 
@@ -330,8 +333,7 @@ fn links(json: &[u8]) -> Result<Vec<Envelope>, KeyringError> {
 
 fn check_link(link: usize, envelope: &Envelope, signers: &KeySet) -> Result<Keyring, KeyringError> {
     let expected = signers.format();
-    let is_of = |format: &KeyFormat| envelope.payload_type == payload_type(*format);
-    if let Some(found) = KeyFormat::ALL.into_iter().find(is_of)
+    if let Some(found) = format_of_type(envelope)
         && found != expected
     {
         return Err(KeyringError::OtherFormat {
