@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     dsse::{DsseError, Envelope},
+    json,
     public_key::{KeyFormat, PublicKey, PublicKeyError},
     types::KeyringSerial,
 };
@@ -350,12 +351,7 @@ fn check_link(link: usize, envelope: &Envelope, signers: &KeySet) -> Result<Keyr
 
 /// The format that a payload says it is of.
 fn format_of(link: usize, payload: &[u8]) -> Result<KeyFormat, KeyringError> {
-    #[derive(Deserialize)]
-    struct Format {
-        format: u32,
-    }
-    let Format { format } =
-        serde_json::from_slice(payload).map_err(|error| not_a_keyring(link, &error))?;
+    let format = json::format_number(payload).map_err(|error| not_a_keyring(link, &error))?;
     KeyFormat::of(format).ok_or(KeyringError::Format { link, format })
 }
 

@@ -64,6 +64,7 @@ pub mod floor;
 pub mod gpt;
 pub mod hand_over;
 pub mod hashed;
+mod json;
 pub mod keyring;
 pub mod layout;
 pub mod manifest;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bytes::{field, memory_len, put},
+    json,
     keyring::{self, KeySet},
     pe::EfiProgram,
     public_key::KeyFormat,
@@ -96,12 +97,8 @@ impl Trust {
     /// # Errors
     /// [`TrustError`], if it is not a root of trust.
     pub fn from_json(json: &[u8]) -> Result<Self, TrustError> {
-        #[derive(Deserialize)]
-        struct Format {
-            format: u32,
-        }
         let not_json = |error: serde_json::Error| TrustError::Json(error.to_string());
-        let Format { format } = serde_json::from_slice(json).map_err(not_json)?;
+        let format = json::format_number(json).map_err(not_json)?;
         let said = KeyFormat::of(format).ok_or(TrustError::Format(format))?;
         let trust: Self = serde_json::from_slice(json).map_err(not_json)?;
         let keys = trust.root.format();

@@ -19,6 +19,7 @@ use crate::{
     bytes::memory_len,
     dsse::PAYLOAD_MAX,
     floor::Level,
+    json,
     record::SlotContents,
     types::{Architecture, Digest, KeyringSerial, RootHash, Salt, SecurityVersion, Version},
     verity::{BLOCK, Geometry},
@@ -231,15 +232,11 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError`], if it is not a manifest in every respect.
     pub fn parse(payload: &[u8]) -> Result<Self, ManifestError> {
-        #[derive(Deserialize)]
-        struct Format {
-            format: u32,
-        }
         if payload.len() > PAYLOAD_MAX {
             return Err(ManifestError::TooLarge(payload.len()));
         }
         let not_json = |error: serde_json::Error| ManifestError::Json(error.to_string());
-        let Format { format } = serde_json::from_slice(payload).map_err(not_json)?;
+        let format = json::format_number(payload).map_err(not_json)?;
         if format != FORMAT {
             return Err(ManifestError::Format(format));
         }
